@@ -1,0 +1,74 @@
+"""Progress that a person can watch: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PLAIN_SECONDS = 15.0  # between plain lines
+
+
+class Progress(Protocol):
+    """What the code that works sees of a bar."""
+
+    def update(self, n: float = 1) -> object:
+        """Count ``n`` more units as done."""
+
+    def note(self, text: str) -> None:
+        """Show a short remark (a loss) beside the bar."""
+
+
+class _Bar:
+    def __init__(self, label: str, total: float | None, unit: str):
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total, desc=label, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True, delay=0.5
+        )
+
+    def update(self, n: float = 1) -> object:
+        return self._bar.update(n)
+
+    def note(self, text: str) -> None:
+        self._bar.set_postfix_str(text, refresh=False)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Lines:
+    def __init__(self, label: str, total: float | None, unit: str):
+        self._label, self._total, self._unit = label, total, unit
+        self._done = 0.0
+        self._text = ""
+        self._last = time.monotonic()
+
+    def update(self, n: float = 1) -> object:
+        self._done += n
+        if time.monotonic() - self._last > _PLAIN_SECONDS:
+            self._last = time.monotonic()
+            of = f" of {self._total:,.0f}" if self._total else ""
+            line = f"{self._label}: {self._done:,.0f}{of} {self._unit}s {self._text}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
+        return None
+
+    def note(self, text: str) -> None:
+        self._text = text
+
+    def close(self) -> None:
+        """A plain line needs no closing."""
+
+
+@contextmanager
+def progress(label: str, total: float | None, *, unit: str = "it") -> Iterator[Progress]:
+    """Show progress on standard error: a bar on a terminal, else one plain line every few seconds."""
+    bar = (_Bar if sys.stderr.isatty() else _Lines)(label, total, unit)
+    try:
+        yield bar
+    finally:
+        bar.close()

@@ -1,0 +1,144 @@
+"""Names -> what they stand for. Only this module knows names.
+
+Built-in entries, entry points of other distributions (groups ``dihal_bench.<kind>``) and files given by
+``--include`` all register in one way: by the decorator ``REGISTRY.register(name)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dihal_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Entry = TypeVar("_Entry")
+
+
+class Registry:
+    """One kind of thing under unique names."""
+
+    def __init__(self, kind: str, modules: tuple[str, ...]):
+        self.kind = kind
+        self._modules = modules  # imported when the registry is first looked into
+        self._entries: dict[str, Any] = {}
+        self._plugins: dict[str, metadata.EntryPoint] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[_Entry], _Entry]:
+        """Return a decorator that enters a class or function under ``name``.
+
+        Raises:
+            UserError: the name is taken by something from another place.
+        """
+
+        def enter(entry: _Entry) -> _Entry:
+            known = self._entries.get(name)
+            if known is not None and _origin(known) != _origin(entry):
+                raise UserError(
+                    f"{self.kind} {name!r} is registered twice, at {_origin(known)} and at "
+                    f"{_origin(entry)}; rename one of them."
+                )
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def get(self, name: str) -> Any:
+        """Return the entry called ``name``.
+
+        Raises:
+            UserError: there is none; the message suggests the nearest name.
+        """
+        self._load()
+        if name not in self._entries and name in self._plugins:
+            self._load_plugin(name)
+        if name in self._entries:
+            return self._entries[name]
+        near = difflib.get_close_matches(name, self.names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(self.names())}."
+        raise UserError(f"there is no {self.kind} called {name!r}; {hint}")
+
+    def names(self) -> list[str]:
+        """Return all names, sorted; plug-ins are named without being imported."""
+        self._load()
+        return sorted({*self._entries, *self._plugins})
+
+    def origin(self, name: str) -> str:
+        """Return where ``name`` comes from, as ``file:line``, or the distribution of a plug-in."""
+        self._load()
+        if name in self._entries:
+            return _origin(self._entries[name])
+        return f"entry point {self._plugins[name].value}"
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for module in self._modules:
+            package = importlib.import_module(module)
+            for child in pkgutil.iter_modules(getattr(package, "__path__", [])):
+                importlib.import_module(f"{module}.{child.name}")
+        group = f"dihal_bench.{self.kind}s"
+        self._plugins = {point.name: point for point in metadata.entry_points(group=group)}
+
+    def _load_plugin(self, name: str) -> None:
+        point = self._plugins[name]
+        entry = point.load()
+        if name not in self._entries:
+            self.register(name)(entry)
+
+
+def include(path: str | Path) -> None:
+    """Run a Python file that registers things (``--include``).
+
+    Raises:
+        UserError: the file is missing, does not import, or registers nothing.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise UserError(f"--include {path}: there is no such file; give the path of a Python file.")
+    before = [set(registry._entries) for registry in REGISTRIES]
+    name = f"dihal_bench_include_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--include {path}: not a Python file; its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except BaseException as error:  # a user's file may fail in any way; the cause is kept
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"--include {path}: the file does not import ({reason}); mend it.") from error
+    if before == [set(registry._entries) for registry in REGISTRIES]:
+        raise UserError(
+            f"--include {path}: the file registers nothing; decorate a class with "
+            "INTERFACES.register(name)."
+        )
+
+
+def _origin(entry: Any) -> str:
+    target = inspect.unwrap(entry) if callable(entry) else type(entry)
+    try:
+        file = inspect.getsourcefile(target)
+        line = inspect.getsourcelines(target)[1]
+    except (TypeError, OSError):
+        return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', target)}"
+    return f"{Path(file or '?').resolve()}:{line}"
+
+
+INTERFACES = Registry("interface", ("dihal_bench.interfaces", "dihal_bench.baselines"))
+DENOISERS = Registry("denoiser", ("dihal_bench.diffusion.denoisers",))
+SAMPLERS = Registry("sampler", ("dihal_bench.diffusion.schedule",))
+REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS)

@@ -1,0 +1,229 @@
+"""Documents -> tokens on disk -> fixed windows. Memory does not grow with the corpus.
+
+A document is written as ``[BOS] tokens`` (``[EOS]`` behind it only where a language model is trained).
+Every token carries the bytes and words of the text it covers, so that perplexity per token, per word
+and per byte derive from the same sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dihal_bench.errors import UserError
+from dihal_bench.files import atomic_path, cache_folder, write_json
+from dihal_bench.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from dihal_bench.text.documents import Corpus
+
+_BATCH = 256  # documents per tokeniser call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """A batch of packed windows; every array has shape [B, T].
+
+    Attributes:
+        tokens: token ids, int64.
+        positions: position ids, int64; 0 at a document's start and at the window's.
+        documents: index of the document in the corpus, int64.
+        offsets: place of the token in its document, int64 (does not depend on the windowing).
+        scored: whether the token is a target: neither first in the window nor first in its document.
+        bytes: UTF-8 bytes of the text that the token covers, int64.
+        words: words (maximal runs without white space) that begin in that text, int64.
+    """
+
+    tokens: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    scored: NDArray[np.bool_]
+    bytes: NDArray[np.int64]
+    words: NDArray[np.int64]
+
+
+class PackedTokens:
+    """One set of documents, tokenised and laid end to end on disk, cut into windows of ``window`` tokens."""
+
+    def __init__(self, folder: Path, window: int):
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        self.window = window
+        self.fingerprint: str = facts["fingerprint"]
+        self.documents: int = facts["documents"]
+        self.skipped: int = facts["skipped"]
+        self._tokens = np.memmap(folder / "tokens", dtype=facts["dtype"], mode="r")
+        self._bytes = np.memmap(folder / "bytes", dtype=np.uint16, mode="r")
+        self._words = np.memmap(folder / "words", dtype=np.uint16, mode="r")
+        self._starts = np.memmap(folder / "starts", dtype=np.int64, mode="r")
+        if len(self) == 0:
+            raise UserError(
+                f"the corpus has {len(self._tokens)} tokens, fewer than one window of {window}; "
+                "give more text or a smaller --set text.window."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of whole windows; the tail shorter than one is left out."""
+        return len(self._tokens) // self.window
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens on disk."""
+        return len(self._tokens)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Windows:
+        """Return the windows with the given indices, in that order."""
+        at = np.asarray(indices, dtype=np.int64)[:, None] * self.window + np.arange(self.window)
+        documents = np.searchsorted(self._starts, at, side="right") - 1
+        starts = self._starts[documents]
+        positions = at - np.maximum(starts, at[:, :1])
+        return Windows(
+            tokens=self._tokens[at].astype(np.int64),
+            positions=positions,
+            documents=documents,
+            offsets=at - starts,
+            scored=positions > 0,
+            bytes=self._bytes[at].astype(np.int64),
+            words=self._words[at].astype(np.int64),
+        )
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the shuffled window indices of one epoch; a function of its arguments alone."""
+        return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(len(self))
+
+
+def pack(
+    corpus: Corpus,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    window: int,
+    end_of_document: bool = False,
+    max_tokens: int | None = None,
+) -> PackedTokens:
+    """Tokenise one set of a corpus (at first use; kept in the cache folder) and cut it into windows.
+
+    Args:
+        corpus: the documents.
+        split: name of the set.
+        tokenizer: a fast tokenizer (the bytes of a token come from its offsets).
+        window: tokens per window.
+        end_of_document: write EOS behind every document.
+        max_tokens: stop after this many tokens; required in effect for streamed corpora.
+
+    Raises:
+        UserError: no usable document, fewer tokens than one window, or a tokenizer without offsets.
+    """
+    if not tokenizer.is_fast:
+        raise UserError("the tokenizer gives no character offsets; use the model's fast tokenizer.")
+    key = [1, corpus.fingerprint, split, tokenizer_fingerprint(tokenizer), end_of_document, max_tokens]
+    folder = cache_folder() / "tokens" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    if not (folder / "facts.json").exists():
+        _write(folder, corpus.splits[split](), tokenizer, end_of_document, max_tokens)
+    return PackedTokens(folder, window)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a short hash of the tokenizer's rules and special tokens."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules.pop("truncation", None)
+    rules.pop("padding", None)
+    content = json.dumps([rules, tokenizer.bos_token_id, tokenizer.eos_token_id], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def document_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens in front of a document: BOS where the tokenizer has one, else EOS, else none."""
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return [] if first is None else [int(first)]
+
+
+def _write(
+    folder: Path,
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    end_of_document: bool,
+    max_tokens: int | None,
+) -> None:
+    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    prefix = document_prefix(tokenizer)
+    suffix = [int(tokenizer.eos_token_id)] if end_of_document else []
+    starts: list[int] = []
+    total = skipped = 0
+    digest = hashlib.sha256()
+    with (
+        atomic_path(folder / "tokens") as tokens_path,
+        atomic_path(folder / "bytes") as bytes_path,
+        atomic_path(folder / "words") as words_path,
+        tokens_path.open("wb") as tokens_file,
+        bytes_path.open("wb") as bytes_file,
+        words_path.open("wb") as words_file,
+        progress("tokenise", max_tokens, unit="token") as bar,
+    ):
+        for ids, byte_counts, word_counts in _encoded(documents, tokenizer):
+            if len(ids) < 2:
+                skipped += 1
+                continue
+            row = np.array(prefix + ids + suffix, dtype=dtype)
+            pad = ([0] * len(prefix), [0] * len(suffix))
+            starts.append(total)
+            tokens_file.write(row.tobytes())
+            bytes_file.write(np.array(pad[0] + byte_counts + pad[1], dtype=np.uint16).tobytes())
+            words_file.write(np.array(pad[0] + word_counts + pad[1], dtype=np.uint16).tobytes())
+            digest.update(row.tobytes())
+            total += len(row)
+            bar.update(len(row))
+            if max_tokens is not None and total >= max_tokens:
+                break
+        if not starts:
+            raise UserError("the corpus holds no document of two tokens or more; give one with text.")
+    with atomic_path(folder / "starts") as path:
+        path.write_bytes(np.array(starts, dtype=np.int64).tobytes())
+    facts = {"dtype": dtype.name, "documents": len(starts), "skipped": skipped}
+    write_json(folder / "facts.json", facts | {"fingerprint": digest.hexdigest()[:16]})
+
+
+def _encoded(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Yield (token ids, bytes per token, words per token) of every document."""
+    for texts in _chunks(documents):
+        encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        for text, encoding in zip(texts, encodings, strict=True):
+            yield encoding.ids, *_coverage(text, [end for _, end in encoding.offsets])
+
+
+def _coverage(text: str, ends: list[int]) -> tuple[list[int], list[int]]:
+    """Share a document's bytes and words among its tokens: each covers up to its last character."""
+    if not ends:
+        return [], []
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    width = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
+    space = np.array([character.isspace() for character in text], dtype=bool)
+    begins = ~space & np.concatenate(([True], space[:-1]))
+    edges = np.maximum.accumulate(np.array(ends, dtype=np.int64))
+    edges[-1] = len(text)
+    bytes_until = np.concatenate(([0], np.cumsum(width)))[edges]
+    words_until = np.concatenate(([0], np.cumsum(begins)))[edges]
+    return np.diff(bytes_until, prepend=0).tolist(), np.diff(words_until, prepend=0).tolist()
+
+
+def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    for document in documents:
+        chunk.append(document)
+        if len(chunk) == _BATCH:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
