@@ -102,23 +102,24 @@ class Stage(StandIn):
     def __init__(
         self,
         block: nn.Module,
-        before: int,
-        after: int | None,
+        index: int,
         recorder: Recorder,
+        *,
         entering: Tensor | None,
+        is_top: bool,
     ) -> None:
         super().__init__(block)
-        self.before, self.after = before, after
+        self.index, self.is_top = index, is_top
         self.recorder = recorder
         self.entering = entering
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Returns what the block returns."""
         state = hidden_states if self.entering is None else self.entering
-        self.recorder.see(self.before, state)
+        self.recorder.see(self.index, state)
         output = self.block(state, *args, **kwargs)
-        if self.after is not None:
-            self.recorder.see(self.after, output[0] if isinstance(output, tuple) else output)
+        if self.is_top:
+            self.recorder.see(self.index + 1, output[0] if isinstance(output, tuple) else output)
         return output
 
 
@@ -190,10 +191,10 @@ class Cut:
             if index >= entrance:
                 stage = Stage(
                     stage,
-                    before=max(index, start),
-                    after=len(self.blocks) if index == top else None,
-                    recorder=recorder,
+                    index,
+                    recorder,
                     entering=entering if index == entrance else None,
+                    is_top=index == top,
                 )
             stages.append(stage)
         return stages

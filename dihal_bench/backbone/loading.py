@@ -94,7 +94,7 @@ def read_config(name: str, source: str, local_files_only: bool | None) -> Any:
     remedy = "give a local folder, or download the model while online"
     if Path(source).is_dir():
         failure = f"the config.json of backbone {name!r} cannot be used"
-        remedy = f"give a model of a supported type (tested: {', '.join(TESTED_FAMILIES)})"
+        remedy = f"repair it or give a supported model (tested: {', '.join(TESTED_FAMILIES)})"
     with _explained(failure, remedy):
         config = AutoConfig.from_pretrained(source, **_safely(local_files_only))
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
 from dihal_bench.files import atomic_path, write_json
 from dihal_bench.progress import progress
 from dihal_bench.text.bundled import bundled_corpus
-from dihal_bench.text.tokens import PackedTokens, pack, tokenizer_fingerprint
+from dihal_bench.text.tokens import PackedTokens, Windows, pack, tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -54,7 +53,7 @@ class Recipe:
     vocab_size: int = 4096
     window: int = 512
     batch: int = 4
-    epochs: float = 4.0
+    epochs: float = 7.0
     muon_lr: float = 0.02
     adam_lr: float = 0.004
     weight_decay: float = 0.05
@@ -160,16 +159,14 @@ def _new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrained
 
 
 def _fit(model: PreTrainedModel, data: PackedTokens, recipe: Recipe) -> int:
-    per_epoch = len(data) // recipe.batch
-    steps = int(per_epoch * recipe.epochs)
+    steps = int(len(data) * recipe.epochs) // recipe.batch
     optimizers = _optimizers(model, recipe)
     rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
     model.train()
     with progress("train", steps * recipe.batch * recipe.window, unit="token") as bar:
         for step in range(steps):
-            order = data.order(recipe.seed, step // per_epoch)
-            at = step % per_epoch * recipe.batch
-            loss = _loss(model, data, order[at : at + recipe.batch], autocast=True).mean()
+            windows = data.draw(recipe.seed, step * recipe.batch, recipe.batch)
+            loss = _loss(model, windows, autocast=True).mean()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             scale = min((step + 1) / (recipe.warmup * steps), (steps - step) / ((1 - recipe.warmup) * steps))
@@ -193,11 +190,8 @@ def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Opti
     ]
 
 
-def _loss(
-    model: PreTrainedModel, data: PackedTokens, indices: np.ndarray, *, autocast: bool
-) -> torch.Tensor:
+def _loss(model: PreTrainedModel, windows: Windows, *, autocast: bool) -> torch.Tensor:
     """Return the negative log-likelihood of every scored token, shape [scored]; documents are kept apart."""
-    windows = data.batch(indices)
     tokens = torch.from_numpy(windows.tokens)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         output = model(tokens, position_ids=torch.from_numpy(windows.positions), use_cache=False)
@@ -212,7 +206,8 @@ def evaluate(model: PreTrainedModel, data: PackedTokens, batch: int = 8) -> tupl
     model.eval()
     total, count = 0.0, 0
     for lo in range(0, len(data), batch):
-        losses = _loss(model, data, np.arange(lo, min(lo + batch, len(data))), autocast=False)
+        windows = data.batch(range(lo, min(lo + batch, len(data))))
+        losses = _loss(model, windows, autocast=False)
         total += losses.double().sum().item()
         count += losses.numel()
     return total / count, count

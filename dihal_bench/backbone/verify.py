@@ -23,8 +23,8 @@ def check_causal(model: Any) -> None:
         raise UserError(f"the model's logits are not finite in {before.dtype}: use another dtype")
     if not _agree(after[:, :1], before[:, :1]):
         raise UserError(
-            f"the model's logits depend on later tokens, so that {model.config.model_type!r} is no "
-            "causal language model but perhaps encoder-only: give a decoder-only model"
+            f"a model of type {model.config.model_type!r} whose logits depend on later tokens, as "
+            "in an encoder-only model, is not a causal language model: give a decoder-only one"
         )
 
 

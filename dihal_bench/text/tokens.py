@@ -66,6 +66,7 @@ class PackedTokens:
         self._bytes = np.memmap(folder / "bytes", dtype=np.uint16, mode="r")
         self._words = np.memmap(folder / "words", dtype=np.uint16, mode="r")
         self._starts = np.memmap(folder / "starts", dtype=np.int64, mode="r")
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
         if len(self) == 0:
             raise UserError(
                 f"the corpus has {len(self._tokens)} tokens, fewer than one window of {window}; "
@@ -99,7 +100,15 @@ class PackedTokens:
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the shuffled window indices of one epoch; a function of its arguments alone."""
-        return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(len(self))
+        if (seed, epoch) not in self._orders:
+            generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+            self._orders = {(seed, epoch): generator.permutation(len(self))}  # only the latest is kept
+        return self._orders[seed, epoch]
+
+    def draw(self, seed: int, first: int, count: int) -> Windows:
+        """Return the windows at places ``first``.. of the endless stream of shuffled epochs."""
+        places = range(first, first + count)
+        return self.batch([int(self.order(seed, p // len(self))[p % len(self)]) for p in places])
 
 
 def pack(

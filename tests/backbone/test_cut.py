@@ -195,25 +195,28 @@ def test_only_the_wanted_blocks_run(backbone, tokens):
         for index, block in enumerate(blocks)
     ]
 
-    def which(call) -> list[int]:
+    def which(method, *args, **kwargs) -> list[int]:
         ran.clear()
-        call()
+        method(*args, **kwargs)
         return list(ran)
 
     states = backbone.states(tokens).hidden
     try:
         for layer in LAYERS:
-            assert which(lambda: backbone.lower(tokens, layer)) == list(range(layer))
-            assert which(lambda: backbone.upper(states[layer], layer)) == [*range(layer, BLOCKS)]
-        assert which(lambda: backbone.span(states[1], 1, 3)) == [1, 2]
-        assert which(lambda: backbone.states(tokens, layers=[0, 2])) == [0, 1]
-        assert which(lambda: backbone.states(tokens, layers=[2], logits=True)) == [0, 1, 2, 3]
+            assert which(backbone.lower, tokens, layer) == [*range(layer)]
+            assert which(backbone.upper, states[layer], layer) == [*range(layer, BLOCKS)]
+        assert which(backbone.span, states[1], 1, 3) == [1, 2]
+        assert which(backbone.states, tokens, layers=[0, 2]) == [0, 1]
+        assert which(backbone.states, tokens, layers=[2], logits=True) == [0, 1, 2, 3]
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def test_no_trace_is_left_on_the_model(backbone, tokens):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_trace_is_left_on_the_model(family, tokens):
+    backbone = make.__wrapped__(family)
+
     def inventory() -> list[tuple[str, int, int]]:
         modules = backbone.model.named_modules()
         return [(name, id(module), len(module._forward_hooks)) for name, module in modules]
@@ -223,7 +226,6 @@ def test_no_trace_is_left_on_the_model(backbone, tokens):
     hidden = backbone.lower(tokens, 2)
     backbone.upper(hidden, 2)
     backbone.states(tokens, POSITIONS)
-    backbone.model.config.output_hidden_states = False
     assert inventory() == before
 
 

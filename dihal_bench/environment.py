@@ -1,0 +1,61 @@
+"""What a run ran on: versions, threads, git state."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dihal_bench.errors import UserError
+
+_PACKAGES = ("torch", "transformers", "diffusers", "numpy", "scipy", "safetensors", "tokenizers")
+
+
+def check_device(device: str) -> torch.device:
+    """Return the device.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--device {device} is not available here ({reason}); use --device cpu."
+        ) from error
+    return chosen
+
+
+def describe(*, device: str, seed: int) -> dict[str, Any]:
+    """Return the environment block of a record."""
+    from dihal_bench import __version__
+
+    return {
+        "versions": {"dihal-bench": __version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in _PACKAGES},
+        "git": _git(),
+        "device": device,
+        "machine": platform.machine(),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git() -> str | None:
+    """Return the commit of the source tree (with "+" if it was changed), None outside a checkout."""
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    try:
+        base = ["git", "-C", str(here)]
+        commit = subprocess.run([*base, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S603
+        changed = subprocess.run([*base, "status", "--porcelain"], capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")

@@ -1,0 +1,123 @@
+"""The local half of the proxies: nearest neighbours, and the spectra of their covariances.
+
+Inner products are the fast way to both, but they cancel where points are close compared with
+their norms (near-duplicates, a massive activation, ties). Every step therefore knows its own
+rounding error, and what it cannot decide, or not to a relative 1e-6, is computed again from
+explicit differences.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ROUNDING = 64 * torch.finfo(torch.float64).eps  # error of a float64 inner product over |x| |y|
+_RELATIVE_ERROR = 1e-6
+_MARGIN = 16  # candidates beyond the k-th that are ranked again when the k-th is not clear
+_BLOCK = 2**20  # float64 elements of one temporary: 8 MiB, near the size of a cache
+
+
+def chunk_size(elements: int) -> int:
+    """How many items of so many elements one temporary may hold."""
+    return max(1, _BLOCK // elements)
+
+
+def local_variances(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
+    """lambda_max(C_i): C_i is the covariance of point i's k nearest neighbours about their mean.
+
+    Args:
+        points: distinct activations as given, float64, [n, d]; their differences are exact.
+        centred: the same less their mean, [n, d].
+        gram: X X' of the centred ones, [n, n], where it fits into memory.
+        k: neighbours, at least 2 and at most n - 2; the point itself is not one of them.
+
+    Returns:
+        Variances over k - 1, all positive, [n].
+    """
+    nearest = nearest_neighbours(points, centred, gram, k)  # (n, k)
+    if gram is None:
+        return _variances_from_differences(points, nearest)
+    largest = _largest_of_centred(gram.take(nearest[:, :, None] * len(gram) + nearest[:, None, :]))
+    rounding = _ROUNDING * gram.diagonal()[nearest].amax(dim=1)
+    lost = (largest * _RELATIVE_ERROR <= rounding).nonzero()[:, 0]
+    if len(lost):
+        largest[lost] = _variances_from_differences(points, nearest[lost])
+    return largest
+
+
+def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
+    """The k nearest other points of every point, exact; of equally distant ones the lower row.
+
+    Args:
+        points: as in `local_variances`, [n, d].
+        centred: [n, d].
+        gram: [n, n] or None.
+        k: at most n - 2.
+
+    Returns:
+        Row indices, the first k in no particular order, [n, k].
+    """
+    n = len(points)
+    square = centred.square().sum(dim=1)
+    everyone = torch.arange(n, device=points.device)
+    found = []
+    for rows in torch.split(everyone, chunk_size(n)):
+        block = slice(int(rows[0]), int(rows[-1]) + 1)
+        inner = centred[block] @ centred.mT if gram is None else gram[block]
+        distance = torch.add(square, inner, alpha=-2)  # (rows, n), short of the constant |x_i|^2
+        distance.diagonal(block.start).fill_(float("inf"))
+        values, indices = distance.topk(min(k + _MARGIN, n - 1), largest=False)
+        rounding = _ROUNDING * torch.maximum(square[block], square[indices].amax(dim=1))
+        level = values - values[:, k - 1, None] <= rounding[:, None]
+        found.append(_settle(points, rows, indices, level, k))
+    return torch.cat(found)
+
+
+def _settle(points: Tensor, rows: Tensor, indices: Tensor, level: Tensor, k: int) -> Tensor:
+    """The first k candidates, ranked anew where rounding leaves open which is the k-th.
+
+    `level` says which candidates (ascending, [rows, c]) may be no farther than the k-th.
+    """
+    nearest = indices[:, :k].clone()
+    beyond = level[:, -1]  # candidates that were not kept may be as near
+    among = (level[:, k] & ~beyond).nonzero()[:, 0]
+    if len(among):
+        nearest[among] = _rank(points, rows[among], indices[among].sort(dim=1).values, k)
+    everyone = torch.arange(len(points), device=points.device)
+    for row in beyond.nonzero()[:, 0]:
+        others = everyone[everyone != rows[row]]
+        nearest[row] = _rank(points, rows[row, None], others[None], k)[0]
+    return nearest
+
+
+def _rank(points: Tensor, rows: Tensor, candidates: Tensor, k: int) -> Tensor:
+    """The k nearest of ascending candidates by explicit differences, [rows, k] from [rows, c]."""
+    size = chunk_size(candidates.shape[1] * points.shape[1])
+    nearest = []
+    for here, index in zip(torch.split(rows, size), torch.split(candidates, size), strict=True):
+        distance = (points[index] - points[here, None]).square().sum(dim=2)
+        order = distance.sort(dim=1, stable=True).indices[:, :k]
+        nearest.append(index.gather(1, order))
+    return torch.cat(nearest)
+
+
+def _variances_from_differences(points: Tensor, nearest: Tensor) -> Tensor:
+    """lambda_max(C_i) from explicitly centred neighbours, [rows] from [rows, k]."""
+    largest = []
+    for index in torch.split(nearest, chunk_size(nearest.shape[1] * points.shape[1])):
+        cloud = points[index] - points[index[:, :1]]  # exact where neighbours are close
+        cloud -= cloud.mean(dim=1, keepdim=True)
+        largest.append(_largest_of_centred(cloud @ cloud.mT))
+    return torch.cat(largest)
+
+
+def _largest_of_centred(local: Tensor) -> Tensor:
+    """lambda_max over k - 1 of doubly centred k x k Gram matrices, [rows] from [rows, k, k]."""
+    local = local - local.mean(dim=1, keepdim=True)
+    local = local - local.mean(dim=2, keepdim=True)
+    largest: Tensor = torch.linalg.eigvalsh(local)[:, -1] / (local.shape[1] - 1)
+    return largest

@@ -1,0 +1,139 @@
+"""The global half of the proxies: second moments, their largest eigenvalue, the precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from scipy.linalg import eigh_tridiagonal
+
+from dihal_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DENSE = 384  # up to this size a full eigendecomposition is faster than Lanczos
+_STEPS = 64  # Lanczos vectors are allocated by so many
+
+
+def self_product(x: Tensor) -> Tensor:
+    """X X', [p, p] from X [p, q]: block rows of one triangle, mirrored (9/16 of the arithmetic)."""
+    product = x.new_empty(len(x), len(x))
+    step = max(64, -(-len(x) // 8))
+    for start in range(0, len(x), step):
+        here = slice(start, start + step)
+        torch.mm(x[here], x[: start + step].mT, out=product[here, : start + step])
+        product[:start, here] = product[here, :start].mT
+    return product
+
+
+def largest_eigenvalue(matrix: Tensor, *, tolerance: float = 1e-6) -> float:
+    """The largest eigenvalue of a symmetric positive semi-definite matrix.
+
+    Small matrices are decomposed. Larger ones go through Lanczos with full reorthogonalisation
+    until the residual is below the tolerance; the error is at most the residual, and of the order
+    of its square over the gap below the largest eigenvalue.
+
+    Args:
+        matrix: [p, p], float64.
+        tolerance: largest residual, relative to the eigenvalue.
+
+    Returns:
+        lambda_max.
+    """
+    p = len(matrix)
+    if p <= _DENSE:
+        return float(torch.linalg.eigvalsh(matrix)[-1])
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(p, generator=generator, dtype=matrix.dtype).to(matrix.device)
+    basis = matrix.new_empty(0, p)  # orthonormal rows
+    diagonal: list[float] = []
+    beside: list[float] = [float(vector.norm())]
+    for step in range(p):
+        if step == len(basis):
+            basis = torch.cat([basis, matrix.new_empty(min(_STEPS, p - step), p)])
+        basis[step] = vector / beside[-1]
+        vector = matrix @ basis[step]
+        diagonal.append(float(vector @ basis[step]))
+        for _ in range(2):  # a second pass removes what rounding left of the first
+            vector -= basis[: step + 1].mT @ (basis[: step + 1] @ vector)
+        beside.append(float(vector.norm()))
+        top, residual = _ritz(diagonal, beside[1:])
+        if residual <= tolerance * top:
+            break
+    return top
+
+
+def _ritz(diagonal: list[float], beside: list[float]) -> tuple[float, float]:
+    """The largest eigenvalue of Lanczos' tridiagonal matrix, and its residual in the full space."""
+    last = len(diagonal) - 1
+    values, vectors = eigh_tridiagonal(
+        diagonal, beside[:-1], select="i", select_range=(last, last), check_finite=False
+    )
+    return float(values[0]), float(beside[-1] * abs(vectors[-1, 0]))
+
+
+def covariance_quotients(sigma: Tensor, centred: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
+    """Rayleigh quotients u'P u / u'u of the pairs' u = h_i - h_j, through the d x d covariance.
+
+    With L L' = Sigma + epsilon I = P^-1 the form is |L^-1 u|^2.
+
+    Args:
+        sigma: the covariance, [d, d].
+        centred: X, the centred activations, [n, d].
+        epsilon: what is added to the diagonal, rho tr(Sigma) / d.
+        drawn: the pairs' indices, [pairs, 2].
+
+    Returns:
+        The quotients, [pairs].
+
+    Raises:
+        UserError: If Sigma + epsilon I is singular in float64.
+    """
+    factor = _cholesky(sigma, epsilon)
+    u = (centred[drawn[:, 0]] - centred[drawn[:, 1]]).mT  # (d, pairs)
+    form = torch.linalg.solve_triangular(factor, u, upper=False).square().sum(dim=0)
+    quotients: Tensor = form / u.square().sum(dim=0)
+    return quotients
+
+
+def gram_quotients(spread: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
+    """The same quotients when n < d, through the n x n matrix K = X X' / (n - 1) alone.
+
+    With u = X'c, c = e_i - e_j and M = K + epsilon I, Woodbury's identity gives
+    u'P u = (n - 1) c' M^-1 K c = (n - 1) (c'c - epsilon c' M^-1 c), and u'u = (n - 1) c' K c.
+    Without a ridge only 2 (n - 1) is left of the form, for every pair.
+
+    Args:
+        spread: K, [n, n].
+        epsilon: what is added to the covariance's diagonal.
+        drawn: the pairs' indices, [pairs, 2].
+
+    Returns:
+        The quotients, [pairs].
+
+    Raises:
+        UserError: If M is singular in float64.
+    """
+    inverse = torch.cholesky_inverse(_cholesky(spread, epsilon))
+    return (2 - epsilon * _pair_form(inverse, drawn)) / _pair_form(spread, drawn)
+
+
+def _pair_form(matrix: Tensor, drawn: Tensor) -> Tensor:
+    """(e_i - e_j)' A (e_i - e_j), [pairs], for a symmetric A."""
+    i, j = drawn.unbind(1)
+    diagonal = matrix.diagonal()
+    form: Tensor = diagonal[i] + diagonal[j] - 2 * matrix[i, j]
+    return form
+
+
+def _cholesky(matrix: Tensor, epsilon: float) -> Tensor:
+    """The lower factor of A + epsilon I."""
+    shifted = matrix.clone()
+    shifted.diagonal().add_(epsilon)
+    factor, failed = torch.linalg.cholesky_ex(shifted)
+    if failed:
+        raise UserError(
+            "The covariance is singular in float64 with so small a ridge; choose a larger one."
+        )
+    return factor

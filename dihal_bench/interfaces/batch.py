@@ -1,0 +1,77 @@
+"""A batch of windows together with what the teacher says of it, computed once and shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.text.tokens import Windows
+
+
+@dataclass
+class Batch:
+    """Packed windows on the backbone's device; every integer tensor has shape [B, T].
+
+    Attributes:
+        backbone: the frozen teacher.
+        tokens: token ids.
+        positions: position ids; 0 at the start of a document and of the window.
+        documents: index of the document in its corpus.
+        offsets: place of the token in its document.
+        scored: whether the token is a target, bool.
+        windows: the arrays that this was made from (bytes and words per token).
+    """
+
+    backbone: Backbone
+    tokens: Tensor
+    positions: Tensor
+    documents: Tensor
+    offsets: Tensor
+    scored: Tensor
+    windows: Windows
+    _hidden: dict[int, Tensor] = field(default_factory=dict)
+    _logits: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, windows: Windows, backbone: Backbone, *, layers: Iterable[int] = (), logits: bool = False
+    ) -> Batch:
+        """Place windows on the device and run the teacher once for all that will be asked of it.
+
+        Args:
+            windows: the packed windows.
+            backbone: the teacher.
+            layers: layers whose states ``hidden`` will be asked for.
+            logits: whether ``teacher_logits`` will be asked for.
+        """
+        names = ("tokens", "positions", "documents", "offsets", "scored")
+        tensors = {n: torch.from_numpy(getattr(windows, n)).to(backbone.device) for n in names}
+        batch = cls(backbone=backbone, windows=windows, **tensors)
+        wanted = sorted(set(layers))
+        if wanted or logits:
+            with torch.no_grad():
+                states = backbone.states(batch.tokens, batch.positions, wanted, logits=logits)
+            batch._hidden, batch._logits = dict(states.hidden), states.logits
+        return batch
+
+    def hidden(self, layer: int) -> Tensor:
+        """Return h_layer of the teacher, [B, T, D]."""
+        if layer not in self._hidden:
+            with torch.no_grad():
+                self._hidden[layer] = self.backbone.lower(self.tokens, layer, self.positions)
+        return self._hidden[layer]
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """The teacher's next-token logits, [B, T, V]."""
+        if self._logits is None:
+            with torch.no_grad():
+                self._logits = self.backbone.logits(self.tokens, self.positions)
+        return self._logits

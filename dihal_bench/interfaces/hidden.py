@@ -1,0 +1,101 @@
+"""DiHAL: the hidden state at layer b is generated, and the frozen upper layers and head take it on.
+
+Kong, Lee, Jo (arXiv 2605.14368), section 3.3: the bridge is conditioned on the embedding output of the
+clean prefix (h_a here, a = 0 by default) and reconstructs h_b; the retained blocks map it to tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from dihal_bench.errors import UserError
+from dihal_bench.interfaces.base import Interface, InterfaceConfig, Span
+from dihal_bench.registry import INTERFACES
+
+if TYPE_CHECKING:
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.interfaces.batch import Batch
+    from dihal_bench.interfaces.statistics import SpanStatistics
+
+RESIDUALS = ("none", "token-mean")
+
+
+class HiddenSpace(Interface):
+    """Signal h_b, standardised per dimension; recovery by the frozen blocks b+1..N and the head.
+
+    With ``residual="token-mean"`` the signal is the difference of h_b from the token's mean state.
+    """
+
+    def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
+        if config.residual not in RESIDUALS:
+            raise UserError(
+                f"bridge.residual={config.residual} is unknown; choose one of {', '.join(RESIDUALS)}."
+            )
+        super().__init__(backbone, span, config)
+        size, vocabulary = backbone.hidden_size, backbone.vocab_size
+        rows = vocabulary if config.residual == "token-mean" else 1
+        place = {"device": backbone.device, "dtype": torch.float32}
+        self.register_buffer("baseline", torch.zeros(rows, size, **place))  # type: ignore[arg-type]
+        self.register_buffer("scale", torch.ones(size, **place))  # type: ignore[arg-type]
+        self.register_buffer("std", torch.ones(size, **place))  # type: ignore[arg-type]
+        self.register_buffer("condition_mean", torch.zeros(size, **place))  # type: ignore[arg-type]
+        self.register_buffer("condition_std", torch.ones(size, **place))  # type: ignore[arg-type]
+        self.baseline: Tensor
+        self.scale: Tensor
+        self.std: Tensor
+        self.condition_mean: Tensor
+        self.condition_std: Tensor
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Signal and condition are both as wide as the backbone."""
+        return self.backbone.hidden_size, self.backbone.hidden_size
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """h_a is the condition and h_b the target."""
+        return self.span.a, self.span.b
+
+    def fit(self, statistics: SpanStatistics) -> None:
+        """Keep the standardisation of target and condition, and the token table of the residual."""
+        residual = self.config.residual == "token-mean"
+        self.baseline.copy_(statistics.token_mean if residual else statistics.mean[None])
+        self.scale.copy_(statistics.residual_std if residual else statistics.std)
+        self.std.copy_(statistics.std)
+        self.condition_mean.copy_(statistics.condition_mean)
+        self.condition_std.copy_(statistics.condition_std)
+
+    def target(self, batch: Batch) -> Tensor:
+        """Return (h_b - baseline) / scale, [B, T, D]."""
+        state = batch.hidden(self.span.b).to(self.scale.dtype)
+        return (state - self._baseline(batch)) / self.scale
+
+    def condition(self, batch: Batch) -> Tensor:
+        """Return the standardised h_a, [B, T, D]."""
+        state = batch.hidden(self.span.a).to(self.scale.dtype)
+        return (state - self.condition_mean) / self.condition_std
+
+    def hidden(self, x0: Tensor, batch: Batch) -> Tensor:
+        """Return the state h_b [B, T, D] that a signal stands for: the inverse of ``target``."""
+        return x0 * self.scale + self._baseline(batch)
+
+    def recover(self, x0: Tensor, batch: Batch) -> Tensor:
+        """Run the frozen blocks above b and the head on the signal's states."""
+        return self.backbone.upper(self.hidden(x0, batch), self.span.b, batch.positions)
+
+    def signal(self, x0: Tensor, batch: Batch) -> Tensor:
+        """Return the state in units of its standard deviation, so that residuals do not change the scale."""
+        return self.hidden(x0, batch) / self.std
+
+    def _baseline(self, batch: Batch) -> Tensor:
+        return self.baseline[batch.tokens] if len(self.baseline) > 1 else self.baseline[0]
+
+
+@INTERFACES.register("hidden")
+class Hidden(HiddenSpace):
+    """The DiHAL bridge: diffusion over h_b given the clean prefix's h_a."""
+
+    help: ClassVar[str] = "DiHAL: diffusion over the hidden state at a layer, frozen upper layers"

@@ -1,0 +1,172 @@
+"""The record of a run: one JSON file, validated when written and when read."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.errors import UserError
+from dihal_bench.files import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = 1
+KINDS = ("exact", "ensemble", "bound", "estimate")
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "schema": int,
+    "id": str,
+    "created": str,
+    "command": str,
+    "config": dict,
+    "interface": dict,
+    "regime": str,
+    "layer": int,
+    "layer_policy": str,
+    "backbone": dict,
+    "corpus": dict,
+    "budget": dict,
+    "spent": dict,
+    "locate": dict,
+    "bridge": dict,
+    "scores": list,
+    "gates": dict,
+    "environment": dict,
+}
+_SCORE_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "subject": str,
+    "metric": str,
+    "value": (int, float),
+    "lo": (int, float),
+    "hi": (int, float),
+    "kind": str,
+    "n": int,
+    "unit": str,
+    "task": str,
+    "regime": str,
+    "version": int,
+    "dtype": str,
+    "steps": int,
+    "chains": int,
+    "nfe": int,
+    "details": dict,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number with all that is needed to compare it, or to refuse to.
+
+    Attributes:
+        subject: the interface, "teacher", or a control's name.
+        metric: what is measured.
+        value: point estimate, in ``unit``.
+        lo: lower end of the 95 % interval.
+        hi: upper end of it.
+        kind: "exact", "ensemble" (of ``chains``), "bound" or "estimate".
+        n: scored tokens.
+        unit: of the value.
+        task: text it was measured on.
+        regime: "causal" or "sequence".
+        version: of the scorer.
+        dtype: of the arithmetic.
+        steps: network evaluations per chain S.
+        chains: chains in the ensemble K.
+        nfe: S x K.
+        details: stored sums, the control a gain refers to, convergence.
+    """
+
+    subject: str
+    metric: str
+    value: float
+    lo: float
+    hi: float
+    kind: str
+    n: int
+    unit: str
+    task: str
+    regime: str
+    version: int
+    dtype: str
+    steps: int
+    chains: int
+    nfe: int
+    details: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A validated record; ``data`` is the JSON object as DESIGN's section on records lists it."""
+
+    data: dict[str, Any]
+
+    @property
+    def scores(self) -> list[Score]:
+        """Return the scores as objects."""
+        return [Score(**score) for score in self.data["scores"]]
+
+    def write(self, path: Path) -> None:
+        """Validate and write, atomically.
+
+        Raises:
+            UserError: a field is missing or of the wrong type, or a likelihood has no passed leak gate.
+        """
+        validate(self.data, str(path))
+        write_json(path, self.data)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read and validate.
+
+        Raises:
+            UserError: not readable, not JSON, or not a valid record; names file and field.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is not a readable record ({error}).") from error
+        validate(data, str(path))
+        return cls(data)
+
+
+def validate(data: Any, where: str) -> None:
+    """Check a record's structure.
+
+    Raises:
+        UserError: names the file and the field that is wrong.
+    """
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a record is a JSON object.")
+    if data.get("schema") != SCHEMA:
+        raise UserError(f"{where}: schema is {data.get('schema')}, this version reads {SCHEMA}.")
+    _check_fields(data, _FIELDS, where)
+    for index, score in enumerate(data["scores"]):
+        place = f"{where}: scores[{index}]"
+        _check_fields(score, _SCORE_FIELDS, place)
+        if score["kind"] not in KINDS:
+            raise UserError(f"{place}: kind is {score['kind']!r}, not one of {', '.join(KINDS)}.")
+        if not all(math.isfinite(score[name]) for name in ("value", "lo", "hi")):
+            raise UserError(f"{place}: value, lo and hi must be finite numbers.")
+        _check_gate(score, data["gates"].get("leak", {}), place)
+
+
+def _check_fields(data: Any, fields: dict[str, type | tuple[type, ...]], where: str) -> None:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected an object.")
+    for name, kind in fields.items():
+        if name not in data:
+            raise UserError(f"{where}: the field {name} is missing.")
+        if not isinstance(data[name], kind) or isinstance(data[name], bool):
+            raise UserError(f"{where}: the field {name} has the wrong type ({type(data[name]).__name__}).")
+
+
+def _check_gate(score: dict[str, Any], gates: dict[str, Any], where: str) -> None:
+    subject = score["subject"]
+    if subject != "teacher" and gates.get(subject, {}).get("verdict") != "pass":
+        raise UserError(f"{where}: {subject} has a score but no passed leak gate.")

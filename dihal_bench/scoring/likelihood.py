@@ -1,0 +1,188 @@
+"""Teacher-forced scores: every position of a window in one causal pass, summed per document.
+
+NLL, Brier-1, KL to the teacher and top-1 agreement of the teacher and of any interface, on the same
+windows and the same targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dihal_bench.interfaces.batch import Batch
+from dihal_bench.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.scoring.intervals import Array
+    from dihal_bench.text.tokens import PackedTokens, Windows
+
+VERSION = 1  # of every score in this file
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a score table.
+
+    Attributes:
+        subject: the interface's or control's name, or "teacher".
+        steps: network evaluations per chain (S).
+        chains: parallel chains drawn.
+    """
+
+    subject: str
+    steps: int = 1
+    chains: int = 1
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums per document, each array of shape [documents].
+
+    Attributes:
+        tokens: scored tokens.
+        words: words they begin.
+        bytes: UTF-8 bytes they cover.
+        sums: metric -> sum over scored tokens. ``nll@K`` is the ensemble of K chains, averaged over the
+            disjoint groups of K; ``kl`` and ``kl_reverse`` are of the mixture of all chains, ``kl_chain``
+            and ``top1_chain`` are means over single chains.
+    """
+
+    tokens: Array
+    words: Array
+    bytes: Array
+    sums: dict[str, Array]
+
+
+def score(
+    rows: Sequence[Row],
+    interfaces: Mapping[str, Interface],
+    data: PackedTokens,
+    backbone: Backbone,
+    *,
+    windows: Sequence[int],
+    batch: int,
+) -> dict[Row, Totals]:
+    """Score all rows on the same windows.
+
+    Args:
+        rows: what to score; "teacher" is the backbone itself.
+        interfaces: by the names that rows use.
+        data: the evaluation text.
+        backbone: the teacher.
+        windows: indices of the windows.
+        batch: windows per pass.
+
+    Returns:
+        Sums per document; the documents are those that the windows touch, in one order for all rows.
+    """
+    documents = np.unique(data.batch(list(windows)).documents)
+    layers = {layer for i in interfaces.values() for layer in i.layers}
+    sums = {row: _Accumulator(documents) for row in rows}
+    with torch.no_grad(), progress("score", len(windows) * len(rows), unit="window") as bar:
+        for lo in range(0, len(windows), batch):
+            chosen = data.batch(windows[lo : lo + batch])
+            shared = Batch.of(chosen, backbone, layers=layers, logits=True)
+            teacher = _log_probabilities(shared.teacher_logits, shared)
+            for row in rows:
+                chains = _chains(row, interfaces, shared, teacher)
+                targets = shared.tokens[:, 1:][shared.scored[:, 1:]]
+                sums[row].add(chosen, token_scores(chains, teacher, targets))
+                bar.update(len(chosen.tokens))
+    return {row: accumulator.totals() for row, accumulator in sums.items()}
+
+
+def token_scores(chains: Iterator[Tensor], teacher: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Score the chains' predictions of every target.
+
+    Args:
+        chains: per chain the log-probabilities [targets, V].
+        teacher: the teacher's, [targets, V].
+        targets: the true tokens, int64 [targets].
+
+    Returns:
+        Metric -> value per target, float64 [targets]; the names are those of ``Totals.sums``.
+    """
+    index = targets[:, None]
+    own: list[Tensor] = []  # log-probability of the target per chain
+    mixture = square = kl = top1 = torch.zeros(())
+    best = teacher.argmax(-1)
+    prior = teacher.exp()
+    for log_q in chains:
+        q = log_q.exp()
+        own.append(log_q.gather(1, index)[:, 0].double())
+        mixture = mixture + q
+        square = square + q.square().sum(-1).double()
+        kl = kl + (prior * (teacher - log_q)).sum(-1).double()
+        top1 = top1 + (log_q.argmax(-1) == best).double()
+    count = len(own)
+    mixture = mixture / count
+    log_mixture = mixture.clamp(min=1e-45).log()
+    p = torch.stack(own).exp().mean(0)
+    pairs = mixture.square().sum(-1).double() * count**2 - square  # over ordered pairs of distinct chains
+    collision = pairs / (count * (count - 1)) if count > 1 else square
+    return _ensembles(torch.stack(own)) | {
+        "brier1": 2 * p - collision,
+        "kl": (prior * (teacher - log_mixture)).sum(-1).double(),
+        "kl_reverse": (mixture * (log_mixture - teacher)).sum(-1).double(),
+        "kl_chain": kl / count,
+        "top1": (mixture.argmax(-1) == best).double(),
+        "top1_chain": top1 / count,
+    }
+
+
+def _ensembles(own: Tensor) -> dict[str, Tensor]:
+    """NLL of ensembles of K = 1, 2, 4, ... chains, each averaged over the disjoint groups of K."""
+    scores = {}
+    count = len(own)
+    size = 1
+    while size <= count:
+        groups = own[: count - count % size].unflatten(0, (-1, size))  # (groups, K, targets)
+        scores[f"nll@{size}"] = -(torch.logsumexp(groups, 1) - float(np.log(size))).mean(0)
+        size *= 2
+    return scores
+
+
+def _chains(
+    row: Row, interfaces: Mapping[str, Interface], batch: Batch, teacher: Tensor
+) -> Iterator[Tensor]:
+    if row.subject == TEACHER:
+        yield teacher
+        return
+    interface = interfaces[row.subject]
+    for x0 in interface.chains(batch, steps=row.steps, count=row.chains):
+        yield _log_probabilities(interface.recover(x0, batch), batch)
+
+
+def _log_probabilities(logits: Tensor, batch: Batch) -> Tensor:
+    """Log-probabilities of the scored targets, float32 [targets, V]."""
+    return torch.log_softmax(logits[:, :-1][batch.scored[:, 1:]].float(), dim=-1)
+
+
+class _Accumulator:
+    """Sums per document of one row."""
+
+    def __init__(self, documents: np.ndarray):
+        self._documents = documents
+        self._sums: dict[str, Array] = {}
+
+    def add(self, windows: Windows, scores: dict[str, Tensor]) -> None:
+        scored = windows.scored
+        place = np.searchsorted(self._documents, windows.documents[scored])
+        counts = {"tokens": scored[scored], "words": windows.words[scored], "bytes": windows.bytes[scored]}
+        values = counts | {name: value.cpu().numpy() for name, value in scores.items()}
+        for name, value in values.items():
+            new = np.bincount(place, weights=value, minlength=len(self._documents))
+            self._sums[name] = self._sums.get(name, 0.0) + new
+
+    def totals(self) -> Totals:
+        sums = dict(self._sums)
+        return Totals(sums.pop("tokens"), sums.pop("words"), sums.pop("bytes"), sums)

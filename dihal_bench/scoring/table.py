@@ -1,0 +1,223 @@
+"""From sums per document to scores with intervals, and the table that ``run`` prints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dihal_bench.records import Score
+from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
+from dihal_bench.scoring.likelihood import TEACHER, VERSION, Row, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dihal_bench.scoring.intervals import Array
+
+_CONVERGED = 0.02  # nats between half the chains and all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What all scores of one evaluation have in common."""
+
+    task: str
+    regime: str
+    dtype: str
+    resamples: int
+    seed: int
+
+
+def scores_of(
+    totals: Mapping[Row, Totals], stochastic: Mapping[str, bool], measured: Measured
+) -> list[Score]:
+    """Turn sums into scores: NLL and its units, Brier-1, KL both ways, agreement, differences, gain.
+
+    Args:
+        totals: sums per document of every row; the teacher's must be there.
+        stochastic: subject -> whether it is a diffusion interface (the others are controls).
+        measured: what they have in common.
+    """
+    teacher = totals[Row(subject=TEACHER)]
+    bootstrap = DocumentBootstrap(len(teacher.tokens), resamples=measured.resamples, seed=measured.seed)
+    scores: list[Score] = []
+    for row, sums in totals.items():
+        for chains in _ensemble_sizes(sums):
+            make = _Maker(row, chains, row.subject in stochastic and stochastic[row.subject], sums, measured)
+            scores += _likelihoods(make, sums, chains, bootstrap)
+            scores += _brier(make, sums, chains, bootstrap)
+            if row.subject != TEACHER:
+                scores += _against(make, sums, chains, teacher, bootstrap)
+    return scores + _gains(totals, stochastic, measured, bootstrap)
+
+
+class _Maker:
+    """Makes the scores of one row at one ensemble size."""
+
+    def __init__(self, row: Row, chains: int, stochastic: bool, sums: Totals, measured: Measured):
+        self.row, self.chains = row, chains
+        self.kind = "ensemble" if stochastic else "exact"
+        self.sums, self.measured = sums, measured
+
+    def __call__(
+        self, metric: str, unit: str, estimate: Estimate, *, kind: str | None = None, **details: Any
+    ) -> Score:
+        return Score(
+            subject=self.row.subject,
+            metric=metric,
+            value=estimate.value,
+            lo=estimate.lo,
+            hi=estimate.hi,
+            kind=kind or self.kind,
+            n=int(self.sums.tokens.sum()),
+            unit=unit,
+            task=self.measured.task,
+            regime=self.measured.regime,
+            version=VERSION,
+            dtype=self.measured.dtype,
+            steps=self.row.steps,
+            chains=self.chains,
+            nfe=self.row.steps * self.chains,
+            details=details,
+        )
+
+
+def _ensemble_sizes(sums: Totals) -> list[int]:
+    return sorted(int(name.removeprefix("nll@")) for name in sums.sums if name.startswith("nll@"))
+
+
+def _likelihoods(
+    make: _Maker, sums: Totals, chains: int, bootstrap: DocumentBootstrap
+) -> Iterator[Score]:
+    nll = sums.sums[f"nll@{chains}"]
+    details: dict[str, Any] = {
+        "sum_nll": float(nll.sum()),
+        "tokens": int(sums.tokens.sum()),
+        "words": int(sums.words.sum()),
+        "bytes": int(sums.bytes.sum()),
+        "documents": len(nll),
+    }
+    if chains > 1:
+        change = float((sums.sums[f"nll@{chains // 2}"] - nll).sum() / sums.tokens.sum())
+        details |= {"change_from_half": change, "converged": change < _CONVERGED}
+    per_token = bootstrap.ratio(nll, sums.tokens)
+    yield make("nll", "nats/token", per_token, **details)
+    yield make("ppl", "per token", _map(per_token, math.exp))
+    if sums.words.sum():
+        yield make("word_ppl", "per word", _map(bootstrap.ratio(nll, sums.words), math.exp))
+    if sums.bytes.sum():
+        bits = bootstrap.ratio(nll / math.log(2), sums.bytes)
+        yield make("bits_per_byte", "bits/byte", bits)
+
+
+def _brier(make: _Maker, sums: Totals, chains: int, bootstrap: DocumentBootstrap) -> Iterator[Score]:
+    if chains == make.row.chains:  # unbiased however many chains there are: one value per row
+        yield make("brier1", "score", bootstrap.ratio(sums.sums["brier1"], sums.tokens))
+
+
+def _against(
+    make: _Maker, sums: Totals, chains: int, teacher: Totals, bootstrap: DocumentBootstrap
+) -> Iterator[Score]:
+    """Distances to the teacher; those of one chain are means over the chains that were drawn."""
+    ours, theirs = (sums.sums[f"nll@{chains}"], sums.tokens), (teacher.sums["nll@1"], teacher.tokens)
+    yield make("nll_minus_teacher", "nats/token", bootstrap.difference(ours, theirs), paired="documents")
+    if chains not in (1, make.row.chains):
+        return
+    suffix = "_chain" if chains == 1 else ""
+    yield make("kl", "nats/token", bootstrap.ratio(sums.sums[f"kl{suffix}"], sums.tokens))
+    yield make("top1", "share", bootstrap.ratio(sums.sums[f"top1{suffix}"], sums.tokens))
+    if chains == make.row.chains:
+        yield make("kl_reverse", "nats/token", bootstrap.ratio(sums.sums["kl_reverse"], sums.tokens))
+
+
+def _gains(
+    totals: Mapping[Row, Totals],
+    stochastic: Mapping[str, bool],
+    measured: Measured,
+    bootstrap: DocumentBootstrap,
+) -> Iterator[Score]:
+    """Diffusion gain: NLL of the best control without diffusion, at no more evaluations, minus the row's."""
+    controls = {r: t for r, t in totals.items() if not stochastic.get(r.subject, True)}
+    for row, sums in totals.items():
+        if not stochastic.get(row.subject, False):
+            continue
+        for chains in _ensemble_sizes(sums):
+            able = {r: t for r, t in controls.items() if r.steps <= row.steps * chains}
+            if not able:
+                continue
+            best = min(able, key=lambda r: float(able[r].sums["nll@1"].sum()))
+            gain = bootstrap.difference(
+                (able[best].sums["nll@1"], able[best].tokens), (sums.sums[f"nll@{chains}"], sums.tokens)
+            )
+            make = _Maker(row, chains, True, sums, measured)
+            yield make("diffusion_gain", "nats/token", gain, control=best.subject, control_steps=best.steps)
+
+
+def difference(totals: Mapping[Row, Totals], first: Row, second: Row, metric: str, resamples: int) -> Estimate:
+    """Return the paired difference of two rows in a metric per token, with its interval."""
+    bootstrap = DocumentBootstrap(len(totals[first].tokens), resamples=resamples)
+
+    def pair(row: Row) -> tuple[Array, Array]:
+        return totals[row].sums[metric], totals[row].tokens
+
+    return bootstrap.difference(pair(first), pair(second))
+
+
+def _map(estimate: Estimate, function: Any) -> Estimate:
+    return Estimate(*(float(function(v)) for v in (estimate.value, estimate.lo, estimate.hi)))
+
+
+def render(scores: Sequence[Score], order: Sequence[str]) -> str:
+    """Return the table of a run as text: a line per subject, steps and ensemble size."""
+    from tabulate import tabulate
+
+    lines: dict[tuple[str, int, int], dict[str, Score]] = {}
+    for score in scores:
+        lines.setdefault((score.subject, score.steps, score.chains), {})[score.metric] = score
+    keys = sorted(lines, key=lambda k: (order.index(k[0]), k[1], k[2]))
+    shown = [k for k in keys if k[2] in (1, max(c for s, t, c in keys if (s, t) == k[:2]))]
+    table = [_line(key, lines[key]) for key in shown]
+    return tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True)
+
+
+def _line(key: tuple[str, int, int], scores: Mapping[str, Score]) -> dict[str, str]:
+    subject, steps, chains = key
+    nll = scores["nll"]
+    kind = nll.kind if nll.kind == "exact" else f"ensemble({chains})"
+    return {
+        "row": subject,
+        "S": str(steps) if nll.kind != "exact" or steps > 1 else "-",
+        "kind": kind,
+        "NLL [95 %]": _interval(nll, 3),
+        "PPL": _plain(scores.get("ppl"), 1),
+        "bits/byte": _plain(scores.get("bits_per_byte"), 3),
+        "KL": _interval(scores.get("kl"), 3),
+        "top-1": _plain(scores.get("top1"), 3),
+        "Brier-1": _plain(scores.get("brier1"), 4),
+        "diffusion gain [95 %]": _gain(scores.get("diffusion_gain")),
+    }
+
+
+def _plain(score: Score | None, digits: int) -> str:
+    return "" if score is None else f"{score.value:.{digits}f}"
+
+
+def _interval(score: Score | None, digits: int) -> str:
+    if score is None:
+        return ""
+    return f"{score.value:.{digits}f} [{score.lo:.{digits}f}, {score.hi:.{digits}f}]"
+
+
+def _gain(score: Score | None) -> str:
+    if score is None:
+        return ""
+    return f"{score.value:+.3f} [{score.lo:+.3f}, {score.hi:+.3f}] vs {score.details['control']}"
+
+
+def evaluation_windows(count: int, tokens: int, window: int) -> list[int]:
+    """Choose evenly spaced windows holding about ``tokens`` tokens; a function of the sizes alone."""
+    wanted = max(1, min(count, round(tokens / window)))
+    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()

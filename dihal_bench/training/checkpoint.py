@@ -1,0 +1,101 @@
+"""State of training and trained interfaces on disk: safetensors only, nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from dihal_bench.errors import UserError
+from dihal_bench.files import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.training.trainer import Trainee
+
+
+def save_training(path: Path, trainees: Sequence[Trainee], step: int) -> None:
+    """Write everything that ``step`` steps of training have produced into one file, atomically."""
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {"step": step, "trainees": {}}
+    for trainee in trainees:
+        tensors |= {f"{trainee.name}/{key}": value for key, value in _tensors(trainee).items()}
+        facts["trainees"][trainee.name] = {"spent": trainee.spent.to_dict(), "curve": trainee.curve}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"training": json.dumps(facts)})
+
+
+def load_training(path: Path, trainees: Sequence[Trainee]) -> int:
+    """Restore the trainees from a checkpoint, bit for bit; return the next step (0 without one).
+
+    Raises:
+        UserError: the file cannot be read or belongs to other trainees.
+    """
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})["training"])
+        tensors = load_file(path)
+        for trainee in trainees:
+            _restore(trainee, tensors, facts["trainees"][trainee.name])
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"the checkpoint {path} cannot be continued ({error}); delete it to start over."
+        ) from error
+    return int(facts["step"])
+
+
+def save_interface(path: Path, interface: Interface) -> None:
+    """Write a trained or fitted interface: trunk and closed-form tables."""
+    state = {name: value.contiguous() for name, value in interface.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
+
+
+def load_interface(path: Path, interface: Interface) -> None:
+    """Restore an interface saved by ``save_interface``.
+
+    Raises:
+        UserError: the file cannot be read, or its tensors do not fit the interface.
+    """
+    try:
+        interface.load_state_dict(load_file(path, device=str(interface.backbone.device)))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not fit the interface ({error}); train it again.") from error
+
+
+def _tensors(trainee: Trainee) -> dict[str, Tensor]:
+    found = {f"weight/{i}": p.detach() for i, p in enumerate(trainee.parameters)}
+    found |= {f"average/{i}": a for i, a in enumerate(trainee.average)}
+    for o, optimizer in enumerate(trainee.optimizers):
+        for i, state in optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    return {key: value.detach().clone().contiguous() for key, value in found.items()}
+
+
+@torch.no_grad()
+def _restore(trainee: Trainee, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    mine = {k.removeprefix(f"{trainee.name}/"): v for k, v in tensors.items() if k.startswith(f"{trainee.name}/")}
+    for i, parameter in enumerate(trainee.parameters):
+        parameter.copy_(mine[f"weight/{i}"])
+        trainee.average[i].copy_(mine[f"average/{i}"])
+    for o, optimizer in enumerate(trainee.optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in mine.items():
+            if key.startswith(f"optimizer/{o}/"):
+                _, _, i, name = key.split("/")
+                state.setdefault(int(i), {})[name] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for name, value in facts["spent"].items():
+        setattr(trainee.spent, name, value)
+    trainee.curve = facts["curve"]

@@ -1,0 +1,215 @@
+"""Training by gradient: several interfaces side by side on the same batches and one teacher pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from dihal_bench.errors import UserError
+from dihal_bench.interfaces.batch import Batch
+from dihal_bench.progress import progress
+from dihal_bench.training.checkpoint import load_training, save_training
+from dihal_bench.training.ledger import Spent, Stopwatch, count_flops
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.text.tokens import PackedTokens
+
+_CHECKPOINT_SECONDS = 30.0
+_CURVE_POINTS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How trunks are trained.
+
+    Attributes:
+        batch: windows per step.
+        optimizer: "muon" (matrices by Muon, the rest by AdamW) or "adamw" (everything).
+        lr: peak learning rate of AdamW.
+        muon_lr: peak learning rate of Muon.
+        weight_decay: decoupled, on matrices.
+        warmup: share of the steps with a rising rate; afterwards a cosine falls to ``final`` of it.
+        final: last learning rate over the peak.
+        clip: largest gradient norm.
+        ema: decay of the averaged weights, which are what is kept.
+        autocast: compute in bfloat16 where that is safe; weights stay in float32.
+    """
+
+    batch: int = 8
+    optimizer: str = "muon"
+    lr: float = 3e-3
+    muon_lr: float = 0.02
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    final: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.98
+    autocast: bool = True
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in _OPTIMIZERS:
+            known = ", ".join(_OPTIMIZERS)
+            raise UserError(f"train.optimizer={self.optimizer} is unknown; choose one of {known}.")
+
+
+class Trainee:
+    """One interface in training: its optimisers, averaged weights, ledger and curve."""
+
+    def __init__(self, name: str, interface: Interface, config: TrainConfig):
+        self.name = name
+        self.interface = interface
+        self.config = config
+        self.parameters = [p for p in interface.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimizers = _OPTIMIZERS[config.optimizer](interface, config)
+        self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.spent = Spent(
+            trunk_parameters=sum(p.numel() for p in self.parameters),
+            closed_form_parameters=sum(b.numel() for b in interface.buffers()),
+        )
+        self.curve: list[dict[str, float]] = []
+
+    def step(self, batch: Batch, step: int, steps: int) -> dict[str, float]:
+        """Take one optimiser step; return the losses.
+
+        Raises:
+            FloatingPointError: the loss is not finite; the weights are as before the step.
+        """
+        device = batch.tokens.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
+            losses = self.interface.losses(batch, step)
+            total = self.interface.total(losses)
+        values = {name: float(value) for name, value in {**losses, "total": total}.items()}
+        if not all(math.isfinite(v) for v in values.values()):
+            raise FloatingPointError(str(values))
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        scale = learning_rate(step, steps, self.config)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._follow(min(self.config.ema, (1 + step) / (10 + step)))
+        return values
+
+    def adopt_average(self) -> None:
+        """Make the averaged weights the interface's own: training is over."""
+        with torch.no_grad():
+            for parameter, average in zip(self.parameters, self.average, strict=True):
+                parameter.copy_(average)
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        for average, parameter in zip(self.average, self.parameters, strict=True):
+            average.lerp_(parameter, 1 - decay)
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Return the factor on the peak rate at ``step`` (from 0): linear warm-up, then a cosine."""
+    rising = max(1, round(config.warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    progress_made = (step - rising) / max(1, steps - rising)
+    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress_made))
+
+
+def train(
+    trainees: Sequence[Trainee],
+    data: PackedTokens,
+    backbone: Backbone,
+    *,
+    tokens: int,
+    seed: int,
+    checkpoint: Path,
+) -> None:
+    """Train for ``tokens`` tokens, from the checkpoint where there is one, and adopt the averages.
+
+    Raises:
+        UserError: the loss became NaN or infinite; the last good checkpoint stays.
+    """
+    config = trainees[0].config
+    per_step = config.batch * data.window
+    steps = max(1, round(tokens / per_step))
+    layers = {layer for trainee in trainees for layer in trainee.interface.layers}
+    start = load_training(checkpoint, trainees)
+    clock, since_saved = Stopwatch(), 0.0
+    with progress("train", steps * per_step, unit="token") as bar:
+        bar.update(start * per_step)
+        for step in range(start, steps):
+            windows = data.draw(seed, step * config.batch, config.batch)
+            with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
+                batch = Batch.of(windows, backbone, layers=layers, logits=True)
+            shared = clock.lap()
+            since_saved += shared
+            for trainee in trainees:
+                losses = _guarded_step(trainee, batch, step, steps, checkpoint)
+                own = clock.lap()
+                since_saved += own
+                trainee.spent.add(per_step, shared + own)
+                if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
+                    trainee.curve.append({"tokens": (step + 1) * per_step, **losses})
+            bar.update(per_step)
+            bar.note(" ".join(f"{t.name} {t.curve[-1]['total']:.3f}" for t in trainees))
+            if since_saved > _CHECKPOINT_SECONDS or step == steps - 1:
+                save_training(checkpoint, trainees, step + 1)
+                since_saved = 0.0
+    for trainee in trainees:
+        trainee.adopt_average()
+
+
+def _guarded_step(
+    trainee: Trainee, batch: Batch, step: int, steps: int, checkpoint: Path
+) -> dict[str, float]:
+    """Take the step; count its FLOPs if they are not known yet; turn a NaN into a clear stop."""
+    values: dict[str, float] = {}
+
+    def work() -> None:
+        values.update(trainee.step(batch, step, steps))
+
+    try:
+        if trainee.spent.flops_per_token:
+            work()
+        else:
+            teacher = count_flops(lambda: batch.backbone.logits(batch.tokens, batch.positions))
+            trainee.spent.flops_per_token = (teacher + count_flops(work)) / batch.tokens.numel()
+    except FloatingPointError as error:
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "nothing was saved yet"
+        raise UserError(
+            f"the loss of {trainee.name} is not finite at step {step} ({error}); {kept}. "
+            "Lower train.lr and train.muon_lr with --set, or set train.autocast=false."
+        ) from error
+    return values
+
+
+def _adamw(parameters: list[Tensor], lr: float, decay: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=decay, fused=False)
+
+
+def _split(interface: Interface) -> tuple[list[Tensor], list[Tensor]]:
+    trained = [p for p in interface.parameters() if p.requires_grad]
+    return [p for p in trained if p.ndim == 2], [p for p in trained if p.ndim != 2]
+
+
+def _all_adamw(interface: Interface, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices, others = _split(interface)
+    return [_adamw(matrices, config.lr, config.weight_decay), _adamw(others, config.lr, 0.0)]
+
+
+def _muon(interface: Interface, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices, others = _split(interface)
+    muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
+    return [muon, _adamw(others, config.lr, 0.0)]
+
+
+_OPTIMIZERS = {"muon": _muon, "adamw": _all_adamw}
