@@ -40,7 +40,7 @@ class Regress(HiddenSpace):
         return torch.zeros_like(x0), level
 
     def chains(self, batch: Batch, *, steps: int, count: int) -> Iterator[Tensor]:
-        """Yield the one prediction ``count`` times; it takes a single evaluation whatever ``steps`` is."""
+        """Yield the one prediction, a single evaluation whatever ``steps``, ``count`` times."""
         del steps
         assert self.trunk is not None
         condition = self.condition(batch)
@@ -53,7 +53,7 @@ class Regress(HiddenSpace):
 
 @INTERFACES.register("regress-loop")
 class RegressLoop(Regress):
-    """Regression refined in S weight-tied passes: as many evaluations as the sampler, still no noise.
+    """Regression refined in S weight-tied passes: as many as the sampler makes, still no noise.
 
     Trained by recycling: a random number of passes without gradient, then one with it.
     """
@@ -89,5 +89,4 @@ class RegressLoop(Regress):
 
     def _level(self, index: int, of: int, device: torch.device) -> Tensor:
         """Level of pass ``index`` (from 0) of ``of``: where the sampler would stand."""
-        steps = self.diffusion.config.train_steps
-        return torch.tensor(steps - round(index * steps / of) - 1, device=device)
+        return torch.tensor(self.diffusion.levels(of)[index], device=device)

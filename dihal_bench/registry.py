@@ -1,7 +1,7 @@
 """Names -> what they stand for. Only this module knows names.
 
-Built-in entries, entry points of other distributions (groups ``dihal_bench.<kind>``) and files given by
-``--include`` all register in one way: by the decorator ``REGISTRY.register(name)``.
+Built-in entries, entry points of other distributions (groups ``dihal_bench.<kind>s``) and files
+given by ``--include`` all register in one way: by the decorator ``REGISTRY.register(name)``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,9 +77,16 @@ class Registry:
     def origin(self, name: str) -> str:
         """Return where ``name`` comes from, as ``file:line``, or the distribution of a plug-in."""
         self._load()
-        if name in self._entries:
-            return _origin(self._entries[name])
-        return f"entry point {self._plugins[name].value}"
+        if name in self._plugins and name not in self._entries:
+            return f"entry point {self._plugins[name].value}"
+        return _origin(self.get(name))
+
+    def help(self, name: str) -> str:
+        """Return the entry's one line of help: its own, else the first of its docstring."""
+        self._load()
+        entry = self._entries.get(name)
+        own = getattr(entry, "help", None)
+        return str(own or (inspect.getdoc(entry) or "").partition("\n")[0])
 
     def _load(self) -> None:
         if self._loaded:
@@ -93,7 +101,14 @@ class Registry:
 
     def _load_plugin(self, name: str) -> None:
         point = self._plugins[name]
-        entry = point.load()
+        try:
+            entry = point.load()
+        except Exception as error:  # another distribution may fail in any way; the cause is kept
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(
+                f"{self.kind} {name!r} is the entry point {point.value}, which does not load "
+                f"({reason}); mend or uninstall its distribution."
+            ) from error
         if name not in self._entries:
             self.register(name)(entry)
 
@@ -107,8 +122,10 @@ def include(path: str | Path) -> None:
     file = Path(path).resolve()
     if not file.is_file():
         raise UserError(f"--include {path}: there is no such file; give the path of a Python file.")
-    before = [set(registry._entries) for registry in REGISTRIES]
-    name = f"dihal_bench_include_{file.stem}"
+    for registry in REGISTRIES:
+        registry._load()  # so that a taken name is found here, not when the built-in arrives
+    before = [dict(registry._entries) for registry in REGISTRIES]
+    name = f"dihal_bench_include_{file.stem}_{zlib.crc32(bytes(file)):08x}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--include {path}: not a Python file; its name must end in .py.")
@@ -118,10 +135,12 @@ def include(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except BaseException as error:  # a user's file may fail in any way; the cause is kept
+    except (Exception, SystemExit) as error:  # a file may fail in any way; the cause is kept
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"--include {path}: the file does not import ({reason}); mend it.") from error
-    if before == [set(registry._entries) for registry in REGISTRIES]:
+        raise UserError(
+            f"--include {path}: the file does not import ({reason}); mend it."
+        ) from error
+    if before == [registry._entries for registry in REGISTRIES]:
         raise UserError(
             f"--include {path}: the file registers nothing; decorate a class with "
             "INTERFACES.register(name)."

@@ -26,14 +26,15 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.progress import progress
 from dihal_bench.records import SCHEMA, Record, Score
-from dihal_bench.registry import INTERFACES, include
+from dihal_bench.registry import DENOISERS, INTERFACES, include
 from dihal_bench.scoring.bridgeability import bridgeability
 from dihal_bench.scoring.gate import GateResult, leak_gate
 from dihal_bench.scoring.likelihood import TEACHER, Row, score
 from dihal_bench.scoring.table import Measured, evaluation_windows, scores_of
 from dihal_bench.text.sources import load_corpus
 from dihal_bench.text.tokens import PackedTokens, pack
-from dihal_bench.training.checkpoint import load_interface, save_interface
+from dihal_bench.training.checkpoint import save_interface
+from dihal_bench.training.ledger import Spent
 from dihal_bench.training.trainer import Trainee, train
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from dihal_bench.config import RunConfig
 
-Say = "Callable[[str], None]"
 _STATISTICS_BATCH = 16  # windows per pass
 
 
@@ -89,6 +89,15 @@ def run(
         record = job.record(command or shlex.join(sys.argv))
         record.write(done)
         return Outcome(record, folder)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Interfaces ready to be scored, by name, with what each spent and how its losses went."""
+
+    interfaces: dict[str, Interface]
+    spent: dict[str, Spent]
+    curves: dict[str, list[dict[str, float]]]
 
 
 class Job:
@@ -204,25 +213,36 @@ class Job:
         interface.fit(self.statistics)
         return interface.eval()
 
+    def trunk_parameters(self) -> int:
+        """Trainable parameters of the denoiser, without fitting or training anything."""
+        size = self.backbone.hidden_size
+        trunk = DENOISERS.get(self.config.denoiser.name)(size, size, self.config.denoiser)
+        return sum(p.numel() for p in trunk.parameters())
+
     @cached_property
-    def trainees(self) -> dict[str, Trainee]:
-        """The interface and its controls, fitted and trained side by side."""
+    def trained(self) -> Trained:
+        """The interface and its controls, fitted, and trained side by side where they learn."""
         names = dict.fromkeys((self.config.interface, *self.config.controls))
-        made = {name: Trainee(name, self._new(name), self.config.train) for name in names}
-        learning = [t for t in made.values() if t.interface.trainable]
-        if learning:
-            self.say("training " + " and ".join(t.name for t in learning))
+        interfaces = {name: self._new(name) for name in names}
+        trainees = [Trainee(n, i, self.config.train) for n, i in interfaces.items() if i.trainable]
+        if trainees:
+            self.say("training " + " and ".join(t.name for t in trainees))
             train(
-                learning,
+                trainees,
                 self.training_text,
                 self.backbone,
                 tokens=self.config.budget.diffusion_tokens,
                 seed=self.config.seed,
                 checkpoint=self.folder / "training.safetensors",
             )
-        for name, trainee in made.items():
-            save_interface(self.folder / "weights" / f"{name}.safetensors", trainee.interface)
-        return made
+        for name, interface in interfaces.items():
+            save_interface(self.folder / "weights" / f"{name}.safetensors", interface)
+        fitted = {n: Spent(closed_form_parameters=i.closed_form_parameters) for n, i in interfaces.items()}
+        return Trained(
+            interfaces=interfaces,
+            spent=fitted | {t.name: t.spent for t in trainees},
+            curves={t.name: t.curve for t in trainees},
+        )
 
     # --- judge ------------------------------------------------------------------------------------
 
@@ -230,7 +250,8 @@ class Job:
     def gates(self) -> dict[str, GateResult]:
         """The leak test of every row's trained weights."""
         self.say("leak gate")
-        results = {n: leak_gate(t.interface, self.validation_text) for n, t in self.trainees.items()}
+        interfaces = self.trained.interfaces
+        results = {n: leak_gate(i, self.validation_text) for n, i in interfaces.items()}
         bad = {n: r for n, r in results.items() if r.verdict != "pass"}
         if bad:
             name, result = next(iter(bad.items()))
@@ -250,9 +271,9 @@ class Job:
     def scores(self) -> list[Score]:
         """Score the teacher, the interface at every number of steps, and the controls."""
         rows = [Row(subject=TEACHER)]
-        for name, trainee in self.trainees.items():
-            rows += self._rows(name, trainee.interface)
-        interfaces = {name: trainee.interface for name, trainee in self.trainees.items()}
+        interfaces = self.trained.interfaces
+        for name, interface in interfaces.items():
+            rows += self._rows(name, interface)
         totals = score(
             rows,
             interfaces,
@@ -280,20 +301,20 @@ class Job:
 
     def record(self, command: str) -> Record:
         """Do everything that is not done yet and assemble the record."""
-        config, trainee = self.config, self.trainees[self.config.interface]
+        config, trained = self.config, self.trained
+        interface = trained.interfaces[config.interface]
         gates = {name: result.to_dict() for name, result in self.gates.items()}
         self.say("scoring")
         scores = [s.to_dict() for s in self.scores()]
         bridge = bridgeability(
-            trainee.interface,
+            interface,
             self.validation_text,
             windows=self.windows,
             batch=config.score.batch,
             steps=config.score.steps[-1],
         )
-        spent = {name: {"diffusion": t.spent.to_dict()} for name, t in self.trainees.items()}
-        phases = trainee.interface.phases
-        checked = config.budget.check(phases, {"diffusion": trainee.spent})
+        spent = {name: {"diffusion": s.to_dict()} for name, s in trained.spent.items()}
+        checked = config.budget.check(interface.phases, {"diffusion": trained.spent[config.interface]})
         return Record(
             {
                 "schema": SCHEMA,
@@ -304,7 +325,7 @@ class Job:
                 "interface": {
                     "name": config.interface,
                     "origin": INTERFACES.origin(config.interface),
-                    "args": asdict(trainee.interface.config),
+                    "args": asdict(interface.config),
                     "replaced": self.span.replaced,
                     "from": self.span.a,
                 },
@@ -322,7 +343,7 @@ class Job:
                 "budget": {**asdict(config.budget), **checked},
                 "spent": spent,
                 "locate": self.located.to_dict(),
-                "bridge": {**bridge.to_dict(), "curves": {n: t.curve for n, t in self.trainees.items()}},
+                "bridge": {**bridge.to_dict(), "curves": trained.curves},
                 "scores": scores,
                 "gates": {"leak": gates},
                 "environment": environment.describe(device=config.device, seed=config.seed),
@@ -355,5 +376,3 @@ def _claimed(folder: Path, config: RunConfig) -> Iterator[None]:
         write_json(kept, config.to_dict())
         yield
 
-
-__all__ = ["Job", "Outcome", "load_interface", "run"]

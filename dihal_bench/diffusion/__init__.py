@@ -1,1 +1,1 @@
-"""diffusion"""
+"""The diffusion that every interface shares: noise, schedule, denoisers."""

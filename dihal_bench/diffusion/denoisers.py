@@ -1,4 +1,4 @@
-"""Denoisers: networks that see noise only at their own position and clean context at earlier ones."""
+"""Denoisers: networks that see noise at their own position and clean context at earlier ones."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ class DenoiserConfig:
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
             raise UserError(
-                f"denoiser.width={self.width} must be an even multiple of denoiser.heads={self.heads}."
+                f"denoiser.width={self.width} must be an even multiple of "
+                f"denoiser.heads={self.heads}."
             )
 
 
 class Denoiser(nn.Module, ABC):
     """Maps a noised signal, its level and a clean condition to the network's output, per position.
 
-    Locality is part of the contract: the output at position i depends on the noised signal at i alone
-    and on the condition at positions <= i of the same document.
+    Locality is part of the contract: the output at position i depends on the noised signal at i
+    alone and on the condition at positions <= i of the same document.
     """
 
     @abstractmethod
@@ -61,7 +62,13 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, context: Any) -> Tensor:
-        """Return the output [B, T, D] for the noised signal ``z`` [B, T, D] at levels ``t`` in (0, 1] [B, T]."""
+        """Return the output [B, T, D].
+
+        Args:
+            z: the noised signal, [B, T, D].
+            t: its level in (0, 1], [B, T] or [].
+            context: what ``encode`` returned.
+        """
 
 
 def causal_mask(positions: Tensor) -> Tensor:
@@ -95,7 +102,7 @@ class TransformerDenoiser(Denoiser):
     """A causal encoder of the clean context, then denoising layers that attend to it.
 
     Layers follow DiT (Peebles and Xie, 2023): the noise level shifts, scales and gates every branch
-    (adaLN-zero). Rotary positions; since they are relative, documents in one window need no restart.
+    (adaLN-zero). Rotary positions are relative, so that documents in one window need no restart.
     """
 
     def __init__(self, signal: int, condition: int, config: DenoiserConfig):
@@ -105,7 +112,9 @@ class TransformerDenoiser(Denoiser):
         self.embed_condition = nn.Linear(condition, width)
         self.embed_signal = nn.Linear(signal, width)
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU())
-        self.encoder = nn.ModuleList(_EncoderLayer(width, heads) for _ in range(config.context_layers))
+        self.encoder = nn.ModuleList(
+            _EncoderLayer(width, heads) for _ in range(config.context_layers)
+        )
         self.context_norm = nn.RMSNorm(width)
         self.layers = nn.ModuleList(_DenoisingLayer(width, heads) for _ in range(config.layers))
         self.out_norm = nn.RMSNorm(width)
@@ -117,17 +126,21 @@ class TransformerDenoiser(Denoiser):
 
     def encode(self, condition: Tensor, positions: Tensor) -> Context:
         """Run the causal encoder over the clean condition; see ``Denoiser.encode``."""
-        mask, angles = causal_mask(positions), _rotary_angles(positions.shape[1], self.head_dim, condition)
-        stream = self.embed_condition(condition)
+        mask = causal_mask(positions)
+        angles = _rotary_angles(positions.shape[1], self.head_dim, condition.device)
+        stream = self.embed_condition(condition).to(condition.dtype)  # kept wide under autocast
         for layer in self.encoder:
             stream = layer(stream, mask, angles)
         normed = self.context_norm(stream)
-        keys_values = [layer.attention.keys_values(normed, angles) for layer in self.layers]
+        keys_values = []
+        for layer in self.layers:
+            assert isinstance(layer, _DenoisingLayer)
+            keys_values.append(layer.attention.keys_values(normed, angles))
         return Context(stream, keys_values, mask, angles)
 
     def forward(self, z: Tensor, t: Tensor, context: Context) -> Tensor:
         """Denoise every position on its own; see ``Denoiser.forward``."""
-        level = self.level(_level_features(t, self.out.in_features).to(z.dtype))  # (B, T, W) or (W,)
+        level = self.level(_level_features(t, self.out.in_features).to(z.dtype))  # (B, T, W) or (W)
         x = context.stream + self.embed_signal(z)
         for layer, keys_values in zip(self.layers, context.keys_values, strict=True):
             x = layer(x, level, keys_values, context.mask, context.angles)
@@ -153,13 +166,13 @@ class _Attention(nn.Module):
     def forward(
         self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor, angles: Tensor
     ) -> Tensor:
-        query = _rotate(self._split(self.q(x)), angles)  # (B, H, T, W/H)
+        query = _rotate(self._split(self.q(x)), angles)
         mixed = F.scaled_dot_product_attention(query, *keys_values, attn_mask=mask)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)  # (B, H, T, W/H)
 
 
 class _EncoderLayer(nn.Module):
@@ -213,9 +226,11 @@ def _level_features(t: Tensor, width: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def _rotary_angles(length: int, head_dim: int, like: Tensor) -> Tensor:
-    frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, device=like.device) / head_dim)
-    return torch.arange(length, device=like.device)[:, None] * frequencies
+def _rotary_angles(length: int, head_dim: int, device: torch.device) -> Tensor:
+    """Return angles [T, d/2] in float64; in float32, far ones depend on more than distance."""
+    pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
+    places = torch.arange(length, dtype=torch.float64, device=device)
+    return torch.outer(places, torch.exp(pairs * (-math.log(10_000.0) / head_dim)))
 
 
 def _rotate(x: Tensor, angles: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Noise as a function, not a stream: the same numbers in a window, a prefix loop, any batch, any resume.
+"""Noise as a function, not a stream: the same in a window, a prefix loop, any batch, any resume.
 
-Every number is ``Philox4x32-10(key=(seed, purpose), counter=(document, offset, draw, step and lane))``
+Every number is ``Philox4x32-10(key=(seed, purpose), counter=(document, offset, draw, step|lane))``
 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), computed with integer tensor
 operations, so that CPU and GPU agree. Normals by Box-Muller in float64, uniforms of 52 bits.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_LANES = 1 << 16  # counter words reserved for the dimensions of one step: up to 131,072 uniforms or 262,144 normals
+_LANE_BITS, _STEP_BITS = 20, 12  # of one counter word: 2 million uniforms, 4,095 steps
 
 NORMAL, LEVEL, GUMBEL = 1, 2, 3  # purposes: streams that never meet
 
@@ -39,11 +39,13 @@ class Noise:
         u = [(w.double() + 0.5) * 2.0**-32 for w in words]  # 32 bits: tails out to 6.7 sigma
         radii = [torch.sqrt(-2 * torch.log(x)) for x in u[:2]]
         angles = [2 * math.pi * x for x in u[2:]]
-        numbers = [r * f(a) for r, a in zip(radii, angles, strict=True) for f in (torch.cos, torch.sin)]
+        numbers = [
+            r * f(a) for r, a in zip(radii, angles, strict=True) for f in (torch.cos, torch.sin)
+        ]
         return torch.stack(numbers, dim=-1).flatten(-2)[..., :size]
 
     def uniform(self, documents: Tensor, offsets: Tensor, *, draw: int) -> Tensor:
-        """Return one number in (0, 1) per place, float64, shape [...]: the noise level in training."""
+        """Return one number in (0, 1) per place, float64, shape [...]: the level in training."""
         return self._uniform(LEVEL, documents, offsets, 1, draw, 0)[..., 0]
 
     def gumbel(self, documents: Tensor, offsets: Tensor, size: int, *, draw: int) -> Tensor:
@@ -61,14 +63,16 @@ class Noise:
     def _words(
         self, purpose: int, documents: Tensor, offsets: Tensor, count: int, draw: int, step: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return ``count`` calls' worth of four 32-bit words per place, each of shape [..., count]."""
+        """Return the four 32-bit words of ``count`` calls per place, each of shape [..., count]."""
         lanes = torch.arange(count, device=documents.device)
-        assert count <= _LANES and step < 1 << 16 and self.seed >= 0
+        assert count <= 1 << _LANE_BITS
+        assert 0 <= step < 1 << _STEP_BITS
+        assert self.seed >= 0
         counter = [
             documents[..., None] & _MASK,
             offsets[..., None] & _MASK,
             torch.tensor(draw & _MASK, device=documents.device),
-            lanes + step * _LANES,
+            lanes + (step << _LANE_BITS),
         ]
         return philox(counter, (self.seed & _MASK, (self.seed >> 32 << 8 | purpose) & _MASK))
 
@@ -94,7 +98,7 @@ def philox(counter: list[Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor,
 
 
 def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
-    """Return the high and low 32 bits of a 32 x 32 bit product (int64 wraps, its bits are right)."""
+    """Return the high and low 32 bits of a 32 x 32 bit product; nothing exceeds 49 bits."""
     low_part, high_part = a * (b & 0xFFFF), a * (b >> 16)
     total = low_part + ((high_part & 0xFFFF) << 16)
     return (high_part >> 16) + (total >> 32), total & _MASK

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from dihal_bench.geometry.token_means import shrunk_token_means
 from dihal_bench.progress import progress
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from dihal_bench.backbone.model import Backbone
@@ -21,26 +23,15 @@ _BATCH = 8  # windows per pass
 
 @dataclass(frozen=True)
 class LayerSample:
-    """Sampled token activations.
+    """One layer's sampled activations.
 
     Attributes:
-        states: layer -> [rows, D]; row r is the same token at every layer.
-        tokens: token id of each row, [rows].
-        token_sum: layer -> sum of states per distinct token id in ``tokens``, over all text seen,
-            float64 [ids, D]; empty unless asked for.
-        token_count: occurrences of those ids, [ids].
-        token_row: index of each row's token in the above, [rows].
-        mean: layer -> mean over all text seen, position 0 left out, [D].
-        windows: windows seen.
+        states: [rows, D]; row r is the same token at every layer.
+        transformed: the same rows as the interface's target has them, [rows, D].
     """
 
-    states: dict[int, Tensor]
-    tokens: Tensor
-    token_sum: dict[int, Tensor]
-    token_count: Tensor
-    token_row: Tensor
-    mean: dict[int, Tensor]
-    windows: int
+    states: Tensor
+    transformed: Tensor
 
 
 def sample_activations(
@@ -50,60 +41,85 @@ def sample_activations(
     *,
     windows: int,
     per_window: int,
-    token_tables: bool,
+    residual: str,
     seed: int,
-) -> LayerSample:
-    """Run the backbone over at most ``windows`` windows and keep ``per_window`` random tokens of each.
+) -> dict[int, LayerSample]:
+    """Run the backbone once over at most ``windows`` windows; keep ``per_window`` random tokens of each.
 
     Args:
         backbone: the model.
         data: text; windows are drawn without replacement.
         layers: which layers.
         windows: at most so many.
-        per_window: tokens kept of each, without replacement.
-        token_tables: also sum states per token id (for the residual of the token's mean).
+        per_window: tokens kept of each window, without replacement.
+        residual: what the target subtracts before it is standardised: "none" (the mean) or "token-mean".
         seed: of the choice.
     """
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.permutation(len(data))[:windows])
     places = np.stack([np.sort(generator.permutation(data.window)[:per_window]) for _ in chosen])
-    tokens = torch.from_numpy(
-        np.concatenate([data.batch([w]).tokens[0, p] for w, p in zip(chosen, places, strict=True)])
-    )
-    ids, token_row = torch.unique(tokens, return_inverse=True)
-    lookup = torch.full((backbone.vocab_size,), -1, dtype=torch.int64)
-    lookup[ids] = torch.arange(len(ids))
-    size = backbone.hidden_size
+    kept = np.concatenate([data.batch([w]).tokens[0, p] for w, p in zip(chosen, places, strict=True)])
+    tables = {layer: _Table(kept, backbone, by_token=residual == "token-mean") for layer in layers}
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    sums = {layer: torch.zeros(len(ids) + 1, size, dtype=torch.float64) for layer in layers}
-    totals = {layer: torch.zeros(size, dtype=torch.float64) for layer in layers}
-    count, inside_count = torch.zeros(len(ids) + 1, dtype=torch.float64), 0
     with torch.no_grad(), progress("locate", len(chosen), unit="window") as bar:
         for lo in range(0, len(chosen), _BATCH):
             batch = data.batch(chosen[lo : lo + _BATCH])
-            ids_here = torch.from_numpy(batch.tokens)
-            positions = torch.from_numpy(batch.positions)
-            hidden = backbone.states(
-                ids_here.to(backbone.device), positions.to(backbone.device), layers
-            ).hidden
-            keep = torch.from_numpy(places[lo : lo + _BATCH])
-            inside = positions > 0
-            inside_count += int(inside.sum())
-            slot = lookup[ids_here].flatten()  # -1, the spare last row, where the id was not sampled
-            count.index_add_(0, slot % (len(ids) + 1), torch.ones(slot.numel(), dtype=torch.float64))
+            tokens, positions = torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
+            states = backbone.states(tokens.to(backbone.device), positions.to(backbone.device), layers)
             for layer in layers:
-                state = hidden[layer].float().cpu()
-                rows[layer].append(state.gather(1, keep[..., None].expand(-1, -1, size)).flatten(0, 1))
-                totals[layer] += state[inside].double().sum(0)
-                if token_tables:
-                    sums[layer].index_add_(0, slot % (len(ids) + 1), state.flatten(0, 1).double())
-            bar.update(len(batch.tokens))
-    return LayerSample(
-        states={layer: torch.cat(parts) for layer, parts in rows.items()},
-        tokens=tokens,
-        token_sum={layer: s[:-1] for layer, s in sums.items()} if token_tables else {},
-        token_count=count[:-1],
-        token_row=token_row,
-        mean={layer: (t / inside_count).float() for layer, t in totals.items()},
-        windows=len(chosen),
-    )
+                state = states.hidden[layer].float().cpu()
+                tables[layer].add(tokens, positions, state)
+                rows[layer].append(_pick(state, places[lo : lo + _BATCH]))
+            bar.update(len(tokens))
+    samples = {}
+    for layer, parts in rows.items():
+        states_here = torch.cat(parts)
+        samples[layer] = LayerSample(states_here, tables[layer].transform(states_here))
+    return samples
+
+
+def _pick(state: Tensor, places: NDArray[np.int64]) -> Tensor:
+    """Return the rows at ``places`` [B, k] of ``state`` [B, T, D], as [B * k, D]."""
+    index = torch.from_numpy(places)[..., None].expand(-1, -1, state.shape[-1])
+    return state.gather(1, index).flatten(0, 1)
+
+
+class _Table:
+    """Sums of a layer's states over all text seen, by sampled token id: what its transform needs."""
+
+    def __init__(self, kept: NDArray[np.int64], backbone: Backbone, *, by_token: bool):
+        self._ids, self._row = torch.unique(torch.from_numpy(kept), return_inverse=True)
+        if not by_token:  # one pseudo-id for all
+            self._ids, self._row = torch.zeros(1, dtype=torch.int64), torch.zeros(len(kept), dtype=torch.int64)
+        slots = torch.full((backbone.vocab_size,), len(self._ids))  # the spare last row: not sampled
+        slots[self._ids] = torch.arange(len(self._ids))
+        self._slots = slots if by_token else torch.zeros_like(slots)
+        size = (len(self._ids) + 1, backbone.hidden_size)
+        self._sum, self._square = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+        self._count = torch.zeros(size[0], dtype=torch.float64)
+        self._inside_sum = torch.zeros(size[1], dtype=torch.float64)
+        self._inside_square, self._inside = torch.zeros_like(self._inside_sum), 0
+
+    def add(self, tokens: Tensor, positions: Tensor, state: Tensor) -> None:
+        """Add states [B, T, D]; position 0 counts for its token but not for the overall mean."""
+        slot = self._slots[tokens].flatten()
+        flat = state.flatten(0, 1).double()
+        self._sum.index_add_(0, slot, flat)
+        self._square.index_add_(0, slot, flat.square())
+        self._count.index_add_(0, slot, torch.ones(len(slot), dtype=torch.float64))
+        inside = (positions > 0).flatten()
+        self._inside_sum += flat[inside].sum(0)
+        self._inside_square += flat[inside].square().sum(0)
+        self._inside += int(inside.sum())
+
+    def transform(self, states: Tensor) -> Tensor:
+        """Return (h - baseline) / standard deviation for the sampled rows [rows, D]."""
+        mean = self._inside_sum / self._inside
+        if len(self._ids) == 1:
+            table, variance = mean[None], self._inside_square / self._inside - mean.square()
+        else:
+            table, variance = shrunk_token_means(
+                self._sum[:-1], self._count[:-1], self._square[:-1].sum(0), mean
+            )
+        scale = torch.where(variance > 0, variance.clamp(min=0).sqrt(), torch.ones_like(variance))
+        return ((states.double() - table[self._row]) / scale).float()

@@ -131,6 +131,7 @@ def _cholesky(matrix: Tensor, epsilon: float) -> Tensor:
     """The lower factor of A + epsilon I."""
     shifted = matrix.clone()
     shifted.diagonal().add_(epsilon)
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(shifted)
     if failed:
         raise UserError(

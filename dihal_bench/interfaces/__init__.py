@@ -1,1 +1,1 @@
-"""interfaces"""
+"""The contract of an interface, and DiHAL's own: hidden states."""

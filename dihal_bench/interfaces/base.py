@@ -1,7 +1,7 @@
-"""The contract of an interface: a place in the model where a signal enters, and the way back to tokens.
+"""The contract of an interface: where in the model a signal enters, and the way back to tokens.
 
-A new interface states ``target``, ``condition`` and ``recover`` (and what it fits in closed form); the
-trunk, the diffusion, losses, sampling, checkpoints and scores come with this class.
+A new interface states ``target``, ``condition`` and ``recover`` (and what it fits in closed form);
+the trunk, the diffusion, losses, sampling, checkpoints and scores come with this class.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class InterfaceConfig:
     """What an interface is built from.
 
     Attributes:
-        residual: what a predictor of h_b predicts: "none" (the state) or "token-mean" (its difference
-            from the token's mean state).
+        residual: what a predictor of h_b predicts: "none" (the state) or "token-mean" (its
+            difference from the token's mean state).
         denoiser: the trunk.
         diffusion: the process.
         losses: weights of the losses.
@@ -125,7 +125,7 @@ class Interface(nn.Module, ABC):
 
     @abstractmethod
     def target(self, batch: Batch) -> Tensor:
-        """Return the clean, standardised signal x0 [B, T, D]; at i a function of tokens <= i + 1."""
+        """Return the clean, standardised signal x0 [B, T, D]; at i of tokens <= i + 1 only."""
 
     @abstractmethod
     def condition(self, batch: Batch) -> Tensor:
@@ -133,20 +133,20 @@ class Interface(nn.Module, ABC):
 
     @abstractmethod
     def recover(self, x0: Tensor, batch: Batch) -> Tensor:
-        """Return next-token logits [B, T, V]; at i a function of x0 and tokens at positions <= i."""
+        """Return next-token logits [B, T, V]; at i of x0 and tokens at positions <= i only."""
 
-    def fit(self, statistics: SpanStatistics) -> None:  # noqa: B027 - nothing to fit is a valid answer
-        """Take what is estimated in closed form from the training text; kept in the checkpoint."""
+    def fit(self, statistics: SpanStatistics) -> None:
+        """Keep what is estimated in closed form from the training text, if anything."""
 
     def signal(self, x0: Tensor, batch: Batch) -> Tensor:
-        """Return the signal in the space where errors are reported, [B, T, D]; x0 itself by default."""
+        """Return the signal [B, T, D] in the space where errors are reported; x0 by default."""
         del batch
         return x0
 
     # --- what comes with the contract -------------------------------------------------------------
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Return the unweighted losses of one training batch by name; the step addresses its noise."""
+        """Return the unweighted losses of a training batch by name; its noise is the step's."""
         assert self.trunk is not None
         weights, x0 = self.config.losses, self.target(batch)
         inside = batch.positions > 0  # a document's first state is a constant of its token
@@ -190,7 +190,7 @@ class Interface(nn.Module, ABC):
         return self.diffusion.to_x0(self.trunk(z, level, context), z, t)
 
     def chains(self, batch: Batch, *, steps: int, count: int) -> Iterator[Tensor]:
-        """Yield ``count`` independent samples of the signal [B, T, D], each from ``steps`` evaluations."""
+        """Yield ``count`` independent samples [B, T, D], of ``steps`` evaluations each."""
         assert self.trunk is not None
         context = self.trunk.encode(self.condition(batch), batch.positions)
         for chain in range(count):
@@ -201,12 +201,19 @@ class Interface(nn.Module, ABC):
             ).to(self.dtype)
 
     @property
+    def closed_form_parameters(self) -> int:
+        """Numbers estimated without gradients: tables, means, scales."""
+        return sum(buffer.numel() for buffer in self.buffers())
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the trunk's weights."""
         return next((p.dtype for p in self.parameters()), self.backbone.model.dtype)
 
     def _normal(self, batch: Batch, draw: int, step: int = 0) -> Tensor:
-        return self.noise.normal(batch.documents, batch.offsets, self.sizes[0], draw=draw, step=step)
+        return self.noise.normal(
+            batch.documents, batch.offsets, self.sizes[0], draw=draw, step=step
+        )
 
     def _new_trunk(self) -> Denoiser:
         signal, condition = self.sizes
@@ -219,7 +226,7 @@ class Interface(nn.Module, ABC):
 
 
 def token_losses(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Return cross-entropy to the next token and KL(teacher || logits), means over scored targets."""
+    """Return cross-entropy and KL(teacher || logits), means over the scored next tokens."""
     scored = batch.scored[:, 1:]
     student = F.log_softmax(logits[:, :-1][scored].float(), dim=-1)  # (targets, V)
     teacher = F.log_softmax(batch.teacher_logits[:, :-1][scored].float(), dim=-1)

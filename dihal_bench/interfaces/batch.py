@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.text.tokens import Windows
@@ -41,7 +43,12 @@ class Batch:
 
     @classmethod
     def of(
-        cls, windows: Windows, backbone: Backbone, *, layers: Iterable[int] = (), logits: bool = False
+        cls,
+        windows: Windows,
+        backbone: Backbone,
+        *,
+        layers: Iterable[int] = (),
+        logits: bool = False,
     ) -> Batch:
         """Place windows on the device and run the teacher once for all that will be asked of it.
 
@@ -51,9 +58,19 @@ class Batch:
             layers: layers whose states ``hidden`` will be asked for.
             logits: whether ``teacher_logits`` will be asked for.
         """
-        names = ("tokens", "positions", "documents", "offsets", "scored")
-        tensors = {n: torch.from_numpy(getattr(windows, n)).to(backbone.device) for n in names}
-        batch = cls(backbone=backbone, windows=windows, **tensors)
+
+        def place(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(backbone.device)
+
+        batch = cls(
+            backbone=backbone,
+            tokens=place(windows.tokens),
+            positions=place(windows.positions),
+            documents=place(windows.documents),
+            offsets=place(windows.offsets),
+            scored=place(windows.scored),
+            windows=windows,
+        )
         wanted = sorted(set(layers))
         if wanted or logits:
             with torch.no_grad():

@@ -1,7 +1,8 @@
-"""DiHAL: the hidden state at layer b is generated, and the frozen upper layers and head take it on.
+"""DiHAL: the hidden state at layer b is generated, and the frozen layers above go on from it.
 
-Kong, Lee, Jo (arXiv 2605.14368), section 3.3: the bridge is conditioned on the embedding output of the
-clean prefix (h_a here, a = 0 by default) and reconstructs h_b; the retained blocks map it to tokens.
+Kong, Lee, Jo (arXiv 2605.14368), section 3.3: the bridge is conditioned on the embedding output of
+the clean prefix (h_a here, a = 0 by default) and reconstructs h_b; the retained blocks map it to
+tokens.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ class HiddenSpace(Interface):
     def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
         if config.residual not in RESIDUALS:
             raise UserError(
-                f"bridge.residual={config.residual} is unknown; choose one of {', '.join(RESIDUALS)}."
+                f"bridge.residual={config.residual} is unknown; "
+                f"choose one of {', '.join(RESIDUALS)}."
             )
         super().__init__(backbone, span, config)
         size, vocabulary = backbone.hidden_size, backbone.vocab_size
         rows = vocabulary if config.residual == "token-mean" else 1
-        place = {"device": backbone.device, "dtype": torch.float32}
-        self.register_buffer("baseline", torch.zeros(rows, size, **place))  # type: ignore[arg-type]
-        self.register_buffer("scale", torch.ones(size, **place))  # type: ignore[arg-type]
-        self.register_buffer("std", torch.ones(size, **place))  # type: ignore[arg-type]
-        self.register_buffer("condition_mean", torch.zeros(size, **place))  # type: ignore[arg-type]
-        self.register_buffer("condition_std", torch.ones(size, **place))  # type: ignore[arg-type]
+        zeros = torch.zeros(rows, size, dtype=torch.float32, device=backbone.device)
+        self.register_buffer("baseline", zeros)
+        self.register_buffer("scale", torch.ones_like(zeros[0]))
+        self.register_buffer("std", torch.ones_like(zeros[0]))
+        self.register_buffer("condition_mean", torch.zeros_like(zeros[0]))
+        self.register_buffer("condition_std", torch.ones_like(zeros[0]))
         self.baseline: Tensor
         self.scale: Tensor
         self.std: Tensor
@@ -87,7 +89,7 @@ class HiddenSpace(Interface):
         return self.backbone.upper(self.hidden(x0, batch), self.span.b, batch.positions)
 
     def signal(self, x0: Tensor, batch: Batch) -> Tensor:
-        """Return the state in units of its standard deviation, so that residuals do not change the scale."""
+        """Return the state in units of its standard deviation, whatever the residual."""
         return self.hidden(x0, batch) / self.std
 
     def _baseline(self, batch: Batch) -> Tensor:

@@ -1,12 +1,15 @@
-"""Closed-form statistics of hidden states over training text: one pass, memory independent of its length."""
+"""Closed-form statistics of hidden states over training text, in one pass and constant memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from dihal_bench.geometry.token_means import shrunk_token_means
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,15 +65,15 @@ class _Sums:
         self.ready = False
 
     def _start(self, x: Tensor, y: Tensor, vocabulary: int) -> None:
-        wide = {"dtype": torch.float64, "device": x.device}
         c, d = x.shape[-1], y.shape[-1]
+        zeros = partial(torch.zeros, dtype=torch.float64, device=x.device)
         self.count = 0
-        self.sum_x, self.sum_y = torch.zeros(c, **wide), torch.zeros(d, **wide)
-        self.square_y = torch.zeros(d, **wide)
-        self.xx, self.xy = torch.zeros(c, c, **wide), torch.zeros(c, d, **wide)
-        self.token_count = torch.zeros(vocabulary, **wide)
-        self.token_sum = torch.zeros(vocabulary, d, **wide)
-        self.all_square = torch.zeros(d, **wide)
+        self.sum_x, self.sum_y = zeros(c), zeros(d)
+        self.square_y = zeros(d)
+        self.xx, self.xy = zeros(c, c), zeros(c, d)
+        self.token_count = zeros(vocabulary)
+        self.token_sum = zeros(vocabulary, d)
+        self.all_square = zeros(d)
         self.ready = True
 
     def add(self, batch: Batch, x: Tensor, y: Tensor) -> None:
@@ -97,9 +100,11 @@ class _Sums:
         mean_x, mean_y = self.sum_x / n, self.sum_y / n
         cov_x = self.xx / n - torch.outer(mean_x, mean_x)
         cov_xy = self.xy / n - torch.outer(mean_x, mean_y)
-        ridge = _RIDGE * cov_x.diagonal().mean() * torch.eye(len(cov_x), dtype=cov_x.dtype).to(cov_x.device)
+        ridge = _RIDGE * cov_x.diagonal().mean() * torch.eye(len(cov_x)).to(cov_x)
         weight = torch.linalg.solve(cov_x + ridge, cov_xy).T
-        table, residual = self._token_table(mean_y)
+        table, residual = shrunk_token_means(
+            self.token_sum, self.token_count, self.all_square, mean_y
+        )
         parts = {
             "mean": mean_y,
             "std": _root(self.square_y / n - mean_y.square()),
@@ -113,27 +118,8 @@ class _Sums:
         }
         return SpanStatistics(**{name: value.float().contiguous() for name, value in parts.items()})
 
-    def _token_table(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the shrunk table [V, D] and the residual variance per dimension [D].
-
-        The weight of the prior, in tokens, is the ratio of the variance within token ids to that
-        between them (one-way random-effects analysis of variance, pooled over dimensions).
-        """
-        count, seen = self.token_count, self.token_count > 0
-        total = count.sum()
-        means = self.token_sum / count.clamp(min=1)[:, None]
-        within_square = self.all_square - (count[:, None] * means.square()).sum(0)  # [D]
-        spare = (total - seen.sum()).clamp(min=1)
-        within = within_square.sum() / spare
-        groups = (count * (means - mean).square().sum(1)).sum()
-        effective = total - count.square().sum() / total
-        between = ((groups - (seen.sum() - 1) * within) / effective).clamp(min=1e-12 * within + 1e-30)
-        prior = within / between
-        table = (self.token_sum + prior * mean) / (count + prior)[:, None]
-        return table, within_square / spare
-
 
 def _root(variance: Tensor) -> Tensor:
-    """Standard deviation; a dimension that never varies keeps its scale (1) instead of dividing by zero."""
+    """Return the standard deviation, 1 for a dimension that never varies."""
     floor = 1e-10 * variance.max().clamp(min=1e-30)
     return torch.where(variance > floor, variance.clamp(min=0).sqrt(), torch.ones_like(variance))

@@ -51,7 +51,7 @@ def scores_of(
             scores += _brier(make, sums, chains, bootstrap)
             if row.subject != TEACHER:
                 scores += _against(make, sums, chains, teacher, bootstrap)
-    return scores + _gains(totals, stochastic, measured, bootstrap)
+    return [*scores, *_gains(totals, stochastic, measured, bootstrap)]
 
 
 class _Maker:

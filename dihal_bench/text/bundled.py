@@ -1,9 +1,9 @@
-"""The corpus that every installation already has: English prose from the docstrings of its dependencies.
+"""The corpus that every installation already has: English prose from its dependencies' docstrings.
 
 A document is the prose of one source file. Documents fall into three disjoint sets by a hash of the
 file's name: ``models`` trains the bundled backbone and judge, ``train`` trains interfaces, and
-``validation`` is evaluated on. No paragraph occurs twice, and none has a near-duplicate (8-gram Jaccard
-index above one half) in a set that is looked at later than its own.
+``validation`` is evaluated on. No paragraph occurs twice, and none has a near-duplicate (8-gram
+Jaccard index above one half) in another set.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dihal_bench.files import atomic_path, cache_folder
+from dihal_bench.files import atomic_path, cache_folder, write_json
+from dihal_bench.progress import progress
 from dihal_bench.text.dedup import near_duplicates
 from dihal_bench.text.documents import Corpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 VERSION = 1  # of the extraction: a change of prose.py or of this file raises it
-PACKAGES = {  # import name -> distribution; the standard library is left out: it changes with Python
+PACKAGES = {  # import name -> distribution; not the standard library, which changes with Python
     "diffusers": "diffusers",
     "networkx": "networkx",
     "nltk": "nltk",
@@ -43,7 +44,7 @@ SHARES = {"validation": 0.07, "train": 0.15, "models": 0.78}  # in the order of 
 
 
 def bundled_corpus() -> Corpus:
-    """Return the bundled corpus, built at first use (seconds) and kept in the user's cache folder."""
+    """Return the bundled corpus, built at first use (seconds) and kept in the cache folder."""
     versions = {name: metadata.version(name) for name in PACKAGES.values()}
     key = _digest(json.dumps([VERSION, versions], sort_keys=True).encode())
     folder = cache_folder() / "corpus" / key
@@ -64,28 +65,36 @@ def _build(folder: Path, versions: dict[str, str]) -> None:
         with atomic_path(folder / f"{name}.jsonl") as temporary:
             temporary.write_bytes(content)
     facts |= {"fingerprint": _digest("".join(hashes).encode()), "versions": versions}
-    with atomic_path(folder / "facts.json") as temporary:  # last: its presence says that all is there
-        temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    write_json(folder / "facts.json", facts)  # last: its presence says that all is there
 
 
 def _scan() -> list[tuple[str, list[str]]]:
     """Read the prose of all source files in parallel processes, in an order independent of them."""
     workers = min(os.cpu_count() or 1, 8)
+    # The packages of this process, and not what happens to lie in the working folder (-P).
+    paths = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
+    command = [sys.executable, "-P", "-m", "dihal_bench.text.prose"]
 
-    def read(index: int) -> bytes:
-        command = [sys.executable, "-m", "dihal_bench.text.prose", str(index), str(workers), *PACKAGES]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout  # noqa: S603
+    def read(index: int) -> list[tuple[str, list[str]]]:
+        task = [*command, str(index), str(workers), *PACKAGES]
+        environment = {**os.environ, "PYTHONPATH": paths}
+        output = subprocess.run(task, check=True, stdout=subprocess.PIPE, env=environment).stdout  # noqa: S603
+        return [tuple(json.loads(line)) for line in output.splitlines()]
 
-    with ThreadPoolExecutor(workers) as pool:
-        lines = [line for output in pool.map(read, range(workers)) for line in output.splitlines()]
-    return sorted(tuple(json.loads(line)) for line in lines)
+    files: list[tuple[str, list[str]]] = []
+    with ThreadPoolExecutor(workers) as pool, progress("read docstrings", None, unit="file") as bar:
+        for part in pool.map(read, range(workers)):
+            files += part
+            bar.update(len(part))
+    return sorted(files)
 
 
 def _unique(files: list[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
     """Keep only the first occurrence of every paragraph."""
     seen: set[str] = set()
     for name, paragraphs in files:
-        fresh = [p for p in paragraphs if not (p in seen or seen.add(p))]  # type: ignore[func-returns-value]
+        fresh = [p for p in dict.fromkeys(paragraphs) if p not in seen]
+        seen.update(fresh)
         if fresh:
             yield name, fresh
 

@@ -1,4 +1,4 @@
-"""Near-duplicate paragraphs: pairs whose sets of word 8-grams have a Jaccard index above one half."""
+"""Near-duplicate paragraphs: pairs whose sets of 8-grams have a Jaccard index above one half."""
 
 from __future__ import annotations
 
@@ -51,19 +51,22 @@ def near_duplicates(
 
 
 def _gram_matrix(texts: Sequence[str], order: int) -> csr_array:
-    """Binary matrix texts x distinct n-grams; columns are sorted from the rarest n-gram to the commonest."""
+    """Binary matrix texts x distinct n-grams; columns go from the rarest n-gram to common ones."""
     from scipy.sparse import csr_array
 
     vocabulary: dict[str, int] = {}
-    words = [[vocabulary.setdefault(w, len(vocabulary) + 1) for w in t.lower().split()] for t in texts]
-    length = np.array([len(w) for w in words])
-    flat = np.fromiter((w for text in words for w in text), dtype=np.uint64, count=int(length.sum()))
+    words = [
+        [vocabulary.setdefault(word, len(vocabulary) + 1) for word in text.lower().split()]
+        for text in texts
+    ]
+    length = np.array([len(text) for text in words])
+    flat = np.array([word for text in words for word in text], dtype=np.uint64)
     code = np.zeros(max(len(flat) - order + 1, 0), dtype=np.uint64)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
         for offset in range(order):
             code = code * _MULTIPLIER + flat[offset : offset + len(code)] * _MULTIPLIER
     text_of = np.repeat(np.arange(len(texts)), length)
-    inside = text_of[: len(code)] == text_of[order - 1 :]  # the n-gram does not cross into the next text
+    inside = text_of[: len(code)] == text_of[order - 1 :]  # not across the end of a text
     _, column, count = np.unique(code[inside], return_inverse=True, return_counts=True)
     rank = np.empty(len(count), dtype=np.int64)
     rank[np.argsort(count, kind="stable")] = np.arange(len(count))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+TENTH = 2**64 // 10  # of the range of content_hash: the usual share of the validation set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,12 +18,38 @@ class Corpus:
 
     Attributes:
         name: what the user asked for, as the record shows it.
-        fingerprint: short hash of the content (of the source and split, for streamed text).
-        splits: set name ("train", "validation", perhaps "models") to a function that opens the stream.
-        notes: facts for the record (near-duplicate rates, versions).
+        fingerprint: short hash of the content (of the source and revision, for streamed text).
+        splits: set name ("train", "validation", perhaps "models") to a function that opens the
+            stream afresh.
+        notes: facts for the record (counts, near-duplicate rates, versions).
     """
 
     name: str
     fingerprint: str
-    splits: dict[str, Callable[[], Iterator[str]]]
+    splits: Mapping[str, Callable[[], Iterator[str]]]
     notes: dict[str, object]
+
+
+def content_hash(text: str) -> int:
+    """Return 64 bits that depend on the text alone, not on the process, platform or order."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def deal(texts: Iterable[str], *, held_out: bool, cut: int = TENTH) -> Iterator[str]:
+    """Yield one of the two sets of text that comes without sets of its own.
+
+    The content decides: a document is held out if its hash is below ``cut``. So the sets depend on
+    no order, grow with the corpus, and never share a document. A repeated document is yielded once;
+    for that the hashes, not the text, stay in memory. Blank documents pass, for ``pack`` to count.
+
+    Args:
+        texts: the documents.
+        held_out: whether the set is the validation set.
+        cut: share of the validation set, in units of 2**-64.
+    """
+    seen: set[int] = set()
+    for text in texts:
+        key = content_hash(text)
+        if (key < cut) == held_out and (key not in seen or not text.strip()):
+            seen.add(key)
+            yield text

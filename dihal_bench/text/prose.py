@@ -1,11 +1,11 @@
 """English prose in the docstrings of Python source: docstring -> paragraphs.
 
-Triple-quoted strings are found by a regular expression rather than by ``ast``: fifteen times faster,
-and it also sees docstrings attached at run time (``add_docstr``). The expression can lose step with
-the quotes and return code; the prose filter discards that.
+Triple-quoted strings are found by a regular expression rather than by ``ast``: fifteen times
+faster, and it also sees docstrings attached at run time (``add_docstr``). The expression can lose
+step with the quotes and return code; the prose filter discards that.
 
-Run as a module it is one worker of the corpus builder: ``python -m dihal_bench.text.prose I N PACKAGES``
-writes one JSON line per source file (every N-th file from the I-th) to standard output.
+Run as a module it is one worker of the corpus builder: ``python -m dihal_bench.text.prose I N
+PACKAGES`` writes one JSON line per source file (every N-th file from the I-th) to standard output.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _CODE = re.compile(
     r"|(?:self|torch|np)\.\w+[ (]|^def |^class |^import |^from \w+ import"
 )
 _FUNCTION_WORDS = frozenset(
-    "the a an of to is in and for that this be are as with by on it if or not from which can at when "
-    "will has have was".split()
+    "the a an of to is in and for that this be are as with by on it if or not from which can at "  # noqa: SIM905
+    "when will has have was".split()
 )
 _MIN_CHARACTERS, _MAX_CHARACTERS, _MIN_WORDS = 32, 2400, 6
 _MIN_LETTERS, _MIN_FUNCTION_WORDS = 0.80, 0.08  # shares of characters and of words
 
 
 def source_files(packages: Sequence[str]) -> list[tuple[str, Path]]:
-    """List the Python files of installed packages as (name relative to site-packages, path), sorted.
+    """List the Python files of installed packages, sorted: (name relative to site-packages, path).
 
     Args:
         packages: import names; one that is not installed is passed over.
@@ -65,7 +65,7 @@ def prose_paragraphs(source: str) -> Iterator[str]:
 
 
 def _blocks(docstring: str) -> Iterator[list[str]]:
-    """Split at blank lines, at list items and fields, and where an indented body leaves its header."""
+    """Split at blank lines, at list items and fields, and where a body leaves its header."""
     block: list[str] = []
     indent = 0
     for line in docstring.split("\n"):
@@ -77,7 +77,8 @@ def _blocks(docstring: str) -> Iterator[list[str]]:
             continue
         depth = len(line) - len(line.lstrip())
         item = _BULLET.match(body) or _FIELD.match(body)
-        if block and (depth < indent or (item and depth <= indent) or _is_header(block, depth - indent)):
+        ends = depth < indent or (item and depth <= indent) or _is_header(block, depth - indent)
+        if block and ends:
             yield block
             block = []
         if not block and item and item.end() < len(body):
@@ -90,7 +91,9 @@ def _blocks(docstring: str) -> Iterator[list[str]]:
 
 def _is_header(block: list[str], indented_by: int) -> bool:
     """Tell whether a single line ("Args:", "x : array_like") is only the header of what follows."""
-    return indented_by > 0 and len(block) == 1 and (block[0][-1] == ":" or not block[0][0].isupper())
+    if indented_by <= 0 or len(block) != 1:
+        return False
+    return block[0][-1] == ":" or not block[0][0].isupper()
 
 
 def _is_prose(text: str) -> bool:
@@ -102,8 +105,8 @@ def _is_prose(text: str) -> bool:
     if len(words) < _MIN_WORDS or _CODE.search(text):
         return False
     letters = sum(map(str.isalpha, text)) + len(words) - 1
-    function_words = sum(word in _FUNCTION_WORDS for word in words)
-    return letters >= _MIN_LETTERS * len(text) and function_words >= _MIN_FUNCTION_WORDS * len(words)
+    functional = sum(word in _FUNCTION_WORDS for word in words)
+    return letters >= _MIN_LETTERS * len(text) and functional >= _MIN_FUNCTION_WORDS * len(words)
 
 
 def _worker(index: int, workers: int, packages: Sequence[str]) -> None:

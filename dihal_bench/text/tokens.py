@@ -1,14 +1,15 @@
 """Documents -> tokens on disk -> fixed windows. Memory does not grow with the corpus.
 
-A document is written as ``[BOS] tokens`` (``[EOS]`` behind it only where a language model is trained).
-Every token carries the bytes and words of the text it covers, so that perplexity per token, per word
-and per byte derive from the same sums.
+A document is written as ``[BOS] tokens`` (``[EOS]`` behind it only where a language model is
+trained). Every token carries the bytes and words of the text it covers, so that perplexity per
+token, per word and per byte derive from the same sums.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
     from dihal_bench.text.documents import Corpus
 
-_BATCH = 256  # documents per tokeniser call
+_BATCH = 256  # documents per tokeniser call, or fewer that have
+_BATCH_CHARACTERS = 1 << 20
+_COUNT = np.uint32  # bytes and words of a token: an unknown word may be as long as its document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Windows:
         positions: position ids, int64; 0 at a document's start and at the window's.
         documents: index of the document in the corpus, int64.
         offsets: place of the token in its document, int64 (does not depend on the windowing).
-        scored: whether the token is a target: neither first in the window nor first in its document.
+        scored: whether the token is a target: neither first in the window nor in its document.
         bytes: UTF-8 bytes of the text that the token covers, int64.
         words: words (maximal runs without white space) that begin in that text, int64.
     """
@@ -54,7 +57,14 @@ class Windows:
 
 
 class PackedTokens:
-    """One set of documents, tokenised and laid end to end on disk, cut into windows of ``window`` tokens."""
+    """One set of documents, tokenised, laid end to end on disk and cut into windows.
+
+    Attributes:
+        window: tokens per window.
+        fingerprint: short hash of the tokens.
+        documents: number of documents.
+        skipped: number of documents left out: blank ones, and those of a single token.
+    """
 
     def __init__(self, folder: Path, window: int):
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
@@ -63,15 +73,10 @@ class PackedTokens:
         self.documents: int = facts["documents"]
         self.skipped: int = facts["skipped"]
         self._tokens = np.memmap(folder / "tokens", dtype=facts["dtype"], mode="r")
-        self._bytes = np.memmap(folder / "bytes", dtype=np.uint16, mode="r")
-        self._words = np.memmap(folder / "words", dtype=np.uint16, mode="r")
+        self._bytes = np.memmap(folder / "bytes", dtype=_COUNT, mode="r")
+        self._words = np.memmap(folder / "words", dtype=_COUNT, mode="r")
         self._starts = np.memmap(folder / "starts", dtype=np.int64, mode="r")
         self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
-        if len(self) == 0:
-            raise UserError(
-                f"the corpus has {len(self._tokens)} tokens, fewer than one window of {window}; "
-                "give more text or a smaller --set text.window."
-            )
 
     def __len__(self) -> int:
         """Return the number of whole windows; the tail shorter than one is left out."""
@@ -102,7 +107,7 @@ class PackedTokens:
         """Return the shuffled window indices of one epoch; a function of its arguments alone."""
         if (seed, epoch) not in self._orders:
             generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-            self._orders = {(seed, epoch): generator.permutation(len(self))}  # only the latest is kept
+            self._orders = {(seed, epoch): generator.permutation(len(self))}  # the latest is kept
         return self._orders[seed, epoch]
 
     def draw(self, seed: int, first: int, count: int) -> Windows:
@@ -120,7 +125,7 @@ def pack(
     end_of_document: bool = False,
     max_tokens: int | None = None,
 ) -> PackedTokens:
-    """Tokenise one set of a corpus (at first use; kept in the cache folder) and cut it into windows.
+    """Tokenise one set of a corpus (at first use; kept in the cache folder), and cut it up.
 
     Args:
         corpus: the documents.
@@ -135,11 +140,21 @@ def pack(
     """
     if not tokenizer.is_fast:
         raise UserError("the tokenizer gives no character offsets; use the model's fast tokenizer.")
-    key = [1, corpus.fingerprint, split, tokenizer_fingerprint(tokenizer), end_of_document, max_tokens]
+    if end_of_document and tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no token for the end of a document; give it EOS.")
+    rules = tokenizer_fingerprint(tokenizer)
+    key = [2, corpus.fingerprint, split, rules, end_of_document, max_tokens]
     folder = cache_folder() / "tokens" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = f"--corpus {corpus.name}: its set {split!r}"
     if not (folder / "facts.json").exists():
-        _write(folder, corpus.splits[split](), tokenizer, end_of_document, max_tokens)
-    return PackedTokens(folder, window)
+        _write(folder, name, corpus.splits[split](), tokenizer, end_of_document, max_tokens)
+    data = PackedTokens(folder, window)
+    if len(data) == 0:
+        raise UserError(
+            f"{name} has {data.tokens} tokens, fewer than one window of {window}; give more text "
+            "or a smaller --set text.window."
+        )
+    return data
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -152,22 +167,23 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def document_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens in front of a document: BOS where the tokenizer has one, else EOS, else none."""
+    """Return the tokens in front of a document: BOS if there is one, else EOS, else none."""
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return [] if first is None else [int(first)]
 
 
 def _write(
     folder: Path,
+    name: str,
     documents: Iterable[str],
     tokenizer: PreTrainedTokenizerBase,
     end_of_document: bool,
     max_tokens: int | None,
 ) -> None:
-    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    dtype = np.min_scalar_type(max(tokenizer.get_vocab().values()))
     prefix = document_prefix(tokenizer)
     suffix = [int(tokenizer.eos_token_id)] if end_of_document else []
-    starts: list[int] = []
+    starts = array("q")
     total = skipped = 0
     digest = hashlib.sha256()
     with (
@@ -187,17 +203,17 @@ def _write(
             pad = ([0] * len(prefix), [0] * len(suffix))
             starts.append(total)
             tokens_file.write(row.tobytes())
-            bytes_file.write(np.array(pad[0] + byte_counts + pad[1], dtype=np.uint16).tobytes())
-            words_file.write(np.array(pad[0] + word_counts + pad[1], dtype=np.uint16).tobytes())
+            bytes_file.write(np.array(pad[0] + byte_counts + pad[1], dtype=_COUNT).tobytes())
+            words_file.write(np.array(pad[0] + word_counts + pad[1], dtype=_COUNT).tobytes())
             digest.update(row.tobytes())
             total += len(row)
             bar.update(len(row))
             if max_tokens is not None and total >= max_tokens:
                 break
         if not starts:
-            raise UserError("the corpus holds no document of two tokens or more; give one with text.")
+            raise UserError(f"{name} has no document of two tokens or more; give more text.")
     with atomic_path(folder / "starts") as path:
-        path.write_bytes(np.array(starts, dtype=np.int64).tobytes())
+        path.write_bytes(starts.tobytes())
     facts = {"dtype": dtype.name, "documents": len(starts), "skipped": skipped}
     write_json(folder / "facts.json", facts | {"fingerprint": digest.hexdigest()[:16]})
 
@@ -205,11 +221,17 @@ def _write(
 def _encoded(
     documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[list[int], list[int], list[int]]]:
-    """Yield (token ids, bytes per token, words per token) of every document."""
+    """Yield (token ids, bytes per token, words per token) of a document; blank ones have none."""
+    rules = tokenizer.backend_tokenizer
+    rules.no_truncation()  # some come with a limit; a call of ``tokenizer`` sets its own anyway
+    rules.no_padding()
     for texts in _chunks(documents):
-        encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        encodings = rules.encode_batch(texts, add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
-            yield encoding.ids, *_coverage(text, [end for _, end in encoding.offsets])
+            if text.strip():
+                yield encoding.ids, *_coverage(text, [end for _, end in encoding.offsets])
+            else:
+                yield [], [], []
 
 
 def _coverage(text: str, ends: list[int]) -> tuple[list[int], list[int]]:
@@ -229,10 +251,12 @@ def _coverage(text: str, ends: list[int]) -> tuple[list[int], list[int]]:
 
 def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
+    characters = 0
     for document in documents:
         chunk.append(document)
-        if len(chunk) == _BATCH:
+        characters += len(document)
+        if len(chunk) == _BATCH or characters > _BATCH_CHARACTERS:
             yield chunk
-            chunk = []
+            chunk, characters = [], 0
     if chunk:
         yield chunk

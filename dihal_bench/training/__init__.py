@@ -1,1 +1,1 @@
-"""training"""
+"""Training under a budget: the trainer, its ledger, and checkpoints."""

@@ -77,14 +77,15 @@ def _tensors(trainee: Trainee) -> dict[str, Tensor]:
     found = {f"weight/{i}": p.detach() for i, p in enumerate(trainee.parameters)}
     found |= {f"average/{i}": a for i, a in enumerate(trainee.average)}
     for o, optimizer in enumerate(trainee.optimizers):
-        for i, state in optimizer.state_dict()["state"].items():
-            found |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
+        for i, kept in optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in kept.items()}
     return {key: value.detach().clone().contiguous() for key, value in found.items()}
 
 
 @torch.no_grad()
 def _restore(trainee: Trainee, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    mine = {k.removeprefix(f"{trainee.name}/"): v for k, v in tensors.items() if k.startswith(f"{trainee.name}/")}
+    prefix = f"{trainee.name}/"
+    mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     for i, parameter in enumerate(trainee.parameters):
         parameter.copy_(mine[f"weight/{i}"])
         trainee.average[i].copy_(mine[f"average/{i}"])
@@ -92,8 +93,8 @@ def _restore(trainee: Trainee, tensors: dict[str, Tensor], facts: dict[str, Any]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in mine.items():
             if key.startswith(f"optimizer/{o}/"):
-                _, _, i, name = key.split("/")
-                state.setdefault(int(i), {})[name] = value
+                _, _, index, name = key.split("/")
+                state.setdefault(int(index), {})[name] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     for name, value in facts["spent"].items():

@@ -68,17 +68,17 @@ def count_flops(work: Callable[[], object]) -> float:
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    flops: int = sdpa_flop_count(query, key, value)
+    flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
     return flops
 
 
 def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    flops: int = sdpa_backward_flop_count(grad, query, key, value)
+    flops: int = sdpa_backward_flop_count(grad, query, key, value)  # type: ignore[no-untyped-call]
     return flops
 
 
 def peak_memory() -> int:
-    """Return the largest memory the process has held so far, in bytes (the GPU's where there is one)."""
+    """Return the most memory the process has held so far, in bytes (the GPU's if there is one)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

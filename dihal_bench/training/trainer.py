@@ -1,4 +1,4 @@
-"""Training by gradient: several interfaces side by side on the same batches and one teacher pass."""
+"""Training by gradient: several interfaces side by side, on one teacher pass per batch."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Trainee:
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.spent = Spent(
             trunk_parameters=sum(p.numel() for p in self.parameters),
-            closed_form_parameters=sum(b.numel() for b in interface.buffers()),
+            closed_form_parameters=interface.closed_form_parameters,
         )
         self.curve: list[dict[str, float]] = []
 
@@ -89,10 +89,10 @@ class Trainee:
         with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
             losses = self.interface.losses(batch, step)
             total = self.interface.total(losses)
-        values = {name: float(value) for name, value in {**losses, "total": total}.items()}
+        values = {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
         if not all(math.isfinite(v) for v in values.values()):
             raise FloatingPointError(str(values))
-        total.backward()
+        torch.autograd.backward(total)
         torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         scale = learning_rate(step, steps, self.config)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
@@ -184,7 +184,11 @@ def _guarded_step(
             teacher = count_flops(lambda: batch.backbone.logits(batch.tokens, batch.positions))
             trainee.spent.flops_per_token = (teacher + count_flops(work)) / batch.tokens.numel()
     except FloatingPointError as error:
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "nothing was saved yet"
+        kept = (
+            f"the last good checkpoint is {checkpoint}"
+            if checkpoint.exists()
+            else "nothing was saved yet"
+        )
         raise UserError(
             f"the loss of {trainee.name} is not finite at step {step} ({error}); {kept}. "
             "Lower train.lr and train.muon_lr with --set, or set train.autocast=false."

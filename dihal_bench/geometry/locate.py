@@ -1,0 +1,203 @@
+"""Locate: score every candidate layer of a backbone by geometry, with resampling intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dihal_bench.errors import UserError
+from dihal_bench.geometry.activations import LayerSample, sample_activations
+from dihal_bench.geometry.proxies import LayerProxies, layer_proxies
+from dihal_bench.geometry.score import ResampledScore, resolve_layer, summarise
+from dihal_bench.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.text.tokens import PackedTokens
+
+_VIEWS: Mapping[str, Callable[[LayerSample], Tensor]] = {
+    "paper": lambda sample: sample.states,
+    "matched": lambda sample: sample.transformed,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateConfig:
+    """Settings of the geometry score (DiHAL, section 3.2 and 4.1).
+
+    Attributes:
+        neighbours: k of the local covariance.
+        ridge: rho of the regularised precision, in units of the mean variance.
+        pairs: sampled pairs of the stiffness.
+        windows: at most so many windows are run through the backbone.
+        per_window: tokens kept of each.
+        sample: tokens n per resample.
+        resamples: subsamples of ``sample`` tokens.
+        stability_sample: tokens of the small subsamples.
+        stability_resamples: how many small ones.
+    """
+
+    neighbours: int = 20
+    ridge: float = 1e-3
+    pairs: int = 5000
+    windows: int = 640
+    per_window: int = 8
+    sample: int = 3000
+    resamples: int = 10
+    stability_sample: int = 500
+    stability_resamples: int = 10
+
+
+@dataclass(frozen=True)
+class Located:
+    """What locating found.
+
+    Attributes:
+        blocks: N of the backbone.
+        cells: per view ("paper": raw states; "matched": as the interface's target has them) the summary
+            of all candidates, as plain values.
+        stability: per view, the share of small resamples that select the same layer.
+        log_norm: per candidate, the log of the mean norm of a state (a rival score is its negative).
+        sample: how many tokens a resample had, of how many kept.
+    """
+
+    blocks: int
+    cells: dict[str, dict[str, Any]]
+    stability: dict[str, float]
+    log_norm: list[float]
+    sample: dict[str, int]
+
+    @property
+    def layers(self) -> list[int]:
+        """The candidates, 1..N-1."""
+        return [row["layer"] for row in self.cells["paper"]["layers"]]
+
+    def select(self, policy: str) -> int:
+        """Return the layer that a policy means; "auto" is the paper's cell.
+
+        Raises:
+            UserError: the policy or number is none of this backbone's.
+        """
+        rows = self.cells["paper"]["layers"]
+        return resolve_layer(policy, self.blocks, {row["layer"]: row["score"]["value"] for row in rows})
+
+    def remarks(self) -> list[str]:
+        """Return what a reader of the table has to know, one sentence each."""
+        paper, matched = self.cells["paper"], self.cells["matched"]
+        share = self.stability["paper"]
+        remarks = [
+            f"auto selects layer {paper['selected']} ({share:.0%} of the small resamples agree); "
+            f"Spearman of score and -depth: {_number(paper['depth_correlation'])}"
+        ]
+        if matched["selected"] != paper["selected"]:
+            remarks.append(
+                f"the matched cell (the space that is really diffused) selects layer {matched['selected']}"
+            )
+        if paper["flips"]:
+            remarks.append("the selection flips when a candidate that is not selected is left out")
+        if any(row["in_sample"] for row in paper["layers"]):
+            remarks.append("n < 2 d: the stiffness is in-sample and says little more than the norm")
+        duplicates = sum(row["duplicates"] for row in paper["layers"])
+        if duplicates:
+            remarks.append(f"{duplicates:g} exact duplicates were removed over all layers (median)")
+        return remarks
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Located:
+        """Restore what ``to_dict`` gave."""
+        return cls(**data)
+
+
+def locate(
+    backbone: Backbone, data: PackedTokens, config: LocateConfig, *, residual: str, seed: int
+) -> Located:
+    """Score the candidate layers 1..N-1 from one pass over the text.
+
+    Args:
+        backbone: the model; it needs at least two blocks.
+        data: text.
+        config: settings.
+        residual: what the interface's target subtracts; decides the matched cell.
+        seed: of all sampling.
+
+    Raises:
+        UserError: too few blocks, or too little text for the neighbourhoods.
+    """
+    if backbone.blocks < 2:
+        raise UserError(f"{backbone.name} has {backbone.blocks} block; there is no layer to choose from.")
+    layers = list(range(1, backbone.blocks))
+    samples = sample_activations(
+        backbone,
+        data,
+        layers,
+        windows=config.windows,
+        per_window=config.per_window,
+        residual=residual,
+        seed=seed,
+    )
+    pool = len(samples[layers[0]].states)
+    size, small = min(config.sample, pool), min(config.stability_sample, pool)
+    full = _subsets(pool, size, config.resamples, seed + 1)
+    little = _subsets(pool, small, config.stability_resamples, seed + 2)
+    views = {
+        name: {layer: view(sample) for layer, sample in samples.items()} for name, view in _VIEWS.items()
+    }
+    work = len(views) * len(layers) * (config.resamples + config.stability_resamples)
+    with progress("proxies", work, unit="matrix") as bar:
+        cells = {name: summarise(_proxies(view, full, config, bar.update)) for name, view in views.items()}
+        small_cells = {
+            name: summarise(_proxies(view, little, config, bar.update)) for name, view in views.items()
+        }
+    return Located(
+        blocks=backbone.blocks,
+        cells={name: cell.to_dict() for name, cell in cells.items()},
+        stability={name: _share(small_cells[name], cell.selected) for name, cell in cells.items()},
+        log_norm=[float(samples[layer].states.norm(dim=-1).mean().log()) for layer in layers],
+        sample={"tokens": size, "kept": pool, "resamples": config.resamples},
+    )
+
+
+def _subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    return [generator.permutation(pool)[:size] for _ in range(count)]
+
+
+def _proxies(
+    states: Mapping[int, Tensor],
+    subsets: list[NDArray[np.int64]],
+    config: LocateConfig,
+    done: Callable[[], object],
+) -> dict[int, list[LayerProxies]]:
+    found: dict[int, list[LayerProxies]] = {layer: [] for layer in states}
+    for index, subset in enumerate(subsets):
+        for layer, matrix in states.items():
+            found[layer].append(
+                layer_proxies(
+                    matrix[subset],
+                    neighbours=config.neighbours,
+                    ridge=config.ridge,
+                    pairs=config.pairs,
+                    seed=index,
+                )
+            )
+            done()
+    return found
+
+
+def _share(cell: ResampledScore, selected: int) -> float:
+    return next(row.selected_share for row in cell.layers if row.layer == selected)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:+.2f}"

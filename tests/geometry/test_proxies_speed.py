@@ -1,0 +1,67 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from dihal_bench.geometry import LayerProxies, layer_proxies, sample_pairs
+
+AT_LEAST = 10  # times faster than the libraries; commonly above 30
+
+
+def library_proxies(h, *, neighbours=20, ridge=1e-3, pairs=5000, seed=0):
+    """The definitions with what everyone has at hand: scikit-learn, and NumPy's decompositions."""
+    n, d = h.shape
+    nearest = (
+        NearestNeighbors(n_neighbors=neighbours + 1).fit(h).kneighbors(return_distance=True)[1]
+    )
+    local = [top_variance(h[index[:neighbours]]) for index in nearest]
+    sigma = np.cov(h.T)
+    eigenvalues = np.linalg.eigh(sigma)[0]
+    precision = np.linalg.inv(sigma + ridge * np.trace(sigma) / d * np.eye(d))
+    i, j = sample_pairs(n, pairs, seed).T
+    u = h[i] - h[j]
+    quotients = ((u @ precision) * u).sum(axis=1) / (u * u).sum(axis=1)
+    return LayerProxies(
+        curvature=float(np.median(1 / np.array(local))),
+        stiffness=float(np.median(quotients)),
+        effective_rank=float(eigenvalues.sum() / eigenvalues[-1]),
+        participation_ratio=float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum()),
+        duplicates=0,
+        n=n,
+        d=d,
+    )
+
+
+def top_variance(cloud):
+    singular = np.linalg.svd(cloud - cloud.mean(axis=0), compute_uv=False)
+    return singular[0] ** 2 / (len(cloud) - 1)
+
+
+def timed(function, *arguments):
+    start = time.perf_counter()
+    result = function(*arguments)
+    return result, time.perf_counter() - start
+
+
+@pytest.mark.slow
+def test_ten_times_faster_than_the_libraries():
+    n, d = 3000, 4096
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5 + 3
+    layer_proxies(torch.from_numpy(h[:100]))  # threads and libraries are loaded
+    found, ours = timed(layer_proxies, torch.from_numpy(h))
+    expected, libraries = timed(library_proxies, h)
+    for name in ("curvature", "stiffness", "effective_rank", "participation_ratio"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-4), name
+    print(f"\n{n} x {d}: {ours:.2f} s against {libraries:.2f} s, {libraries / ours:.0f} times")
+    assert libraries / ours >= AT_LEAST
+
+
+def test_a_resample_of_the_bundled_backbone_is_cheap():
+    h = torch.randn(3000, 160, generator=torch.Generator().manual_seed(0))
+    layer_proxies(h)
+    fastest = min(timed(layer_proxies, h)[1] for _ in range(5))
+    print(f"\n3000 x 160: {fastest:.3f} s")
+    assert fastest < 1.5  # 0.1 s on two idle cores
