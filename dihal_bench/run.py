@@ -290,7 +290,8 @@ class Job:
             seed=self.config.seed,
         )
         stochastic = {name: i.stochastic for name, i in interfaces.items()}
-        return scores_of(totals, stochastic, measured)
+        headline = self._rows(self.config.interface, interfaces[self.config.interface])[-1]
+        return scores_of(totals, stochastic, measured, reference=headline)
 
     def _rows(self, name: str, interface: Interface) -> list[Row]:
         if interface.stochastic:

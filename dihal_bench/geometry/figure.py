@@ -17,6 +17,7 @@ _PANELS = {
     "effective_rank": "effective rank r",
     "score": "score S = z(κ) + z(m) − z(r)",
 }
+_LOGARITHMIC = ("curvature", "stiffness")
 _COLOURS = {"paper": "#1f6f8b", "matched": "#d1603d"}  # distinguishable without colour vision as well
 _MARKERS = {"paper": "o", "matched": "s"}
 _LABELS = {"paper": "paper: raw states", "matched": "matched: the diffused space"}
@@ -51,14 +52,17 @@ def draw(located: Located, stem: Path) -> list[Path]:
 
 
 def _panel(axis: Any, located: Located, name: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     layers = located.layers
-    for cell, data in located.cells.items():
+    for cell, label in _LABELS.items():
+        data = located.cells[cell]
         rows = [row[name] for row in data["layers"]]
         lows, highs = ([row[end] for row in rows] for end in ("lo", "hi"))
         colour = _COLOURS[cell]
         axis.fill_between(layers, lows, highs, color=colour, alpha=0.18, linewidth=0)
         values = [row["value"] for row in rows]
-        axis.plot(layers, values, color=colour, marker=_MARKERS[cell], markersize=4.5, label=_LABELS[cell])
+        axis.plot(layers, values, color=colour, marker=_MARKERS[cell], markersize=4.5, label=label)
         if name == "score":
             selected = data["selected"]
             axis.plot(
@@ -71,9 +75,12 @@ def _panel(axis: Any, located: Located, name: str) -> None:
                 markeredgewidth=1.6,
                 linestyle="none",
             )
-    if name != "score":
+    if name in _LOGARITHMIC:
         axis.set_yscale("log")
-    else:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0), numticks=12))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    if name == "score":
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.annotate(
             "circled: selected", (0.98, 0.95), xycoords="axes fraction", ha="right", va="top", color="0.4"

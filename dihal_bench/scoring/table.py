@@ -32,7 +32,11 @@ class Measured:
 
 
 def scores_of(
-    totals: Mapping[Row, Totals], stochastic: Mapping[str, bool], measured: Measured
+    totals: Mapping[Row, Totals],
+    stochastic: Mapping[str, bool],
+    measured: Measured,
+    *,
+    reference: Row,
 ) -> list[Score]:
     """Turn sums into scores: NLL and its units, Brier-1, KL both ways, agreement, differences, gain.
 
@@ -40,6 +44,7 @@ def scores_of(
         totals: sums per document of every row; the teacher's must be there.
         stochastic: subject -> whether it is a diffusion interface (the others are controls).
         measured: what they have in common.
+        reference: the row, as a single chain, that every other is compared with in pairs.
     """
     teacher = totals[Row(subject=TEACHER)]
     bootstrap = DocumentBootstrap(len(teacher.tokens), resamples=measured.resamples, seed=measured.seed)
@@ -51,6 +56,8 @@ def scores_of(
             scores += _brier(make, sums, chains, bootstrap)
             if row.subject != TEACHER:
                 scores += _against(make, sums, chains, teacher, bootstrap)
+            if chains == 1 and row != reference:
+                scores += _versus(make, sums, reference, totals[reference], bootstrap)
     return [*scores, *_gains(totals, stochastic, measured, bootstrap)]
 
 
@@ -133,6 +140,16 @@ def _against(
         yield make("kl_reverse", "nats/token", bootstrap.ratio(sums.sums["kl_reverse"], sums.tokens))
 
 
+def _versus(
+    make: _Maker, sums: Totals, reference: Row, other: Totals, bootstrap: DocumentBootstrap
+) -> Iterator[Score]:
+    """Paired differences of single chains to the reference row's."""
+    details = {"reference": reference.subject, "reference_steps": reference.steps}
+    for metric, name in (("nll_minus_interface", "nll@1"), ("kl_minus_interface", "kl_chain")):
+        pair = bootstrap.difference((sums.sums[name], sums.tokens), (other.sums[name], other.tokens))
+        yield make(metric, "nats/token", pair, paired="documents", **details)
+
+
 def _gains(
     totals: Mapping[Row, Totals],
     stochastic: Mapping[str, bool],
@@ -154,16 +171,6 @@ def _gains(
             )
             make = _Maker(row, chains, True, sums, measured)
             yield make("diffusion_gain", "nats/token", gain, control=best.subject, control_steps=best.steps)
-
-
-def difference(totals: Mapping[Row, Totals], first: Row, second: Row, metric: str, resamples: int) -> Estimate:
-    """Return the paired difference of two rows in a metric per token, with its interval."""
-    bootstrap = DocumentBootstrap(len(totals[first].tokens), resamples=resamples)
-
-    def pair(row: Row) -> tuple[Array, Array]:
-        return totals[row].sums[metric], totals[row].tokens
-
-    return bootstrap.difference(pair(first), pair(second))
 
 
 def _map(estimate: Estimate, function: Any) -> Estimate:
@@ -195,9 +202,10 @@ def _line(key: tuple[str, int, int], scores: Mapping[str, Score]) -> dict[str, s
         "PPL": _plain(scores.get("ppl"), 1),
         "bits/byte": _plain(scores.get("bits_per_byte"), 3),
         "KL": _interval(scores.get("kl"), 3),
+        "ΔNLL to interface [95 %]": _signed(scores.get("nll_minus_interface")),
         "top-1": _plain(scores.get("top1"), 3),
         "Brier-1": _plain(scores.get("brier1"), 4),
-        "diffusion gain [95 %]": _gain(scores.get("diffusion_gain")),
+        "diffusion gain [95 %]": _signed(scores.get("diffusion_gain")),
     }
 
 
@@ -211,10 +219,12 @@ def _interval(score: Score | None, digits: int) -> str:
     return f"{score.value:.{digits}f} [{score.lo:.{digits}f}, {score.hi:.{digits}f}]"
 
 
-def _gain(score: Score | None) -> str:
+def _signed(score: Score | None) -> str:
     if score is None:
         return ""
-    return f"{score.value:+.3f} [{score.lo:+.3f}, {score.hi:+.3f}] vs {score.details['control']}"
+    control = score.details.get("control")
+    against = f" vs {control}" if control else ""
+    return f"{score.value:+.3f} [{score.lo:+.3f}, {score.hi:+.3f}]{against}"
 
 
 def evaluation_windows(count: int, tokens: int, window: int) -> list[int]:

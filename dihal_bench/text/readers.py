@@ -118,25 +118,25 @@ def plain_text(file: BinaryIO) -> Iterator[str]:
 
 
 def _paragraphs(file: BinaryIO) -> Iterator[str]:
-    for piece in _pieces(file):
-        paragraph = piece.lstrip("\n").rstrip()
-        if paragraph:
-            yield paragraph
+    return (text for piece in _pieces(file) if (text := piece.rstrip()))
 
 
 def _pieces(file: BinaryIO) -> Iterator[str]:
     rest = "\n"  # so that white space in front of everything ends in a blank line like any other
     for chunk in _decoded(file):
-        *whole, rest = _BLANK_LINES.split(rest + chunk)
+        text = rest + chunk
+        body = text.rstrip()  # the white space behind it may go on in the next chunk
+        *whole, last = _BLANK_LINES.split(body)
         for paragraph in whole:
             yield (yield from _cut(paragraph))
-        rest = yield from _cut(rest)
+        rest = (yield from _cut(last)) + text[len(body) :]
     yield rest
 
 
 def _cut(text: str) -> Generator[str, None, str]:
     """Yield what exceeds one document, cut at white space where there is some; return the rest."""
-    while len(text.rstrip()) > _DOCUMENT:
+    text = text.lstrip("\n")
+    while len(text) > _DOCUMENT:
         stop = max(text.rfind(space, 1, _DOCUMENT + 1) for space in " \n")
         if stop < 0:
             stop = _DOCUMENT

@@ -80,6 +80,8 @@ def test_grams_do_not_cross_texts():
     assert near_duplicates(kept, ["a b c d e f g h"], order=8).tolist() == [False]
 
 
-@pytest.mark.parametrize(("kept", "others"), [([], []), (["a"], []), ([], ["a"]), ([""], ["", " "])])
+@pytest.mark.parametrize(
+    ("kept", "others"), [([], []), (["a"], []), ([], ["a"]), ([""], ["", " "])]
+)
 def test_nothing_to_compare(kept, others):
     assert near_duplicates(kept, others).tolist() == [False] * len(others)
