@@ -1,3 +1,38 @@
-"""dihal-bench: where should diffusion enter a pretrained language model?"""
+"""dihal-bench: where should diffusion enter a pretrained language model?
+
+The public names are imported at first use, so that ``import dihal_bench`` stays cheap::
+
+    from dihal_bench import RunConfig, run
+
+    record = run(RunConfig(layer="middle"))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.config import RunConfig
+    from dihal_bench.job import run
+    from dihal_bench.records import Record, Score
 
 __version__ = "0.1.0"
+__all__ = ["Backbone", "Record", "RunConfig", "Score", "run"]
+
+_HOMES = {
+    "Backbone": "dihal_bench.backbone.model",
+    "Record": "dihal_bench.records",
+    "RunConfig": "dihal_bench.config",
+    "Score": "dihal_bench.records",
+    "run": "dihal_bench.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

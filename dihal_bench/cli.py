@@ -40,45 +40,54 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dihal-bench {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    run = verbs.add_parser("run", help="locate a layer, train the interface, score it against its controls")
-    _common(run)
+    run = verbs.add_parser(
+        "run", help="locate a layer, train the interface, score it against its controls"
+    )
     run.add_argument("--interface", help="registered interface (default: hidden)")
     run.add_argument("--controls", help="comma-separated controls in the table")
+    _common(run)
     run.set_defaults(work=_run)
-    locate = verbs.add_parser("locate", help="score all layers by geometry alone; table and figure")
+    locate = verbs.add_parser("locate", help="score all layers by geometry; table and figure")
     _common(locate)
     locate.set_defaults(work=_locate)
     listing = verbs.add_parser("list", help="what is registered, and where it comes from")
-    listing.add_argument("--include", action="append", metavar="FILE", help="a file that registers more")
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_argument("--include", action="append", metavar="FILE", help=_INCLUDE)
+    listing.add_argument("--json", action="store_true", help=_JSON)
     listing.set_defaults(work=_list)
-    backbone = verbs.add_parser("backbone", help="the bundled models")
-    actions = backbone.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _backbone(verbs.add_parser("backbone", help="the bundled models"))
+    return parser
+
+
+def _backbone(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     train = actions.add_parser("train", help="train a bundled model from scratch by its recipe")
     train.add_argument("--role", default="backbone", choices=("backbone", "judge"))
     train.add_argument("--out", type=Path, required=True, help="folder that receives the model")
     train.set_defaults(work=_train_backbone)
-    return parser
+
+
+_INCLUDE = "a Python file that registers interfaces (repeatable)"
+_JSON = "print JSON, and nothing else, on standard output"
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--layer", help="auto, early, middle, late, or a number (default: auto)")
-    add("--from", dest="from_layer", metavar="A", help="layer that conditions the bridge (default: 0)")
+    add("--from", dest="from_layer", metavar="A", help="layer that conditions (default: 0)")
     add("--backbone", help="bundled, a folder, or a hub id (default: bundled)")
     add("--corpus", help="bundled, a file, a folder, or a Hugging Face dataset (default: bundled)")
-    add("--budget", "--preset", default="tiny", help="preset: tiny, small or paper (default: tiny)")
+    add("--budget", "--preset", default="tiny", help="tiny, small or paper (default: tiny)")
     add("--denoiser", help="registered denoiser (default: transformer)")
     add("--regime", help="causal (default)")
     add("--seed", help="seed of everything (default: 0)")
     add("--device", help="torch device (default: cpu)")
     add("--dtype", help="dtype of the backbone (default: by preset)")
     add("--out", type=Path, help="folder of the run (default: under runs/)")
-    add("--include", action="append", metavar="FILE", help="a Python file that registers interfaces")
+    add("--include", action="append", metavar="FILE", help=_INCLUDE)
     add("--config", metavar="FILE", help="TOML or JSON file with configuration keys")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any configuration key")
     add("--dry-run", action="store_true", help="print the resolved plan and its cost, do nothing")
-    add("--json", action="store_true", help="print JSON on standard output")
+    add("--json", action="store_true", help=_JSON)
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
@@ -88,7 +97,9 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
     values = {name: getattr(arguments, name, None) for name in (*names, "device", "dtype")}
     values["denoiser.name"] = arguments.denoiser
     values["include"] = tuple(arguments.include) if arguments.include else None
-    return resolve(preset=arguments.budget, file=arguments.config, values=values, sets=arguments.set)
+    return resolve(
+        preset=arguments.budget, file=arguments.config, values=values, sets=arguments.set
+    )
 
 
 def _say(text: str) -> None:
@@ -97,8 +108,9 @@ def _say(text: str) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
+    from dihal_bench.folder import run_folder
+    from dihal_bench.job import run
     from dihal_bench.report import plan, show_located, show_record
-    from dihal_bench.run import run
 
     if arguments.dry_run:
         return _print_plan(plan(config), as_json=arguments.json)
@@ -107,27 +119,31 @@ def _run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print(show_located(located, config.layer), flush=True)
 
-    outcome = run(config, out=arguments.out, command=_command(arguments), say=_say, show=show)
+    folder = run_folder(config, arguments.out)
+    record = run(config, out=folder, command=_command(arguments), say=_say, show=show)
     if arguments.json:
-        print(json.dumps(outcome.record.data, indent=1, sort_keys=True))
+        _print_json(record.data)
     else:
-        print(show_record(outcome.record, outcome.folder))
+        print(show_record(record, folder))
     return 0
 
 
 def _locate(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
+    from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
+    from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
-    from dihal_bench.run import Job
 
     if arguments.dry_run:
         return _print_plan(plan(config, train=False), as_json=arguments.json)
-    folder = arguments.out or Path("runs") / f"locate-{config.digest()}"
-    located = Job(config, folder, _say).located
-    figures = draw(located, folder / "locate")
+    folder = run_folder(config, arguments.out, name="locate")
+    job = Job(config, folder, _say)
+    with claimed(folder, config):
+        located = job.located
+        figures = draw(located, folder / "locate")
     if arguments.json:
-        print(json.dumps(located.to_dict(), indent=1, sort_keys=True))
+        _print_json(located.to_dict())
     else:
         print(show_located(located, config.layer))
         print("figure: " + " and ".join(str(path) for path in figures))
@@ -140,12 +156,17 @@ def _list(arguments: argparse.Namespace) -> int:
     for path in arguments.include or ():
         include(path)
     entries = [
-        {"kind": registry.kind, "name": name, "origin": registry.origin(name), "help": registry.help(name)}
+        {
+            "kind": registry.kind,
+            "name": name,
+            "origin": registry.origin(name),
+            "help": registry.help(name),
+        }
         for registry in REGISTRIES
         for name in registry.names()
     ]
     if arguments.json:
-        print(json.dumps(entries, indent=1))
+        _print_json(entries)
         return 0
     from tabulate import tabulate
 
@@ -167,11 +188,15 @@ def _train_backbone(arguments: argparse.Namespace) -> int:
 
 def _print_plan(plan: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps(plan, indent=1, sort_keys=True))
+        _print_json(plan)
     else:
         for key, value in plan["summary"].items():
             print(f"{key}: {value}")
     return 0
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, sort_keys=True))
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -179,15 +204,18 @@ def _command(arguments: argparse.Namespace) -> str:
     import shlex
 
     words = ["dihal-bench", arguments.verb]
-    flags = ("interface", "layer", "from_layer", "backbone", "corpus", "budget", "denoiser", "regime")
-    for name in (*flags, "controls", "seed", "device", "dtype", "config"):
+    for name in (*_REPRODUCED, "include", "set"):
         value = getattr(arguments, name)
-        if value is not None:
-            words += [f"--{name.removesuffix('_layer') if name == 'from_layer' else name}", str(value)]
-    for name in ("include", "set"):
-        for value in getattr(arguments, name) or ():
-            words += [f"--{name}", value]
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None:
+                words += [f"--{name.removesuffix('_layer')}", str(item)]
     return shlex.join(words)
+
+
+_REPRODUCED = (
+    *("interface", "layer", "from_layer", "backbone", "corpus", "budget", "denoiser", "regime"),
+    *("controls", "seed", "device", "dtype", "config"),
+)
 
 
 if __name__ == "__main__":

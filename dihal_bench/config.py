@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,13 @@ from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.errors import UserError
 from dihal_bench.geometry.locate import LocateConfig
 from dihal_bench.interfaces.base import LossWeights
+from dihal_bench.interfaces.hidden import RESIDUALS
+from dihal_bench.scoring.evaluate import ScoreConfig
 from dihal_bench.training.budget import BudgetConfig
 from dihal_bench.training.trainer import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,33 +45,17 @@ class BridgeConfig:
     """What a bridge predicts.
 
     Attributes:
-        residual: "none" (the state itself) or "token-mean" (its difference from the token's mean state).
+        residual: "none" (the state itself) or "token-mean" (its difference from the mean state of
+            its token).
     """
 
     residual: str = "token-mean"
 
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """What is scored, and how precisely.
-
-    Attributes:
-        tokens: validation tokens scored (whole windows).
-        steps: network evaluations per chain S of the stochastic rows; the last is the headline.
-        chains: parallel chains drawn per stochastic row, the largest ensemble.
-        batch: windows per pass.
-        resamples: bootstrap resamples over documents.
-    """
-
-    tokens: int = 32_768
-    steps: tuple[int, ...] = (1, 16)
-    chains: int = 8
-    batch: int = 8
-    resamples: int = 2000
-
     def __post_init__(self) -> None:
-        if self.chains < 2 or self.chains & (self.chains - 1):
-            raise UserError(f"score.chains={self.chains} must be a power of two, 2 or more.")
+        if self.residual not in RESIDUALS:
+            raise UserError(
+                f"bridge.residual={self.residual} is unknown; choose one of {', '.join(RESIDUALS)}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +97,54 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= _LARGEST_SEED:
+            raise UserError(f"--seed {self.seed} must lie between 0 and {_LARGEST_SEED}.")
+        for key, least in _AT_LEAST.items():
+            section, _, name = key.partition(".")
+            value = getattr(getattr(self, section), name)
+            if value < least:
+                raise UserError(f"{key}={value} must be {least} or more.")
+        if max(self.score.steps) > self.diffusion.train_steps:
+            raise UserError(
+                f"score.steps={max(self.score.steps)} exceeds "
+                f"diffusion.train_steps={self.diffusion.train_steps}; choose fewer."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved configuration as nested plain values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
     def digest(self) -> str:
-        """Return a short hash of the resolved configuration; runs are told apart by it."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        """Return a short hash of the configuration and of the included files' content.
 
+        Runs are told apart by it: an interface that was edited is another run.
+
+        Raises:
+            UserError: an included file cannot be read.
+        """
+        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode())
+        for path in self.include:
+            try:
+                digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+            except OSError as error:
+                raise UserError(
+                    f"--include {path}: {error.strerror}; give the path of a Python file."
+                ) from error
+        return digest.hexdigest()[:12]
+
+
+_LARGEST_SEED = 2**32 - 1
+_AT_LEAST = {  # sizes that would end in an empty sum
+    "text.window": 2,
+    "budget.diffusion_tokens": 1,
+    "locate.windows": 1,
+    "locate.per_window": 1,
+    "train.batch": 1,
+    "score.tokens": 1,
+    "score.batch": 1,
+    "score.resamples": 1,
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},  # the defaults: minutes on two cores
@@ -125,7 +152,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text.window": 512,
         "text.train_tokens": 60_000_000,
         "text.validation_tokens": 2_000_000,
-        "budget.name": "small",
         "budget.diffusion_tokens": 50_000_000,
         "denoiser.width": 512,
         "denoiser.heads": 8,
@@ -142,7 +168,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text.window": 512,
         "text.train_tokens": 153_600_000,
         "text.validation_tokens": 5_000_000,
-        "budget.name": "paper",
         "budget.diffusion_tokens": 614_400_000,
         "bridge.residual": "none",
         "denoiser.width": 1024,
@@ -160,9 +185,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def resolve(
-    *, preset: str = "tiny", file: str | None = None, values: Mapping[str, Any], sets: Iterable[str] = ()
+    *,
+    preset: str = "tiny",
+    file: str | None = None,
+    values: Mapping[str, Any],
+    sets: Iterable[str] = (),
 ) -> RunConfig:
-    """Build a configuration: preset, then the file, then named flags, then ``--set``; the last wins.
+    """Build a configuration: preset, file, named flags, ``--set``; the last one wins.
+
+    A budget that is set in any part is called "custom", unless it is given a name. Texts are read
+    as the type that the key has: whole numbers also as 1_000_000 or 1e6, lists as 1,16 or [1, 16],
+    truth values as true, false, 1 or 0.
 
     Args:
         preset: a key of ``PRESETS``.
@@ -174,17 +207,19 @@ def resolve(
         UserError: unknown preset, file or key, or a value of the wrong type.
     """
     if preset not in PRESETS:
-        raise UserError(f"--budget {preset}: there is no such preset; choose one of {', '.join(PRESETS)}.")
-    flat = {"budget.name": preset, **PRESETS[preset]}
-    if file is not None:
-        flat |= _flatten(_read(Path(file)))
-    flat |= {key: value for key, value in values.items() if value is not None}
+        raise UserError(
+            f"--budget {preset}: there is no such preset; choose one of {', '.join(PRESETS)}."
+        )
+    given = _flatten(_read(Path(file))) if file is not None else {}
+    given |= {key: value for key, value in values.items() if value is not None}
     for item in sets:
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"--set {item}: write it as key.path=value.")
-        flat[key.strip()] = value.strip()
-    return _build(RunConfig, flat, "")  # type: ignore[no-any-return]
+        given[key.strip()] = value.strip()
+    own_budget = any(key.startswith("budget.") for key in given)
+    name = {"budget.name": "custom" if own_budget else preset}
+    return _build(RunConfig, {**PRESETS[preset], **name, **given}, "")  # type: ignore[no-any-return]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -195,7 +230,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"--config {path}: {error.strerror}; give a TOML or JSON file.") from error
     except ValueError as error:
         raise UserError(f"--config {path}: not valid TOML or JSON ({error}).") from error
-    return dict(loaded)
+    if not isinstance(loaded, dict):
+        raise UserError(f"--config {path}: write one object of configuration keys.")
+    return loaded
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -209,34 +246,73 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _build(cls: Any, flat: Mapping[str, Any], prefix: str) -> Any:
     """Build dataclass ``cls`` from dotted keys; ``prefix`` is where it hangs, for messages."""
     hints = get_type_hints(cls)
-    arguments: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():
         head, _, rest = key.partition(".")
         if head not in hints or bool(rest) != dataclasses.is_dataclass(hints[head]):
-            known = ", ".join(f"{prefix}{name}" for name in hints)
+            known = ", ".join(_shown(prefix + name, hint) for name, hint in hints.items())
             raise UserError(f"there is no configuration key {prefix}{key}; those here are {known}.")
         if rest:
-            arguments.setdefault(head, {})[rest] = value
+            nested.setdefault(head, {})[rest] = value
         else:
-            arguments[head] = _convert(value, hints[head], f"{prefix}{key}")
-    built = {
-        key: _build(hints[key], value, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in arguments.items()
-    }
-    return cls(**built)
+            plain[head] = _convert(value, hints[head], f"{prefix}{key}")
+    built = {key: _build(hints[key], values, f"{prefix}{key}.") for key, values in nested.items()}
+    return cls(**plain, **built)
+
+
+def _shown(key: str, kind: Any) -> str:
+    return f"{key}.*" if dataclasses.is_dataclass(kind) else key
 
 
 def _convert(value: Any, kind: Any, key: str) -> Any:
     """Convert a flag's or a file's value to the type that the configuration declares."""
+    if get_origin(kind) is tuple:
+        parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
+        items = parts if isinstance(parts, list) else [parts]
+        texts = [item.strip() if isinstance(item, str) else item for item in items]
+        return tuple(_convert(item, get_args(kind)[0], key) for item in texts if item != "")
+    wanted, convert = _CONVERSIONS[kind]
     try:
-        if get_origin(kind) is tuple:
-            items = [i.strip() for i in value.split(",") if i.strip()] if isinstance(value, str) else value
-            return tuple(_convert(item, get_args(kind)[0], key) for item in items)
-        if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
-        if kind is int and isinstance(value, float) and not value.is_integer():
-            raise ValueError
-        return kind(value)
-    except (ValueError, TypeError, KeyError) as error:
-        wanted = getattr(kind, "__name__", str(kind))
-        raise UserError(f"{key}={value} is not of type {wanted}; give one that is.") from error
+        return convert(value)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        flag = _FLAGS.get(key)
+        given = f"{flag} {value}" if flag else f"{key}={value}"
+        raise UserError(f"{given}: give {wanted}.") from error
+
+
+_FLAGS = {"from_layer": "--from", "seed": "--seed"}  # typed keys that have a flag of their own
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise TypeError
+    return str(value)
+
+
+def _truth(value: Any) -> bool:
+    return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+
+
+def _real(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and value.lstrip("+-").replace("_", "").isdecimal():
+        return int(value)
+    number = _real(value)
+    if not number.is_integer():
+        raise ValueError
+    return value if isinstance(value, int) else int(number)
+
+
+_CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    str: ("a text", _text),
+    bool: ("true or false", _truth),
+    float: ("a finite number", _real),
+    int: ("a whole number", _whole),
+}

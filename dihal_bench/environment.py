@@ -48,14 +48,16 @@ def describe(*, device: str, seed: int) -> dict[str, Any]:
 
 
 def _git() -> str | None:
-    """Return the commit of the source tree (with "+" if it was changed), None outside a checkout."""
+    """Return the source tree's commit, with "+" if it was changed; None outside a checkout."""
     here = Path(__file__).parent
     if not (here.parent / ".git").exists():
         return None
+
+    def ask(*question: str) -> str:
+        command = ["git", "-C", str(here), *question]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
     try:
-        base = ["git", "-C", str(here)]
-        commit = subprocess.run([*base, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S603
-        changed = subprocess.run([*base, "status", "--porcelain"], capture_output=True, text=True, check=True)  # noqa: S603
+        return ask("rev-parse", "HEAD")[:12] + ("+" if ask("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")

@@ -2,4 +2,4 @@
 
 
 class UserError(ValueError):
-    """Something in the input is wrong; the message says what, why, and the remedy in one sentence."""
+    """Something in the input is wrong; the message says what, why, and the remedy."""

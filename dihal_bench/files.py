@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder: ``$DIHAL_BENCH_CACHE``, else ``$XDG_CACHE_HOME/dihal-bench``."""
+    """Return the cache folder: ``$DIHAL_BENCH_CACHE``, else ``$XDG_CACHE_HOME/dihal-bench``."""
     own = os.environ.get("DIHAL_BENCH_CACHE")
     if own:
         return Path(own)
@@ -50,7 +50,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with sorted keys, atomically. NaN and infinity are refused."""
+    """Write ``value`` as indented JSON with sorted keys, atomically; NaN and infinity are refused.
+
+    Raises:
+        UserError: the folder cannot be written.
+        ValueError: a number is not finite.
+    """
     with atomic_path(path) as temporary:
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -28,7 +28,13 @@ class _Bar:
         from tqdm import tqdm
 
         self._bar = tqdm(
-            total=total, desc=label, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True, delay=0.5
+            total=total,
+            desc=label,
+            unit=unit,
+            unit_scale=True,
+            leave=False,
+            dynamic_ncols=True,
+            delay=0.5,
         )
 
     def update(self, n: float = 1) -> object:
@@ -66,7 +72,7 @@ class _Lines:
 
 @contextmanager
 def progress(label: str, total: float | None, *, unit: str = "it") -> Iterator[Progress]:
-    """Show progress on standard error: a bar on a terminal, else one plain line every few seconds."""
+    """Show progress on standard error: a bar on a terminal, else a plain line now and then."""
     bar = (_Bar if sys.stderr.isatty() else _Lines)(label, total, unit)
     try:
         yield bar

@@ -102,7 +102,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """A validated record; ``data`` is the JSON object as DESIGN's section on records lists it."""
+    """The record of a complete run; ``data`` is its JSON object."""
 
     data: dict[str, Any]
 
@@ -115,7 +115,8 @@ class Record:
         """Validate and write, atomically.
 
         Raises:
-            UserError: a field is missing or of the wrong type, or a likelihood has no passed leak gate.
+            UserError: a field is missing or of the wrong type, a number is not finite, or a
+                likelihood has no passed leak gate.
         """
         validate(self.data, str(path))
         write_json(path, self.data)
@@ -146,14 +147,25 @@ def validate(data: Any, where: str) -> None:
     if data.get("schema") != SCHEMA:
         raise UserError(f"{where}: schema is {data.get('schema')}, this version reads {SCHEMA}.")
     _check_fields(data, _FIELDS, where)
+    _check_finite(data, where, "")
+    gates = data["gates"].get("leak")
+    if not isinstance(gates, dict):
+        raise UserError(f"{where}: the field gates has no object called leak.")
     for index, score in enumerate(data["scores"]):
-        place = f"{where}: scores[{index}]"
-        _check_fields(score, _SCORE_FIELDS, place)
-        if score["kind"] not in KINDS:
-            raise UserError(f"{place}: kind is {score['kind']!r}, not one of {', '.join(KINDS)}.")
-        if not all(math.isfinite(score[name]) for name in ("value", "lo", "hi")):
-            raise UserError(f"{place}: value, lo and hi must be finite numbers.")
-        _check_gate(score, data["gates"].get("leak", {}), place)
+        _check_score(score, gates, f"{where}: scores[{index}]")
+
+
+def _check_score(score: Any, gates: dict[str, Any], where: str) -> None:
+    _check_fields(score, _SCORE_FIELDS, where)
+    unknown = sorted(set(score) - set(_SCORE_FIELDS))
+    if unknown:
+        raise UserError(f"{where}: the field {unknown[0]} is unknown to this version.")
+    if score["kind"] not in KINDS:
+        raise UserError(f"{where}: kind is {score['kind']!r}, not one of {', '.join(KINDS)}.")
+    gate = gates.get(score["subject"])
+    passed = isinstance(gate, dict) and gate.get("verdict") == "pass"
+    if score["subject"] != "teacher" and not passed:
+        raise UserError(f"{where}: {score['subject']} has a score but no passed leak gate.")
 
 
 def _check_fields(data: Any, fields: dict[str, type | tuple[type, ...]], where: str) -> None:
@@ -163,10 +175,16 @@ def _check_fields(data: Any, fields: dict[str, type | tuple[type, ...]], where: 
         if name not in data:
             raise UserError(f"{where}: the field {name} is missing.")
         if not isinstance(data[name], kind) or isinstance(data[name], bool):
-            raise UserError(f"{where}: the field {name} has the wrong type ({type(data[name]).__name__}).")
+            found = type(data[name]).__name__
+            raise UserError(f"{where}: the field {name} has the wrong type ({found}).")
 
 
-def _check_gate(score: dict[str, Any], gates: dict[str, Any], where: str) -> None:
-    subject = score["subject"]
-    if subject != "teacher" and gates.get(subject, {}).get("verdict") != "pass":
-        raise UserError(f"{where}: {subject} has a score but no passed leak gate.")
+def _check_finite(value: Any, where: str, field: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: the field {field} is {value}, not a finite number.")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_finite(inner, where, f"{field}.{key}" if field else str(key))
+    if isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            _check_finite(inner, where, f"{field}[{index}]")

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
     from dihal_bench.config import RunConfig
     from dihal_bench.geometry.locate import Located
+    from dihal_bench.job import Job
     from dihal_bench.records import Record
 
 
 def show_located(located: Located, policy: str) -> str:
-    """Return the table of layers with proxies and scores; a star marks the layer that the policy means."""
+    """Return the table of layers with proxies and scores; a star marks the one the policy means."""
     paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
     selected = located.select(policy)
     rows = [
@@ -46,61 +47,90 @@ def show_record(record: Record, folder: Path) -> str:
     """Return the score table of a run and where its files lie."""
     data = record.data
     order = ["teacher", data["interface"]["name"], *data["config"]["controls"]]
-    bridge, budget = data["bridge"], data["budget"]
-    trained = data["spent"][data["interface"]["name"]]["diffusion"]
+    notes = [_what(data), _scored(record), _bridge(data["bridge"])]
+    places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
+    return "\n".join([render(record.scores, order), *notes, *places])
+
+
+def _what(data: dict[str, Any]) -> str:
+    interface = data["interface"]
+    spent = data["spent"][interface["name"]]["diffusion"]
+    return (
+        f"{interface['name']} at layer {data['layer']} ({data['layer_policy']}): replaced "
+        f"{interface['replaced']} of {data['backbone']['blocks']} blocks, budget "
+        f"{data['budget']['name']} ({spent['tokens']:,} tokens, {spent['flops']:.3g} FLOPs), "
+        f"{spent['trunk_parameters']:,} trunk parameters"
+    )
+
+
+def _scored(record: Record) -> str:
     nll = next(s for s in record.scores if s.subject == "teacher" and s.metric == "nll")
-    return "\n".join(
-        [
-            render(record.scores, order),
-            f"{data['interface']['name']} at layer {data['layer']} ({data['layer_policy']}): replaced "
-            f"{data['interface']['replaced']} of {data['backbone']['blocks']} blocks, budget "
-            f"{budget['name']} ({trained['tokens']:,} tokens, {trained['flops']:.3g} FLOPs), "
-            f"{trained['trunk_parameters']:,} trunk parameters",
-            f"scored {nll.n:,} tokens of {nll.task} in {nll.details['documents']} documents; "
-            "intervals: 95 %, bootstrap over documents; S: network evaluations per chain",
-            f"fvu: {bridge['fvu_mmse']:.4f} one step, {bridge['fvu_sample']:.4f} at S={bridge['steps']}; "
-            "leak gate: passed by every row",
-            f"record: {folder / 'record.json'}",
-            f"weights: {folder / 'weights'}",
-        ]
+    return (
+        f"scored {nll.n:,} tokens of {nll.task} in {nll.details['documents']} documents; "
+        "intervals: 95 %, bootstrap over documents; S: network evaluations per chain"
+    )
+
+
+def _bridge(bridge: dict[str, Any]) -> str:
+    return (
+        f"fvu: {bridge['fvu_mmse']:.4f} one step, {bridge['fvu_sample']:.4f} at "
+        f"S={bridge['steps']}; leak gate: passed by every row"
     )
 
 
 def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
     """Return the resolved configuration and what it will cost, without training anything.
 
-    FLOPs are estimated from parameter counts (2 per parameter and token forward, 4 backward; through
-    frozen blocks 2), time from the speed of a matrix product on this machine.
+    FLOPs are estimated from parameter counts: per parameter and token 2 forward and 4 backward, 2
+    backward through frozen blocks. Time follows from the speed of a matrix product on this machine.
+
+    Args:
+        config: what would run.
+        train: whether anything would be trained and scored; False: located only.
+
+    Raises:
+        UserError: the configuration cannot be run.
     """
-    from dihal_bench.run import Job
+    from dihal_bench.job import Job
 
     job = Job(config, folder=Path())
-    backbone, trunk = job.backbone, job.trunk_parameters() if train else 0
+    backbone, speed = job.backbone, _flops_per_second(job.device)
     tokens = config.budget.diffusion_tokens if train else 0
-    chains = config.score.chains * config.score.tokens if train else 0
-    teacher = 2 * backbone.info.parameters
-    flops = config.locate.windows * config.text.window * teacher
-    flops += tokens * (teacher + 2 * (6 * trunk + 2 * teacher))  # the interface and one trained control
-    flops += chains * (sum(config.score.steps) * 2 * trunk + len(config.score.steps) * teacher)
-    speed = _flops_per_second(job.device)
-    weights = backbone.info.parameters * (2 if config.dtype == "bfloat16" else 4)
-    logits = config.train.batch * config.text.window * backbone.vocab_size * 4
-    memory = weights + trunk * 4 * 5 + 4 * logits
-    return {
-        "config": config.to_dict(),
-        "summary": {
-            "interface": f"{config.interface} with controls {', '.join(config.controls)}",
-            "backbone": f"{config.backbone}: {backbone.info.architecture}, {backbone.blocks} blocks, "
-            f"{backbone.info.parameters:,} parameters",
-            "layer": f"{config.layer} (of 1..{backbone.blocks - 1}), conditioned on layer {config.from_layer}",
-            "corpus": config.corpus,
-            "training tokens": f"{tokens:,} in windows of {config.text.window}",
-            "trunk parameters": f"{trunk:,}",
-            "FLOPs": f"about {flops:.2g}",
-            "memory": f"about {memory / 2**30:.1f} GiB",
-            "time": f"about {flops / speed / 60:.0f} min at this machine's {speed / 1e9:.0f} GFLOP/s",
-        },
+    trunk = job.trunk_parameters() if train else 0
+    flops = _flops(job, tokens, trunk)
+    summary = {
+        "interface": f"{config.interface} with controls {', '.join(config.controls) or 'none'}",
+        "backbone": f"{config.backbone}: {backbone.info.architecture}, {backbone.blocks} blocks, "
+        f"{backbone.info.parameters:,} parameters",
+        "layer": f"{config.layer} (of 1..{backbone.blocks - 1}), conditioned on layer "
+        f"{config.from_layer}",
+        "corpus": config.corpus,
+        "training tokens": f"{tokens:,} in windows of {config.text.window}",
+        "trunk parameters": f"{trunk:,}",
+        "FLOPs": f"about {flops:.2g}",
+        "memory": f"about {_memory(job, trunk) / 2**30:.1f} GiB",
+        "time": f"about {flops / speed / 60:.0f} min at this machine's {speed / 1e9:.0f} GFLOP/s",
     }
+    return {"config": config.to_dict(), "summary": summary}
+
+
+def _flops(job: Job, tokens: int, trunk: int) -> float:
+    """Estimate locating, training and scoring; of the latter none if no ``tokens`` are trained."""
+    config, teacher = job.config, 2 * job.backbone.info.parameters
+    located = config.locate.windows * config.text.window * teacher
+    trained = tokens * (teacher + job.trained_count * (2 * 6 * trunk + 2 * teacher))
+    chains = config.score.chains * config.score.tokens if tokens else 0
+    steps = config.score.steps
+    scored = chains * (sum(steps) * 2 * trunk + len(steps) * teacher)
+    return float(located + trained + scored)
+
+
+def _memory(job: Job, trunk: int) -> float:
+    """Estimate bytes: the teacher, the trunk with gradients and optimiser state, a few logits."""
+    config, backbone = job.config, job.backbone
+    weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
+    logits = config.train.batch * config.text.window * backbone.vocab_size * 4
+    return weights + job.trained_count * trunk * 4 * 5 + 4 * logits
 
 
 def _flops_per_second(device: torch.device) -> float:

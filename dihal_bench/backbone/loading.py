@@ -115,9 +115,8 @@ def read_weights(
     """
     from transformers import AutoModelForCausalLM
 
-    with _explained(
-        f"the weights of backbone {name!r} cannot be read", "give complete safetensors files"
-    ):
+    failure = f"the weights of backbone {name!r} cannot be read"
+    with _quiet(source), _explained(failure, "give complete safetensors files"):
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -161,6 +160,21 @@ def _check_folder(name: str, folder: Path) -> None:
 def _safely(local_files_only: bool | None) -> dict[str, bool]:
     """Arguments of every from_pretrained: no foreign code, and the network only where allowed."""
     return {"trust_remote_code": False, "local_files_only": bool(local_files_only)}
+
+
+@contextmanager
+def _quiet(source: str) -> Iterator[None]:
+    """Keeps the bar over the tensors of a local folder away; a download shows its progress."""
+    from transformers.utils import logging
+
+    if not (Path(source).is_dir() and logging.is_progress_bar_enabled()):
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -49,8 +50,8 @@ class SpanStatistics:
     def collect(cls, batches: Iterable[Batch], a: int, b: int) -> SpanStatistics:
         """Accumulate in float64 over ``batches`` and solve.
 
-        Document starts are left out of means, variances and the ridge fit (massive activations live
-        there) but not out of the token table, which is what serves them.
+        Starts of documents and windows are left out: massive activations live there. Only a token
+        that occurs nowhere else (BOS) has its mean state at the start of documents in the table.
         """
         sums = _Sums()
         for batch in batches:
@@ -73,26 +74,29 @@ class _Sums:
         self.xx, self.xy = zeros(c, c), zeros(c, d)
         self.token_count = zeros(vocabulary)
         self.token_sum = zeros(vocabulary, d)
-        self.all_square = zeros(d)
+        self.start_sum: dict[int, Tensor] = {}
+        self.start_count: Counter[int] = Counter()
         self.ready = True
 
     def add(self, batch: Batch, x: Tensor, y: Tensor) -> None:
         """Add one batch of states x = h_a [B, T, C] and y = h_b [B, T, D]."""
         if not self.ready:
             self._start(x, y, batch.backbone.vocab_size)
-        every = y.flatten(0, 1).double()
-        ids = batch.tokens.flatten()
+        inside = batch.positions > 0
+        ids = batch.tokens[inside]  # (n)
+        x64, y64 = x[inside].double(), y[inside].double()  # (n, C), (n, D)
         self.token_count.index_add_(0, ids, torch.ones_like(ids, dtype=torch.float64))
-        self.token_sum.index_add_(0, ids, every)
-        self.all_square += every.square().sum(0)
-        inside = (batch.positions > 0).flatten()
-        x64, y64 = x.flatten(0, 1)[inside].double(), every[inside]
+        self.token_sum.index_add_(0, ids, y64)
         self.count += len(x64)
         self.sum_x += x64.sum(0)
         self.sum_y += y64.sum(0)
         self.square_y += y64.square().sum(0)
         self.xx += x64.T @ x64
         self.xy += x64.T @ y64
+        starts = batch.offsets == 0
+        for token, state in zip(batch.tokens[starts].tolist(), y[starts].double(), strict=True):
+            self.start_count[token] += 1
+            self.start_sum[token] = self.start_sum.get(token, 0) + state
 
     def solve(self) -> SpanStatistics:
         """Turn the sums into statistics, float32."""
@@ -103,8 +107,11 @@ class _Sums:
         ridge = _RIDGE * cov_x.diagonal().mean() * torch.eye(len(cov_x)).to(cov_x)
         weight = torch.linalg.solve(cov_x + ridge, cov_xy).T
         table, residual = shrunk_token_means(
-            self.token_sum, self.token_count, self.all_square, mean_y
+            self.token_sum, self.token_count, self.square_y, mean_y
         )
+        for token, count in self.start_count.items():
+            if not self.token_count[token]:
+                table[token] = self.start_sum[token] / count
         parts = {
             "mean": mean_y,
             "std": _root(self.square_y / n - mean_y.square()),

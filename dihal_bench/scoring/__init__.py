@@ -1,1 +1,1 @@
-"""scoring"""
+"""Scores of trained interfaces: gate, likelihood, intervals, table."""

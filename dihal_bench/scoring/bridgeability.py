@@ -23,8 +23,9 @@ class Bridgeability:
     """Reconstruction of the signal on held-out text; document and window starts apart.
 
     Attributes:
-        fvu_mmse: one step from pure noise: squared error over variance, both in standardised space.
-        fvu_sample: the same of samples of ``steps`` evaluations (a perfect sampler has twice the MMSE).
+        fvu_mmse: one step from pure noise: squared error over variance, in standardised space.
+        fvu_sample: the same of samples of ``steps`` evaluations; a perfect sampler has twice the
+            MMSE.
         steps: network evaluations of the samples.
         mse_mmse: mean squared error per dimension of the one-step estimate, standardised space.
         mse_sample: the same of the samples.
@@ -50,43 +51,50 @@ def bridgeability(
     interface: Interface, data: PackedTokens, *, windows: Sequence[int], batch: int, steps: int
 ) -> Bridgeability:
     """Measure an interface on the given windows, one chain each at one step and at ``steps``."""
-    error = {1: _Mean(), steps: _Mean()}
-    start, spread = _Mean(), _Mean()
-    truths = []
+    error = {1: _Moments(), steps: _Moments()}
+    start, truths = _Moments(), _Moments()
     for lo in range(0, len(windows), batch):
-        shared = Batch.of(data.batch(windows[lo : lo + batch]), interface.backbone, layers=interface.layers)
+        chosen = data.batch(windows[lo : lo + batch])
+        shared = Batch.of(chosen, interface.backbone, layers=interface.layers)
         truth = interface.signal(interface.target(shared), shared)
         inside = shared.positions > 0
-        truths.append(truth[inside].double())
-        for count, mean in error.items():
-            guess = interface.signal(next(iter(interface.chains(shared, steps=count, count=1))), shared)
-            squared = (guess - truth).double().square().mean(-1)
-            mean.add(squared[inside])
+        truths.add(truth[inside].double())
+        for count, moments in error.items():
+            sample = next(iter(interface.chains(shared, steps=count, count=1)))
+            guess = interface.signal(sample, shared)
+            squared = (guess - truth).double().square().mean(-1, keepdim=True)
+            moments.add(squared[inside])
             if count == 1:
                 start.add(squared[~inside])
-    every = torch.cat(truths)
-    spread.add((every - every.mean(0)).square().mean(-1))
+    variance = truths.variance
     return Bridgeability(
-        fvu_mmse=error[1].value / spread.value,
-        fvu_sample=error[steps].value / spread.value,
+        fvu_mmse=error[1].mean / variance,
+        fvu_sample=error[steps].mean / variance,
         steps=steps,
-        mse_mmse=error[1].value,
-        mse_sample=error[steps].value,
-        fvu_start=start.value / spread.value,
-        tokens=len(every),
+        mse_mmse=error[1].mean,
+        mse_sample=error[steps].mean,
+        fvu_start=start.mean / variance,
+        tokens=truths.count,
     )
 
 
-class _Mean:
-    """A running mean."""
+class _Moments:
+    """Running mean and variance, each averaged over dimensions, of rows [n, D]."""
 
     def __init__(self) -> None:
-        self._sum, self._count = 0.0, 0
+        self.count = 0
+        self._sum = self._square = torch.zeros(())
 
-    def add(self, values: Tensor) -> None:
-        self._sum += float(values.sum())
-        self._count += values.numel()
+    def add(self, rows: Tensor) -> None:
+        self.count += len(rows)
+        self._sum = self._sum + rows.sum(0)
+        self._square = self._square + rows.square().sum(0)
 
     @property
-    def value(self) -> float:
-        return self._sum / max(self._count, 1)
+    def mean(self) -> float:
+        return float((self._sum / self.count).mean())
+
+    @property
+    def variance(self) -> float:
+        mean = self._sum / self.count
+        return float((self._square / self.count - mean.square()).mean())

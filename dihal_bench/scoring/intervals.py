@@ -20,12 +20,14 @@ class Estimate:
 
 
 class DocumentBootstrap:
-    """Resamples documents with replacement; the same resamples serve every score, so pairs stay paired."""
+    """Resamples documents with replacement; all scores share the resamples: pairs stay paired."""
 
     def __init__(self, documents: int, *, resamples: int = 2000, seed: int = 0):
         generator = np.random.default_rng(seed)
         draws = generator.integers(0, documents, size=(resamples, documents))
-        self._weights = np.apply_along_axis(np.bincount, 1, draws, minlength=documents).astype(np.float64)
+        self._weights = np.apply_along_axis(np.bincount, 1, draws, minlength=documents).astype(
+            np.float64
+        )
 
     def ratio(self, numerator: Array, denominator: Array) -> Estimate:
         """Estimate sum(numerator) / sum(denominator); both are sums per document."""

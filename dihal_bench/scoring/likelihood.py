@@ -6,6 +6,7 @@ windows and the same targets.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from dihal_bench.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
@@ -51,15 +54,19 @@ class Totals:
         tokens: scored tokens.
         words: words they begin.
         bytes: UTF-8 bytes they cover.
-        sums: metric -> sum over scored tokens. ``nll@K`` is the ensemble of K chains, averaged over the
-            disjoint groups of K; ``kl`` and ``kl_reverse`` are of the mixture of all chains, ``kl_chain``
-            and ``top1_chain`` are means over single chains.
+        sums: metric -> sum over scored tokens. ``nll@K`` is the ensemble of K chains, averaged
+            over the disjoint groups of K; ``kl``, ``kl_reverse`` and ``top1`` are of the mixture of
+            all chains, ``kl_chain`` and ``top1_chain`` are means over single chains.
     """
 
     tokens: Array
     words: Array
     bytes: Array
     sums: dict[str, Array]
+
+    def per_token(self, metric: str) -> tuple[Array, Array]:
+        """Return the sums of a metric and of the tokens: numerator and denominator of its mean."""
+        return self.sums[metric], self.tokens
 
 
 def score(
@@ -82,7 +89,7 @@ def score(
         batch: windows per pass.
 
     Returns:
-        Sums per document; the documents are those that the windows touch, in one order for all rows.
+        Sums per document: of those that the windows touch, in one order for all rows.
     """
     documents = np.unique(data.batch(list(windows)).documents)
     layers = {layer for i in interfaces.values() for layer in i.layers}
@@ -92,10 +99,10 @@ def score(
             chosen = data.batch(windows[lo : lo + batch])
             shared = Batch.of(chosen, backbone, layers=layers, logits=True)
             teacher = _log_probabilities(shared.teacher_logits, shared)
-            for row in rows:
+            targets = shared.tokens[:, 1:][shared.scored[:, 1:]]
+            for row, accumulator in sums.items():
                 chains = _chains(row, interfaces, shared, teacher)
-                targets = shared.tokens[:, 1:][shared.scored[:, 1:]]
-                sums[row].add(chosen, token_scores(chains, teacher, targets))
+                accumulator.add(chosen, token_scores(chains, teacher, targets))
                 bar.update(len(chosen.tokens))
     return {row: accumulator.totals() for row, accumulator in sums.items()}
 
@@ -113,24 +120,21 @@ def token_scores(chains: Iterator[Tensor], teacher: Tensor, targets: Tensor) -> 
     """
     index = targets[:, None]
     own: list[Tensor] = []  # log-probability of the target per chain
-    mixture = square = kl = top1 = torch.zeros(())
-    best = teacher.argmax(-1)
-    prior = teacher.exp()
+    log_sum = teacher.new_full((), -torch.inf)
+    square = kl = top1 = torch.zeros(())
+    best, prior = teacher.argmax(-1), teacher.exp()
     for log_q in chains:
-        q = log_q.exp()
         own.append(log_q.gather(1, index)[:, 0].double())
-        mixture = mixture + q
-        square = square + q.square().sum(-1).double()
+        log_sum = torch.logaddexp(log_sum, log_q)
+        square = square + (2 * log_q).exp().sum(-1).double()
         kl = kl + (prior * (teacher - log_q)).sum(-1).double()
         top1 = top1 + (log_q.argmax(-1) == best).double()
-    count = len(own)
-    mixture = mixture / count
-    log_mixture = mixture.clamp(min=1e-45).log()
-    p = torch.stack(own).exp().mean(0)
-    pairs = mixture.square().sum(-1).double() * count**2 - square  # over ordered pairs of distinct chains
-    collision = pairs / (count * (count - 1)) if count > 1 else square
-    return _ensembles(torch.stack(own)) | {
-        "brier1": 2 * p - collision,
+    count, log_p = len(own), torch.stack(own)
+    log_mixture = log_sum - math.log(count)
+    mixture = log_mixture.exp()
+    collision = _collision(mixture.square().sum(-1).double(), square, count)
+    return _ensembles(log_p) | {
+        "brier1": 2 * log_p.exp().mean(0) - collision,
         "kl": (prior * (teacher - log_mixture)).sum(-1).double(),
         "kl_reverse": (mixture * (log_mixture - teacher)).sum(-1).double(),
         "kl_chain": kl / count,
@@ -139,14 +143,27 @@ def token_scores(chains: Iterator[Tensor], teacher: Tensor, targets: Tensor) -> 
     }
 
 
+def _collision(mixture: Tensor, square: Tensor, count: int) -> Tensor:
+    """Mean over pairs of distinct chains of sum_v p(v) p'(v); of one chain with itself if alone.
+
+    Args:
+        mixture: sum_v of the squared mean of the chains.
+        square: sum_v of the squared chains, summed over chains.
+        count: how many chains.
+    """
+    if count == 1:
+        return square
+    return (mixture * count**2 - square) / (count * (count - 1))
+
+
 def _ensembles(own: Tensor) -> dict[str, Tensor]:
     """NLL of ensembles of K = 1, 2, 4, ... chains, each averaged over the disjoint groups of K."""
     scores = {}
-    count = len(own)
-    size = 1
+    count, size = len(own), 1
     while size <= count:
-        groups = own[: count - count % size].unflatten(0, (-1, size))  # (groups, K, targets)
-        scores[f"nll@{size}"] = -(torch.logsumexp(groups, 1) - float(np.log(size))).mean(0)
+        whole = own[: count - count % size]
+        groups = whole.reshape(-1, size, own.shape[1])  # (groups, K, targets)
+        scores[f"nll@{size}"] = -(torch.logsumexp(groups, 1) - math.log(size)).mean(0)
         size *= 2
     return scores
 
@@ -170,18 +187,21 @@ def _log_probabilities(logits: Tensor, batch: Batch) -> Tensor:
 class _Accumulator:
     """Sums per document of one row."""
 
-    def __init__(self, documents: np.ndarray):
+    def __init__(self, documents: NDArray[np.int64]):
         self._documents = documents
         self._sums: dict[str, Array] = {}
 
     def add(self, windows: Windows, scores: dict[str, Tensor]) -> None:
         scored = windows.scored
         place = np.searchsorted(self._documents, windows.documents[scored])
-        counts = {"tokens": scored[scored], "words": windows.words[scored], "bytes": windows.bytes[scored]}
-        values = counts | {name: value.cpu().numpy() for name, value in scores.items()}
-        for name, value in values.items():
-            new = np.bincount(place, weights=value, minlength=len(self._documents))
-            self._sums[name] = self._sums.get(name, 0.0) + new
+        counts = {
+            "tokens": scored[scored],
+            "words": windows.words[scored],
+            "bytes": windows.bytes[scored],
+        }
+        for name, value in {**counts, **{n: v.cpu().numpy() for n, v in scores.items()}}.items():
+            self._sums.setdefault(name, np.zeros(len(self._documents)))
+            self._sums[name] += np.bincount(place, value, len(self._documents))
 
     def totals(self) -> Totals:
         sums = dict(self._sums)

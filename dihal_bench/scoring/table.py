@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dihal_bench.records import Score
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
 from dihal_bench.scoring.likelihood import TEACHER, VERSION, Row, Totals
@@ -15,9 +13,8 @@ from dihal_bench.scoring.likelihood import TEACHER, VERSION, Row, Totals
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dihal_bench.scoring.intervals import Array
-
 _CONVERGED = 0.02  # nats between half the chains and all of them
+_LARGEST_EXPONENT = 700.0  # of a perplexity that a float can hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,7 @@ def scores_of(
     *,
     reference: Row,
 ) -> list[Score]:
-    """Turn sums into scores: NLL and its units, Brier-1, KL both ways, agreement, differences, gain.
+    """Turn sums into scores: NLL and its units, Brier-1, KL, agreement, differences, gain.
 
     Args:
         totals: sums per document of every row; the teacher's must be there.
@@ -47,11 +44,13 @@ def scores_of(
         reference: the row, as a single chain, that every other is compared with in pairs.
     """
     teacher = totals[Row(subject=TEACHER)]
-    bootstrap = DocumentBootstrap(len(teacher.tokens), resamples=measured.resamples, seed=measured.seed)
+    bootstrap = DocumentBootstrap(
+        len(teacher.tokens), resamples=measured.resamples, seed=measured.seed
+    )
     scores: list[Score] = []
     for row, sums in totals.items():
         for chains in _ensemble_sizes(sums):
-            make = _Maker(row, chains, row.subject in stochastic and stochastic[row.subject], sums, measured)
+            make = _Maker(row, chains, stochastic.get(row.subject, False), sums, measured)
             scores += _likelihoods(make, sums, chains, bootstrap)
             scores += _brier(make, sums, chains, bootstrap)
             if row.subject != TEACHER:
@@ -65,12 +64,11 @@ class _Maker:
     """Makes the scores of one row at one ensemble size."""
 
     def __init__(self, row: Row, chains: int, stochastic: bool, sums: Totals, measured: Measured):
-        self.row, self.chains = row, chains
-        self.kind = "ensemble" if stochastic else "exact"
+        self.row, self.chains, self.stochastic = row, chains, stochastic
         self.sums, self.measured = sums, measured
 
     def __call__(
-        self, metric: str, unit: str, estimate: Estimate, *, kind: str | None = None, **details: Any
+        self, metric: str, unit: str, estimate: Estimate, *, kind: str = "ensemble", **details: Any
     ) -> Score:
         return Score(
             subject=self.row.subject,
@@ -78,7 +76,7 @@ class _Maker:
             value=estimate.value,
             lo=estimate.lo,
             hi=estimate.hi,
-            kind=kind or self.kind,
+            kind=kind if self.stochastic else "exact",
             n=int(self.sums.tokens.sum()),
             unit=unit,
             task=self.measured.task,
@@ -112,41 +110,50 @@ def _likelihoods(
         details |= {"change_from_half": change, "converged": change < _CONVERGED}
     per_token = bootstrap.ratio(nll, sums.tokens)
     yield make("nll", "nats/token", per_token, **details)
-    yield make("ppl", "per token", _map(per_token, math.exp))
+    yield from _perplexity(make, "ppl", "per token", per_token)
     if sums.words.sum():
-        yield make("word_ppl", "per word", _map(bootstrap.ratio(nll, sums.words), math.exp))
+        per_word = bootstrap.ratio(nll, sums.words)
+        yield from _perplexity(make, "word_ppl", "per word", per_word)
     if sums.bytes.sum():
         bits = bootstrap.ratio(nll / math.log(2), sums.bytes)
         yield make("bits_per_byte", "bits/byte", bits)
 
 
-def _brier(make: _Maker, sums: Totals, chains: int, bootstrap: DocumentBootstrap) -> Iterator[Score]:
+def _perplexity(make: _Maker, metric: str, unit: str, nll: Estimate) -> Iterator[Score]:
+    if nll.hi < _LARGEST_EXPONENT:
+        yield make(metric, unit, Estimate(*(math.exp(v) for v in (nll.value, nll.lo, nll.hi))))
+
+
+def _brier(
+    make: _Maker, sums: Totals, chains: int, bootstrap: DocumentBootstrap
+) -> Iterator[Score]:
     if chains == make.row.chains:  # unbiased however many chains there are: one value per row
-        yield make("brier1", "score", bootstrap.ratio(sums.sums["brier1"], sums.tokens))
+        yield make("brier1", "score", bootstrap.ratio(*sums.per_token("brier1")), kind="estimate")
 
 
 def _against(
     make: _Maker, sums: Totals, chains: int, teacher: Totals, bootstrap: DocumentBootstrap
 ) -> Iterator[Score]:
     """Distances to the teacher; those of one chain are means over the chains that were drawn."""
-    ours, theirs = (sums.sums[f"nll@{chains}"], sums.tokens), (teacher.sums["nll@1"], teacher.tokens)
-    yield make("nll_minus_teacher", "nats/token", bootstrap.difference(ours, theirs), paired="documents")
+    pair = sums.per_token(f"nll@{chains}"), teacher.per_token("nll@1")
+    excess = bootstrap.difference(*pair)
+    yield make("nll_minus_teacher", "nats/token", excess, paired="documents")
     if chains not in (1, make.row.chains):
         return
     suffix = "_chain" if chains == 1 else ""
-    yield make("kl", "nats/token", bootstrap.ratio(sums.sums[f"kl{suffix}"], sums.tokens))
-    yield make("top1", "share", bootstrap.ratio(sums.sums[f"top1{suffix}"], sums.tokens))
+    yield make("kl", "nats/token", bootstrap.ratio(*sums.per_token(f"kl{suffix}")))
+    yield make("top1", "share", bootstrap.ratio(*sums.per_token(f"top1{suffix}")))
     if chains == make.row.chains:
-        yield make("kl_reverse", "nats/token", bootstrap.ratio(sums.sums["kl_reverse"], sums.tokens))
+        yield make("kl_reverse", "nats/token", bootstrap.ratio(*sums.per_token("kl_reverse")))
 
 
 def _versus(
     make: _Maker, sums: Totals, reference: Row, other: Totals, bootstrap: DocumentBootstrap
 ) -> Iterator[Score]:
     """Paired differences of single chains to the reference row's."""
-    details = {"reference": reference.subject, "reference_steps": reference.steps}
+    details: dict[str, Any] = {"reference": reference.subject, "reference_steps": reference.steps}
     for metric, name in (("nll_minus_interface", "nll@1"), ("kl_minus_interface", "kl_chain")):
-        pair = bootstrap.difference((sums.sums[name], sums.tokens), (other.sums[name], other.tokens))
+        pair = bootstrap.difference(sums.per_token(name), other.per_token(name))
         yield make(metric, "nats/token", pair, paired="documents", **details)
 
 
@@ -156,7 +163,7 @@ def _gains(
     measured: Measured,
     bootstrap: DocumentBootstrap,
 ) -> Iterator[Score]:
-    """Diffusion gain: NLL of the best control without diffusion, at no more evaluations, minus the row's."""
+    """Diffusion gain: NLL of the best control, at no more evaluations, minus the row's."""
     controls = {r: t for r, t in totals.items() if not stochastic.get(r.subject, True)}
     for row, sums in totals.items():
         if not stochastic.get(row.subject, False):
@@ -166,15 +173,11 @@ def _gains(
             if not able:
                 continue
             best = min(able, key=lambda r: float(able[r].sums["nll@1"].sum()))
-            gain = bootstrap.difference(
-                (able[best].sums["nll@1"], able[best].tokens), (sums.sums[f"nll@{chains}"], sums.tokens)
-            )
+            pair = able[best].per_token("nll@1"), sums.per_token(f"nll@{chains}")
+            gain = bootstrap.difference(*pair)
             make = _Maker(row, chains, True, sums, measured)
-            yield make("diffusion_gain", "nats/token", gain, control=best.subject, control_steps=best.steps)
-
-
-def _map(estimate: Estimate, function: Any) -> Estimate:
-    return Estimate(*(float(function(v)) for v in (estimate.value, estimate.lo, estimate.hi)))
+            details: dict[str, Any] = {"control": best.subject, "control_steps": best.steps}
+            yield make("diffusion_gain", "nats/token", gain, **details)
 
 
 def render(scores: Sequence[Score], order: Sequence[str]) -> str:
@@ -187,7 +190,7 @@ def render(scores: Sequence[Score], order: Sequence[str]) -> str:
     keys = sorted(lines, key=lambda k: (order.index(k[0]), k[1], k[2]))
     shown = [k for k in keys if k[2] in (1, max(c for s, t, c in keys if (s, t) == k[:2]))]
     table = [_line(key, lines[key]) for key in shown]
-    return tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True)
+    return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
 
 
 def _line(key: tuple[str, int, int], scores: Mapping[str, Score]) -> dict[str, str]:
@@ -225,9 +228,3 @@ def _signed(score: Score | None) -> str:
     control = score.details.get("control")
     against = f" vs {control}" if control else ""
     return f"{score.value:+.3f} [{score.lo:+.3f}, {score.hi:+.3f}]{against}"
-
-
-def evaluation_windows(count: int, tokens: int, window: int) -> list[int]:
-    """Choose evenly spaced windows holding about ``tokens`` tokens; a function of the sizes alone."""
-    wanted = max(1, min(count, round(tokens / window)))
-    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()

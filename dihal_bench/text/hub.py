@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.files import cache_folder, write_json
 from dihal_bench.text.documents import Corpus, content_hash, deal
 from dihal_bench.text.readers import Flaw, json_lines
 
@@ -29,11 +31,18 @@ _LANES = 16  # files open at a time
 _Sets = dict[str, "Callable[[], Iterator[str]]"]
 
 
+@dataclass(frozen=True)
+class _Source:
+    revision: str
+    copied: bool  # read from the copy that datasets.load_dataset made: in another order
+    sets: _Sets
+
+
 def hub_corpus(name: str, repository: str, config: str | None) -> Corpus:
-    """Return a data set of the hub, or its copy in the cache where the hub cannot be reached.
+    """Return a data set of the hub: the copy that ``datasets`` has in its cache, else a stream.
 
     A data set with its own "validation" keeps both sets as published; else "train" is dealt nine to
-    one by content.
+    one by content. Without the hub, what is in either cache, ``datasets``' or ours, still works.
 
     Args:
         name: what the user calls the corpus.
@@ -44,39 +53,46 @@ def hub_corpus(name: str, repository: str, config: str | None) -> Corpus:
         UserError: there is no such data set or configuration, it cannot be reached, or it has no
             set "train".
     """
+    info = _ask(name, repository)
+    source = _copied(name, repository, config, info.sha if info else None)
+    if source is None and info is not None:
+        source = _streamed(name, config, info)
+        write_json(_memory(repository, config), [source.revision, sorted(source.sets)])
+    elif source is None:
+        source = _remembered(name, repository, config)
+    if "train" not in source.sets:
+        raise UserError(
+            f"--corpus {name}: the data set has no set called train (but "
+            f"{', '.join(source.sets)}); give another, or save the text in a file."
+        )
+    identity = [VERSION, repository, config, source.revision, source.copied]
+    return Corpus(
+        name=name,
+        fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
+        splits=_two_sets(source.sets),
+        notes={
+            "repository": repository,
+            "config": config,
+            "revision": source.revision,
+            "sets": "published" if "validation" in source.sets else "dealt 9:1, repeats dropped",
+        },
+    )
+
+
+def _ask(name: str, repository: str) -> Any:
+    """Return what the hub knows of a data set; None if it does not answer."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
-        info = HfApi().dataset_info(repository, timeout=PATIENCE)
-    except RepositoryNotFoundError as error:
+        return HfApi().dataset_info(repository, timeout=PATIENCE)
+    except (HFValidationError, RepositoryNotFoundError) as error:
         raise UserError(
             f"--corpus {name}: no such file or folder here, and no such public data set on the "
             "Hugging Face hub; check the name, or log in with `hf auth login` if it is private."
         ) from error
     except _failures():
-        sets, revision = _cached(name, repository, config)
-    else:
-        revision = str(info.sha)
-        lists = _lists([file.rfilename for file in info.siblings or []], info.id)
-        sets = (_listed if lists else _streamed)(name, info.id, config, revision, lists)
-    if "train" not in sets:
-        raise UserError(
-            f"--corpus {name}: the data set has no set called train (but {', '.join(sets)}); "
-            "give another, or save the text in a file."
-        )
-    identity = [VERSION, repository, config, revision]
-    return Corpus(
-        name=name,
-        fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
-        splits=_two_sets(sets),
-        notes={
-            "repository": repository,
-            "config": config,
-            "revision": revision,
-            "sets": "as published" if "validation" in sets else "dealt 9:1 by content, no repeats",
-        },
-    )
+        return None
 
 
 def _two_sets(sets: _Sets) -> _Sets:
@@ -89,22 +105,8 @@ def _two_sets(sets: _Sets) -> _Sets:
     return {"train": partial(dealt, False), "validation": partial(dealt, True)}
 
 
-def _streamed(
-    name: str, repository: str, config: str | None, revision: str, _: dict[str, str]
-) -> _Sets:
-    from datasets import load_dataset
-
-    with _explained(name):
-        streams = load_dataset(repository, config, revision=revision, streaming=True)
-    return _row_sets(name, streams)
-
-
-def _row_sets(name: str, streams: Mapping[str, Any]) -> _Sets:
-    return {label: partial(_rows, name, stream) for label, stream in streams.items()}
-
-
-def _cached(name: str, repository: str, config: str | None) -> tuple[_Sets, str]:
-    """Find what ``datasets.load_dataset`` once left in its cache; ask the hub for nothing."""
+def _copied(name: str, repository: str, config: str | None, revision: str | None) -> _Source | None:
+    """Find what ``datasets.load_dataset`` left in its cache, of this revision if it is known."""
     from datasets.packaged_modules.cache.cache import Cache
 
     try:
@@ -115,25 +117,60 @@ def _cached(name: str, repository: str, config: str | None) -> tuple[_Sets, str]
             version="auto",
             hash="auto",
         )
-    except ValueError as error:
-        raise UserError(
-            f"--corpus {name}: no such file or folder here, and the Hugging Face hub cannot be "
-            "reached, nor is this data set in its cache; give a local file or folder, or load it "
-            f"once while online: datasets.load_dataset({repository!r}, {config!r})."
-        ) from error
+    except ValueError:  # nothing there
+        return None
+    if revision not in (None, builder.hash):
+        return None
     with _explained(name):
-        streams = builder.as_streaming_dataset()
-    return _row_sets(name, streams), str(builder.hash)
+        sets = _row_sets(name, builder.as_streaming_dataset())
+    return _Source(str(builder.hash), True, sets)
+
+
+def _streamed(name: str, config: str | None, info: Any) -> _Source:
+    lists = _lists([file.rfilename for file in info.siblings or []], info.id)
+    if lists:
+        return _Source(info.sha, False, _listed(name, info.id, config, info.sha, lists))
+    from datasets import load_dataset
+
+    with _explained(name):
+        streams = load_dataset(info.id, config, revision=info.sha, streaming=True)
+    return _Source(info.sha, False, _row_sets(name, streams))
+
+
+def _memory(repository: str, config: str | None) -> Path:
+    key = hashlib.sha256(json.dumps([VERSION, repository, config]).encode()).hexdigest()[:16]
+    return cache_folder() / "hub" / f"{key}.json"
+
+
+def _remembered(name: str, repository: str, config: str | None) -> _Source:
+    """Identify a data set streamed before; its tokens may be packed, though no text can be had."""
+    unreachable = UserError(
+        f"--corpus {name}: no such file or folder here, and the Hugging Face hub cannot be "
+        "reached, nor is this data set in its cache; give a local file or folder, or load it once "
+        f"while online: datasets.load_dataset({repository!r}, {config!r})."
+    )
+
+    def nothing() -> Iterator[str]:
+        raise unreachable
+
+    memory = _memory(repository, config)
+    if not memory.exists():
+        raise unreachable
+    revision, labels = json.loads(memory.read_text(encoding="utf-8"))
+    return _Source(revision, False, dict.fromkeys(labels, nothing))
+
+
+def _row_sets(name: str, streams: Mapping[str, Any]) -> _Sets:
+    return {label: partial(_rows, name, stream) for label, stream in streams.items()}
 
 
 def _rows(name: str, stream: Any) -> Iterator[str]:
     """Yield the texts of a ``datasets.IterableDataset``."""
     with _explained(name):
         lanes = min(stream.num_shards, _LANES)
-        files = (
-            stream.shuffle(seed=0, buffer_size=1) if lanes > 1 else stream
-        )  # order of files only
-        for row in _in_turn(files.shard(lanes, lane) for lane in range(lanes)):
+        if lanes > 1:
+            stream = stream.shuffle(seed=0, buffer_size=1)  # the files, not the rows
+        for row in _in_turn(stream.shard(lanes, lane) for lane in range(lanes)):
             text = row.get("text")
             if not isinstance(text, str):
                 raise UserError(

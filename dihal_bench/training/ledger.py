@@ -25,7 +25,7 @@ class Spent:
         steps: optimiser steps.
         trunk_parameters: trainable by gradient.
         closed_form_parameters: estimated without gradients.
-        flops_per_token: forward and backward of one real step, the teacher's share included.
+        flops_per_token: forward, backward and optimiser of one real step, the teacher included.
         flops: the above times the tokens.
         seconds: wall time, shared steps counted in full.
         peak_memory_bytes: of the process.

@@ -83,7 +83,7 @@ class Trainee:
         """Take one optimiser step; return the losses.
 
         Raises:
-            FloatingPointError: the loss is not finite; the weights are as before the step.
+            FloatingPointError: a loss or the gradient is not finite; the weights are as before.
         """
         device = batch.tokens.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
@@ -93,7 +93,9 @@ class Trainee:
         if not all(math.isfinite(v) for v in values.values()):
             raise FloatingPointError(str(values))
         torch.autograd.backward(total)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"gradient norm {norm}, losses {values}")
         scale = learning_rate(step, steps, self.config)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):

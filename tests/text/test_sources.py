@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dihal_bench.errors import UserError
-from dihal_bench.text import Corpus, bundled, hub, load_corpus, readers
+from dihal_bench.text import Corpus, bundled, hub, load_corpus, pack, readers
 from dihal_bench.text.documents import TENTH, content_hash, deal
 
 
@@ -486,6 +486,24 @@ def test_files_listed_by_address(monkeypatch, tmp_path):
     (tmp_path / "3.json.gz").unlink()
     with pytest.raises(UserError, match="No such file"):
         dealt(corpus)
+
+
+def test_a_data_set_once_streamed_needs_no_hub_for_its_tokens(offline, monkeypatch, tokenizer):
+    with monkeypatch.context() as online:
+        Hub(online, {"train": {"text": some_texts(300)}})
+        first = load_corpus("owner/name")
+        data = pack(first, "train", tokenizer, window=8)
+    again = load_corpus("owner/name")
+    assert again.fingerprint == first.fingerprint
+    assert again.notes == first.notes
+    assert pack(again, "train", tokenizer, window=8).fingerprint == data.fingerprint
+    with pytest.raises(UserError, match="cannot be reached"):
+        pack(again, "validation", tokenizer, window=8)
+
+
+@pytest.mark.parametrize("name", ["owner..name", "owner/name.git"])
+def test_a_name_that_the_hub_would_not_have(name):
+    assert "no such public data set" in refusal(name)
 
 
 def test_lanes_take_turns():

@@ -111,10 +111,10 @@ def test_a_token_may_cover_more_than_two_bytes_can_count():
     rules = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
     rules.pre_tokenizer = pre_tokenizers.Whitespace()
     words = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="<unk>")
-    data = pack(corpus_of(["a " + "x" * 100_000 + " a"]), "train", words, window=3)
+    data = pack(corpus_of(["a " + "x" * 100_000 + " a \n\n"]), "train", words, window=3)
     windows = everything(data)
     assert windows.tokens.tolist() == [[1, 0, 1]]
-    assert windows.bytes.tolist() == [[1, 100_001, 2]]
+    assert windows.bytes.tolist() == [[1, 100_001, 5]]  # with white space in front; all at the end
     assert windows.words.tolist() == [[1, 1, 1]]
     assert document_prefix(words) == []
 
