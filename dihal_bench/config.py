@@ -269,7 +269,7 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
     """Convert a flag's or a file's value to the type that the configuration declares."""
     if get_origin(kind) is tuple:
         parts = value.strip("[]() ").split(",") if isinstance(value, str) else value
-        items = parts if isinstance(parts, list) else [parts]
+        items = parts if isinstance(parts, list | tuple) else [parts]
         texts = [item.strip() if isinstance(item, str) else item for item in items]
         return tuple(_convert(item, get_args(kind)[0], key) for item in texts if item != "")
     wanted, convert = _CONVERSIONS[kind]

@@ -10,26 +10,7 @@ from typing import Any
 
 import torch
 
-from dihal_bench.errors import UserError
-
 _PACKAGES = ("torch", "transformers", "diffusers", "numpy", "scipy", "safetensors", "tokenizers")
-
-
-def check_device(device: str) -> torch.device:
-    """Return the device.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--device {device} is not available here ({reason}); use --device cpu."
-        ) from error
-    return chosen
 
 
 def describe(*, device: str, seed: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dihal_bench import environment
+from dihal_bench.backbone.loading import JUDGE, bundled_fingerprint, check_device
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.errors import UserError
@@ -114,7 +115,7 @@ class Job:
             INTERFACES.get(name)
         DENOISERS.get(config.denoiser.name)
         Diffusion.create(config.diffusion)
-        self.device = environment.check_device(config.device)
+        self.device = check_device(config.device)
 
     @property
     def names(self) -> list[str]:
@@ -127,6 +128,10 @@ class Job:
     def backbone(self) -> Backbone:
         """The frozen teacher; it has the layers that are asked for."""
         name, window = self.config.backbone, self.config.text.window
+        if name == JUDGE:
+            raise UserError(
+                f"--backbone {name} is the judge, which must stay independent; choose bundled."
+            )
         self.say(f"backbone: {name}")
         dtype = _DTYPES[self.config.dtype]
         backbone = Backbone.load(name, device=self.device, dtype=dtype)
@@ -143,7 +148,14 @@ class Job:
     def corpus(self) -> Corpus:
         """The text."""
         self.say(f"corpus: {self.config.corpus}")
-        return load_corpus(self.config.corpus)
+        corpus = load_corpus(self.config.corpus)
+        if corpus.name == "bundled" and corpus.fingerprint != (pinned := bundled_fingerprint()):
+            self.say(
+                f"corpus: its fingerprint is {corpus.fingerprint}, not {pinned}: other versions of "
+                "the dependencies are installed than constraints.txt pins, so results are not "
+                "comparable"
+            )
+        return corpus
 
     @cached_property
     def training_text(self) -> PackedTokens:

@@ -130,7 +130,7 @@ def _memory(job: Job, trunk: int) -> float:
     config, backbone = job.config, job.backbone
     weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
     logits = config.train.batch * config.text.window * backbone.vocab_size * 4
-    return weights + job.trained_count * trunk * 4 * 5 + 4 * logits
+    return float(weights + job.trained_count * trunk * 4 * 5 + 4 * logits)
 
 
 def _flops_per_second(device: torch.device) -> float:

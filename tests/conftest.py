@@ -90,7 +90,7 @@ def small_llama(blocks: int = 4) -> LlamaForCausalLM:
 @pytest.fixture(scope="session")
 def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folder = tmp_path_factory.mktemp("tiny")
-    generator = random.Random(0)  # noqa: S311
+    generator = random.Random(0)
     texts = [words(generator) for _ in range(400)]
     lines = [f'{{"text": "{text}"}}' for text in texts]
     (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Reading a pretrained model from a folder or the Hugging Face hub, with errors one can act on."""
 
+import json
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import torch
 from dihal_bench.backbone.cut import TESTED_FAMILIES
 from dihal_bench.errors import UserError
 
-BUNDLED = {"bundled": "backbone", "bundled-judge": "judge"}
+JUDGE = "bundled-judge"
+BUNDLED = {"bundled": "backbone", JUDGE: "judge"}
 """Names of the models inside the package, and their folders under ``bundled/``."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -48,6 +50,12 @@ def locate(name: str) -> str:
     return name
 
 
+def bundled_fingerprint() -> str:
+    """The fingerprint of the bundled corpus that the bundled backbone was trained beside."""
+    facts = Path(__file__).parent / "bundled" / BUNDLED["bundled"] / "recipe.json"
+    return str(json.loads(facts.read_text(encoding="utf-8"))["corpus_fingerprint"])
+
+
 def check_device(device: str | torch.device) -> torch.device:
     """The device, if tensors can live on it.
 
@@ -58,7 +66,7 @@ def check_device(device: str | torch.device) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"device {str(device)!r} is not available here ({_first_sentence(error)}): use 'cpu'"
+            f"--device {device} is not available here ({_first_sentence(error)}); use --device cpu."
         ) from error
 
 
@@ -164,17 +172,23 @@ def _safely(local_files_only: bool | None) -> dict[str, bool]:
 
 @contextmanager
 def _quiet(source: str) -> Iterator[None]:
-    """Keeps the bar over the tensors of a local folder away; a download shows its progress."""
+    """Keeps the library's long report away, which is ours to give, and the bar of a local folder.
+
+    A download shows its progress.
+    """
     from transformers.utils import logging
 
-    if not (Path(source).is_dir() and logging.is_progress_bar_enabled()):
-        yield
-        return
-    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    bar = Path(source).is_dir() and logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if bar:
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: 
         Row indices, the first k in no particular order, [n, k].
     """
     n = len(points)
-    square = centred.square().sum(dim=1)
+    square = centred.square().sum(dim=1) if gram is None else gram.diagonal()
     everyone = torch.arange(n, device=points.device)
     found = []
     for rows in torch.split(everyone, chunk_size(n)):

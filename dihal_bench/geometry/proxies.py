@@ -17,9 +17,9 @@ import torch
 from dihal_bench.errors import UserError
 from dihal_bench.geometry.neighbourhoods import chunk_size, local_variances
 from dihal_bench.geometry.spectrum import (
-    covariance_quotients,
     gram_quotients,
     largest_eigenvalue,
+    scatter_quotients,
     self_product,
 )
 
@@ -97,24 +97,22 @@ def layer_proxies(
             or a setting is out of range.
     """
     _check_settings(neighbours=neighbours, ridge=ridge, pairs=pairs)
-    rows = _finite_matrix(activations)
+    rows = _matrix(activations)
     kept = _first_occurrences(rows)
     duplicates = len(rows) - len(kept)
     _check_enough(len(kept), duplicates, neighbours)
-    points = rows[kept].double()  # (n, d)
+    points = (rows[kept] if duplicates else rows).double()  # (n, d)
     n, d = points.shape
-    centred = points - points.mean(dim=0)
-    spread = self_product(centred if n < d else centred.mT) / (
-        n - 1
-    )  # of the same non-zero spectrum
-    trace = _total_variance(spread)
-    curvature = 1 / local_variances(points, centred, _gram(centred, spread), neighbours)
+    centred = points - _finite_mean(points)
+    scatter = self_product(centred if n < d else centred.mT)  # of spectrum n - 1 times Sigma's
+    trace = _total(scatter)
+    curvature = 1 / local_variances(points, centred, _gram(centred, scatter), neighbours)
     drawn = torch.from_numpy(sample_pairs(n, pairs, seed)).to(points.device)
     return LayerProxies(
         curvature=_median(curvature),
-        stiffness=_median(_quotients(centred, spread, ridge * trace / d, drawn)),
-        effective_rank=trace / largest_eigenvalue(spread),
-        participation_ratio=trace**2 / float(spread.square().sum()),
+        stiffness=_median(_quotients(centred, scatter, ridge * trace / d, drawn)) * (n - 1),
+        effective_rank=trace / largest_eigenvalue(scatter),
+        participation_ratio=(trace / float(torch.linalg.vector_norm(scatter))) ** 2,
         duplicates=duplicates,
         n=n,
         d=d,
@@ -157,22 +155,28 @@ def _check_enough(distinct: int, duplicates: int, neighbours: int) -> None:
         )
 
 
-def _finite_matrix(activations: Tensor | NDArray[np.generic]) -> Tensor:
+def _matrix(activations: Tensor | NDArray[np.generic]) -> Tensor:
     """The activations as a detached floating matrix, [rows, d], in their own precision."""
-    rows = torch.as_tensor(activations).detach()
+    if isinstance(activations, np.ndarray):
+        activations = torch.from_numpy(np.require(activations, requirements=["C", "W"]))
+    rows = activations.detach()
     if rows.ndim != 2 or 0 in rows.shape:
         raise UserError(
             f"Activations have shape {tuple(rows.shape)}; give a matrix [tokens, dimensions]."
         )
-    if not rows.is_floating_point():
-        rows = rows.double()
-    finite = torch.isfinite(rows).all(dim=1)
-    if not finite.all():
+    return rows if rows.is_floating_point() else rows.double()
+
+
+def _finite_mean(points: Tensor) -> Tensor:
+    """The mean, [d], which one NaN or infinity anywhere would reach."""
+    mean = points.mean(dim=0)
+    if not torch.isfinite(mean).all():
+        broken = int((~torch.isfinite(points)).any(dim=1).sum())
         raise UserError(
-            f"{int((~finite).sum())} of {len(rows)} activations hold a NaN or an infinity; "
+            f"{broken} of {len(points)} activations hold a NaN or an infinity; "
             "run the backbone in bfloat16 or float32, or leave those tokens out."
         )
-    return rows
+    return mean
 
 
 def _first_occurrences(rows: Tensor) -> Tensor:
@@ -195,28 +199,28 @@ def _first_occurrences(rows: Tensor) -> Tensor:
     return index[~torch.isin(index, later[equal])]
 
 
-def _total_variance(spread: Tensor) -> float:
-    """tr(Sigma), which is the trace of both forms."""
-    trace = float(spread.trace())
+def _total(scatter: Tensor) -> float:
+    """The trace, which is (n - 1) tr(Sigma) for both products."""
+    trace = float(scatter.trace())
     if not 0 < trace < float("inf"):
-        raise UserError(f"The activations' total variance is {trace} in float64; rescale them.")
+        raise UserError(f"The activations' squares sum to {trace} in float64; rescale them.")
     return trace
 
 
-def _gram(centred: Tensor, spread: Tensor) -> Tensor | None:
+def _gram(centred: Tensor, scatter: Tensor) -> Tensor | None:
     """X X', [n, n], where it is at hand or small."""
     n, d = centred.shape
     if n < d:
-        return spread * (n - 1)
+        return scatter
     return self_product(centred) if n <= _GRAM_ROWS else None
 
 
-def _quotients(centred: Tensor, spread: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
-    """Rayleigh quotients u'P u / u'u of the drawn pairs, [pairs]."""
+def _quotients(centred: Tensor, scatter: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
+    """Rayleigh quotients of (S + epsilon I)^-1, S = X'X, for the drawn pairs, [pairs]."""
     n, d = centred.shape
     if n < d:
-        return gram_quotients(spread, epsilon, drawn)
-    return covariance_quotients(spread, centred, epsilon, drawn)
+        return gram_quotients(scatter, epsilon, drawn)
+    return scatter_quotients(scatter, centred, epsilon, drawn)
 
 
 def _median(values: Tensor) -> float:

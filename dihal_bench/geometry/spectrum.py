@@ -73,50 +73,50 @@ def _ritz(diagonal: list[float], beside: list[float]) -> tuple[float, float]:
     return float(values[0]), float(beside[-1] * abs(vectors[-1, 0]))
 
 
-def covariance_quotients(sigma: Tensor, centred: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
-    """Rayleigh quotients u'P u / u'u of the pairs' u = h_i - h_j, through the d x d covariance.
+def scatter_quotients(scatter: Tensor, centred: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
+    """Rayleigh quotients u'(S + epsilon I)^-1 u / u'u of the pairs' u = h_i - h_j, S = X'X.
 
-    With L L' = Sigma + epsilon I = P^-1 the form is |L^-1 u|^2.
+    With L L' = S + epsilon I the form is |L^-1 u|^2.
 
     Args:
-        sigma: the covariance, [d, d].
+        scatter: S, [d, d].
         centred: X, the centred activations, [n, d].
-        epsilon: what is added to the diagonal, rho tr(Sigma) / d.
+        epsilon: the ridge on the scale of S, rho tr(S) / d.
         drawn: the pairs' indices, [pairs, 2].
 
     Returns:
-        The quotients, [pairs].
+        The quotients, [pairs]; those of P are n - 1 times as large.
 
     Raises:
-        UserError: If Sigma + epsilon I is singular in float64.
+        UserError: If S + epsilon I is singular in float64.
     """
-    factor = _cholesky(sigma, epsilon)
+    factor = _cholesky(scatter, epsilon)
     u = (centred[drawn[:, 0]] - centred[drawn[:, 1]]).mT  # (d, pairs)
     form = torch.linalg.solve_triangular(factor, u, upper=False).square().sum(dim=0)
     quotients: Tensor = form / u.square().sum(dim=0)
     return quotients
 
 
-def gram_quotients(spread: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
-    """The same quotients when n < d, through the n x n matrix K = X X' / (n - 1) alone.
+def gram_quotients(gram: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
+    """The same quotients when n < d, through the n x n Gram matrix G = X X' alone.
 
-    With u = X'c, c = e_i - e_j and M = K + epsilon I, Woodbury's identity gives
-    u'P u = (n - 1) c' M^-1 K c = (n - 1) (c'c - epsilon c' M^-1 c), and u'u = (n - 1) c' K c.
-    Without a ridge only 2 (n - 1) is left of the form, for every pair.
+    With u = X'c, c = e_i - e_j and M = G + epsilon I, Woodbury's identity gives
+    u'(S + epsilon I)^-1 u = c' M^-1 G c = c'c - epsilon c' M^-1 c, and u'u = c' G c.
+    Without a ridge only c'c = 2 is left of the form, for every pair.
 
     Args:
-        spread: K, [n, n].
-        epsilon: what is added to the covariance's diagonal.
+        gram: G, [n, n].
+        epsilon: the ridge on the scale of G, rho tr(G) / d.
         drawn: the pairs' indices, [pairs, 2].
 
     Returns:
-        The quotients, [pairs].
+        The quotients, [pairs]; those of P are n - 1 times as large.
 
     Raises:
         UserError: If M is singular in float64.
     """
-    inverse = torch.cholesky_inverse(_cholesky(spread, epsilon))
-    return (2 - epsilon * _pair_form(inverse, drawn)) / _pair_form(spread, drawn)
+    inverse = torch.cholesky_inverse(_cholesky(gram, epsilon))
+    return (2 - epsilon * _pair_form(inverse, drawn)) / _pair_form(gram, drawn)
 
 
 def _pair_form(matrix: Tensor, drawn: Tensor) -> Tensor:

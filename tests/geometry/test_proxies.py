@@ -258,7 +258,7 @@ def test_input_is_not_changed_and_may_need_gradients_or_be_integers():
         (activations(50, 4), {"neighbours": 1}, "neighbours=1"),
         (activations(50, 4), {"ridge": 0.0}, "ridge=0.0"),
         (activations(50, 4), {"pairs": 0}, "pairs=0"),
-        (activations(50, 4) * 1e-200, {}, "variance"),
+        (activations(50, 4) * 1e-200, {}, "rescale"),
         (activations(50, 90), {"ridge": 1e-19}, "larger"),
     ],
 )

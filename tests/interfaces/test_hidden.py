@@ -346,6 +346,7 @@ def test_building_a_trunk_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@torch.no_grad()
 def test_losses_of_an_untrained_trunk_in_closed_form() -> None:
     """It puts out zero: L_rec is the variance of the target, 1, and L_diff weighs it by level."""
     interface, batch = build("hidden"), batch_of(TEXT)
@@ -378,6 +379,7 @@ def test_token_losses() -> None:
     assert float(flat["kd"]) == pytest.approx(np.log(VOCABULARY) - np.mean(entropy), rel=1e-4)
 
 
+@torch.no_grad()
 def test_weights_of_zero_leave_losses_out() -> None:
     batch = batch_of(PROBE)
     bare = build("hidden", losses=LossWeights(diff=2.0, rec=0.5, ce=0.0, kd=0.0))
@@ -406,18 +408,21 @@ def test_training_noise_is_fresh_at_every_step_and_never_that_of_a_chain() -> No
     assert not torch.equal(z0, z1)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(("name", "residual"), ROWS[:6])
-def test_gradients_reach_the_trunk_and_only_the_trunk(name: str, residual: str) -> None:
+def test_gradients_reach_the_trunk_and_only_the_trunk(
+    name: str, residual: str, autocast: bool
+) -> None:
     """adaLN-zero opens from the output backwards: outputs, then gates, then what they gate."""
     interface, batch = build(name, residual=residual), batch_of(TEXT)
-    trainee = Trainee(name, interface, TrainConfig(autocast=False))
+    trainee = Trainee(name, interface, TrainConfig(autocast=autocast))
     for step in range(2):
         values = trainee.step(batch, step, 10)
         assert all(np.isfinite(value) for value in values.values())
-    interface.total(interface.losses(batch, 2)).backward()
-    # the loop's first pass starts from zero, which its input layer cannot hear: take a deep one
-    for step in range(3, 9):
-        interface.total(interface.losses(batch, step)).backward()
+    for step in range(2, 8):  # the loop's first pass cannot hear its input; others are as deep
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            total = interface.total(interface.losses(batch, step))
+        total.backward()
     for key, parameter in interface.named_parameters():
         if name == "regress" and key == "trunk.embed_signal.weight":
             assert not parameter.grad.any()  # its input is always zero

@@ -109,7 +109,7 @@ def test_brier_is_unbiased_for_every_number_of_chains(count):
 
 
 def test_kl_is_zero_for_the_teacher_itself_and_for_nothing_else():
-    teacher = random_chains(1)[0]
+    teacher = random_chains(1, spread=0.5)[0]
     same = token_scores(iter([teacher]), teacher, torch.arange(TARGETS))
     for name in ("kl", "kl_chain", "kl_reverse"):
         assert same[name].tolist() == [0.0] * TARGETS
@@ -118,7 +118,7 @@ def test_kl_is_zero_for_the_teacher_itself_and_for_nothing_else():
     other[:, 0] -= 0.5
     other = torch.log_softmax(other, -1)
     moved = token_scores(iter([other]), teacher, torch.arange(TARGETS))
-    assert min(moved["kl"].min(), moved["kl_reverse"].min()) > 1e-6
+    assert min(moved["kl"].min(), moved["kl_reverse"].min()) > 1e-4
 
 
 def test_far_tails_are_not_cut_off():
@@ -132,9 +132,7 @@ def test_far_tails_are_not_cut_off():
 
 def scored(rows: list[Row], *, batch: int = 2, windows: tuple[int, ...] = (0, 1, 2, 3)):
     interfaces = {row.subject: redrawn(row.subject) for row in rows if row.subject != TEACHER}
-    return score(
-        rows, interfaces, TEXT, backbone(torch.float64), windows=windows, batch=batch
-    )
+    return score(rows, interfaces, TEXT, backbone(torch.float64), windows=windows, batch=batch)
 
 
 def close(one: Totals, other: Totals) -> None:
@@ -148,7 +146,9 @@ ROWS = [Row(subject=TEACHER), Row(subject="hidden", steps=3, chains=2), Row(subj
 
 
 def test_scores_do_not_depend_on_the_batch_size():
-    for one, other in zip(scored(ROWS, batch=1).values(), scored(ROWS, batch=3).values(), strict=True):
+    for one, other in zip(
+        scored(ROWS, batch=1).values(), scored(ROWS, batch=3).values(), strict=True
+    ):
         close(one, other)
 
 

@@ -31,7 +31,7 @@ from dihal_bench.training.trainer import TrainConfig, Trainee, learning_rate, tr
 
 from ..tiny import PROBE, VOCABULARY, backbone, batch_of, build, statistics
 
-WINDOW, BATCH, STEPS = 16, 2, 8
+WINDOW, BATCH, STEPS = 16, 2, 6
 CONFIG = TrainConfig(batch=BATCH, autocast=False)
 SETTINGS = [
     replace(CONFIG, optimizer=optimizer, autocast=autocast)
@@ -126,7 +126,7 @@ def test_interrupted_and_resumed_is_never_interrupted(
 ) -> None:
     names = ("hidden", "regress")
     whole = run(trainees_of(names, config), data, tmp_path / "whole")
-    for last, victim in ((5, "regress"), (7, "hidden")):  # twice; once after the first has stepped
+    for last, victim in ((3, "regress"), (5, "hidden")):  # once after the other has stepped
         with pytest.MonkeyPatch.context() as patch:
             stop_at(patch, last, victim)
             with pytest.raises(Stop):
@@ -169,12 +169,12 @@ def test_a_finished_training_is_only_loaded(data: PackedTokens, tmp_path: Path) 
 
 
 def test_training_learns_and_keeps_the_averaged_weights(data: PackedTokens, tmp_path: Path) -> None:
-    (trainee,) = run(trainees_of(["regress"]), data, tmp_path / "it", steps=40)
+    (trainee,) = run(trainees_of(["regress"]), data, tmp_path / "it", steps=25)
     losses = [point["total"] for point in trainee.curve]
-    assert len(losses) == 40
+    assert len(losses) == 25
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     assert all(map(torch.equal, trainee.parameters, trainee.average))
-    assert trainee.curve[-1]["tokens"] == trainee.spent.tokens == 40 * BATCH * WINDOW
+    assert trainee.curve[-1]["tokens"] == trainee.spent.tokens == 25 * BATCH * WINDOW
 
 
 def test_averages_follow_the_weights() -> None:
@@ -228,11 +228,6 @@ def test_what_is_not_finite_stops_training_and_the_checkpoint_stays_good(
     fresh = trainees_of(["hidden", "regress"])
     assert load_training(path, fresh) == 4
     assert all(torch.isfinite(p).all() for trainee in fresh for p in trainee.parameters)
-    run(fresh, data, path)
-    for one, other in zip(
-        fresh, run(trainees_of(["hidden", "regress"]), data, tmp_path / "whole"), strict=True
-    ):
-        assert_same(one, other)
 
 
 def test_nothing_saved_yet_is_said(data: PackedTokens, tmp_path: Path) -> None:
@@ -390,8 +385,10 @@ def test_a_budget_is_held_to_one_percent(
     data: PackedTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainee, "step", lambda *_: {"total": 0.0})
+    monkeypatch.setattr(module.Batch, "of", lambda *_, **__: None)
     for tokens in (50 * 32, 50 * 32 + 15, 51 * 32 - 15, 2000, 3333):
         (trainee,) = trainees_of(["hidden"])
+        trainee.spent.flops_per_token = 1.0  # known, so that nothing is counted
         path = tmp_path / str(tokens)
         train([trainee], data, backbone(), tokens=tokens, seed=0, checkpoint=path)
         budget = BudgetConfig(diffusion_tokens=tokens)

@@ -1,0 +1,134 @@
+"""The leak gate: passes what is causal, catches what looks ahead or aside, and is not blind."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dihal_bench.diffusion.denoisers import TransformerDenoiser
+from dihal_bench.errors import UserError
+from dihal_bench.interfaces.base import Interface
+from dihal_bench.scoring.evaluate import check_gates
+from dihal_bench.scoring.gate import leak_gate
+
+from ..tiny import CONFIG, build, redrawn
+from .texts import Text
+
+TEXT = Text([[(0, 3, 30)], [(1, 9, 14), (2, 0, 16)]])
+NAMES = ("hidden", "regress", "regress-loop", "token-mean", "ridge", "mean", "identity")
+
+
+def with_denoiser(denoiser: type[nn.Module], name: str = "hidden") -> Interface:
+    """An interface whose trunk, parameters drawn anew, is of another class."""
+    interface = redrawn(name)
+    trunk = denoiser(*interface.sizes, CONFIG.denoiser).double()
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
+    interface.trunk = trunk
+    return interface
+
+
+@pytest.mark.parametrize("residual", ["none", "token-mean"])
+@pytest.mark.parametrize("name", NAMES)
+def test_causal_interfaces_pass(name, residual):
+    result = leak_gate(redrawn(name, residual=residual), TEXT)
+    assert result.verdict == "pass", result
+    assert (result.tokens, result.dtype) == (30, "float64")
+    assert max(result.future, result.others) < 1e-10
+    assert (result.effect > 1e-10) == (name != "mean")
+
+
+class LooksAhead(TransformerDenoiser):
+    """Adds a breath of the next position's context to its own."""
+
+    def forward(self, z: Tensor, t: Tensor, context) -> Tensor:
+        ahead = torch.roll(context.stream, -1, dims=1)
+        return super().forward(z, t, context) + 1e-6 * ahead.mean(-1, keepdim=True)
+
+
+def test_a_denoiser_that_looks_ahead_is_caught():
+    result = leak_gate(with_denoiser(LooksAhead), TEXT)
+    assert result.verdict == "leak"
+    assert result.future > 1e-10
+
+
+class LooksAside(TransformerDenoiser):
+    """Attends to earlier documents of the window: causal, but no longer the same text."""
+
+    def encode(self, condition: Tensor, positions: Tensor):
+        return super().encode(
+            condition, torch.arange(positions.shape[1])[None].expand_as(positions)
+        )
+
+
+def test_a_denoiser_that_looks_into_another_document_is_caught():
+    result = leak_gate(with_denoiser(LooksAside), TEXT)
+    assert result.verdict == "leak"
+    assert result.others > 1e-10
+    assert result.future < 1e-10
+
+
+class LooksUp(TransformerDenoiser):
+    """Mixes the rows of a batch, as a batch norm in training mode does."""
+
+    def forward(self, z: Tensor, t: Tensor, context) -> Tensor:
+        out = super().forward(z, t, context)
+        return out + 1e-6 * out.mean(0, keepdim=True)
+
+
+def test_a_denoiser_that_mixes_the_rows_of_a_batch_is_caught():
+    result = leak_gate(with_denoiser(LooksUp), TEXT)
+    assert result.verdict == "leak"
+    assert result.others > 1e-10
+
+
+def test_an_output_that_never_moves_proves_nothing():
+    """Freshly built, the trunk puts out zeros, whatever it sees."""
+    result = leak_gate(build("hidden", residual="none"), TEXT)
+    assert result.verdict == "inconclusive"
+    assert result.effect == 0
+
+
+class Broken(TransformerDenoiser):
+    def forward(self, z: Tensor, t: Tensor, context) -> Tensor:
+        return super().forward(z, t, context) * math.nan
+
+
+def test_logits_that_are_no_numbers_prove_nothing():
+    assert leak_gate(with_denoiser(Broken), TEXT).verdict == "inconclusive"
+
+
+def test_text_of_a_single_token_can_be_changed_too():
+    text = Text([[(0, 1, 20)]])
+    text.all.tokens[:] = 5
+    assert leak_gate(redrawn("regress"), text).verdict == "pass"
+
+
+def test_a_part_of_a_long_window_is_taken_around_a_boundary():
+    text = Text([[(0, 3, 200)], [(1, 9, 150), (2, 0, 50)]])
+    result = leak_gate(redrawn("identity"), text, length=12)
+    assert result.tokens == 12
+    assert leak_gate(with_denoiser(LooksAside), text, length=12).others > 1e-10
+
+
+def test_the_interface_is_not_changed():
+    interface = build("regress")
+    before = {name: value.clone() for name, value in interface.state_dict().items()}
+    leak_gate(interface, TEXT)
+    assert interface.dtype == torch.float32
+    assert interface.backbone.model.dtype == torch.float32
+    assert all(torch.equal(value, before[name]) for name, value in interface.state_dict().items())
+
+
+def test_the_run_is_told_which_row_leaks():
+    rows = {"identity": redrawn("identity"), "mine": with_denoiser(LooksAhead)}
+    with pytest.raises(UserError, match=r"^mine did not pass the leak gate \(leak: "):
+        check_gates(rows, TEXT)
+    assert check_gates({"identity": rows["identity"]}, TEXT)["identity"].verdict == "pass"
+
+
+def test_controls_are_tested_through_their_own_chains():
+    assert leak_gate(with_denoiser(LooksAhead, "regress"), TEXT).verdict == "leak"

@@ -1,0 +1,79 @@
+"""Intervals cover as often as they say, and pairing pays."""
+
+import numpy as np
+import pytest
+
+from dihal_bench.scoring.intervals import DocumentBootstrap
+
+
+def documents(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums per document of a ratio 2, where longer documents have less of it per token."""
+    tokens = generator.integers(5, 200, count).astype(float)
+    effect = generator.normal(0, 0.5, count)
+    return tokens * (2 + effect - 0.002 * (tokens - tokens.mean())), tokens
+
+
+def truth() -> float:
+    """The ratio of expectations of ``documents``, whose lengths are uniform on 5..199."""
+    lengths = np.arange(5, 200)
+    return 2 - 0.002 * lengths.var() / lengths.mean()
+
+
+def test_the_interval_of_a_ratio_of_sums_covers_the_truth_95_percent_of_the_time():
+    generator = np.random.default_rng(0)
+    hits = 0
+    for seed in range(400):
+        estimate = DocumentBootstrap(80, resamples=400, seed=seed).ratio(*documents(generator, 80))
+        hits += estimate.lo <= truth() <= estimate.hi
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_the_estimate_is_the_ratio_of_sums_and_lies_within():
+    estimate = DocumentBootstrap(3).ratio(np.array([1.0, 2.0, 9.0]), np.array([1.0, 1.0, 2.0]))
+    assert estimate.value == 3.0  # not the mean of ratios, 2.5
+    assert estimate.lo < estimate.value < estimate.hi
+    assert estimate.lo >= 1
+    assert estimate.hi <= 4.5
+
+
+def test_pairing_narrows_the_difference_of_rows_that_rise_and_fall_together():
+    generator = np.random.default_rng(1)
+    first, tokens = documents(generator, 100)
+    second = first + tokens * (0.1 + generator.normal(0, 0.02, 100))
+    bootstrap = DocumentBootstrap(100)
+    paired = bootstrap.difference((second, tokens), (first, tokens))
+    ends = [bootstrap.ratio(row, tokens) for row in (first, second)]
+    unpaired = np.hypot(*(end.hi - end.lo for end in ends))
+    assert paired.hi - paired.lo < 0.2 * unpaired
+    assert paired.lo < 0.1 < paired.hi
+    assert paired.value == pytest.approx(ends[1].value - ends[0].value)
+
+
+def test_a_row_differs_from_itself_by_exactly_nothing():
+    row = documents(np.random.default_rng(2), 50)
+    estimate = DocumentBootstrap(50).difference(row, row)
+    assert (estimate.value, estimate.lo, estimate.hi) == (0, 0, 0)
+
+
+def test_equal_documents_leave_no_doubt():
+    estimate = DocumentBootstrap(20).ratio(np.full(20, 3.0), np.full(20, 2.0))
+    assert (estimate.value, estimate.lo, estimate.hi) == (1.5, 1.5, 1.5)
+
+
+def test_one_document_is_all_there_is():
+    estimate = DocumentBootstrap(1).ratio(np.array([6.0]), np.array([4.0]))
+    assert (estimate.value, estimate.lo, estimate.hi) == (1.5, 1.5, 1.5)
+
+
+def test_documents_without_tokens_do_no_harm():
+    numerator, tokens = np.array([0.0, 6.0, 0.0]), np.array([0.0, 4.0, 0.0])
+    estimate = DocumentBootstrap(3).ratio(numerator, tokens)  # some resamples have no token at all
+    assert (estimate.value, estimate.lo, estimate.hi) == (1.5, 1.5, 1.5)
+
+
+def test_the_seed_decides():
+    row = documents(np.random.default_rng(3), 30)
+    one, same, other = (DocumentBootstrap(30, seed=s).ratio(*row) for s in (4, 4, 5))
+    assert one == same
+    assert one != other
+    assert one.value == other.value

@@ -1,0 +1,182 @@
+"""Scores derive from the stored sums, the gain from the best control that may be used."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dihal_bench.records import Score
+from dihal_bench.scoring.evaluate import ScoreConfig, evaluate, evaluation_windows
+from dihal_bench.scoring.likelihood import TEACHER, Row, Totals
+from dihal_bench.scoring.table import Measured, render, scores_of
+
+from ..tiny import backbone, redrawn
+from .texts import Text
+
+MEASURED = Measured(task="text", regime="causal", dtype="float32", resamples=200, seed=0)
+TOKENS = np.array([30.0, 50.0, 20.0, 60.0])
+COUNTS = {"words": TOKENS // 2, "bytes": 3 * TOKENS}
+HIDDEN = Row(subject="hidden", steps=4, chains=2)
+STOCHASTIC = {"hidden": True, "loop": False, "ridge": False, "mean": False}
+
+
+def totals(nll: float, *, chains: int = 1, kl: float = 0.5) -> Totals:
+    """Sums of documents that differ in length and a little in their means."""
+    wave = TOKENS * np.array([1.0, 1.1, 0.9, 1.0])
+    sums = {"nll@1": nll * wave, "brier1": -0.1 * wave, "kl_reverse": 0.3 * wave}
+    sums |= {"kl": kl * wave, "kl_chain": (kl + 0.1) * wave}
+    sums |= {"top1": 0.6 * TOKENS, "top1_chain": 0.5 * TOKENS}
+    if chains > 1:
+        sums["nll@2"] = (nll - 0.05) * wave
+    return Totals(tokens=TOKENS, **COUNTS, sums=sums)
+
+
+ROWS = {
+    Row(subject=TEACHER): totals(3.0, kl=0.0),
+    HIDDEN: totals(4.0, chains=2),
+    Row(subject="loop", steps=6): totals(3.5),
+    Row(subject="ridge"): totals(4.4),
+    Row(subject="mean"): totals(6.0),
+}
+
+
+@pytest.fixture(scope="module")
+def scores() -> list[Score]:
+    return scores_of(ROWS, STOCHASTIC, MEASURED, reference=HIDDEN)
+
+
+def one(scores: list[Score], subject: str, metric: str, chains: int = 1) -> Score:
+    found = [s for s in scores if (s.subject, s.metric, s.chains) == (subject, metric, chains)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_units_derive_from_the_stored_sums(scores):
+    for subject, chains in ((TEACHER, 1), ("hidden", 1), ("hidden", 2), ("ridge", 1)):
+        nll = one(scores, subject, "nll", chains)
+        stored = nll.details
+        assert nll.value == pytest.approx(stored["sum_nll"] / stored["tokens"])
+        derived = {
+            "ppl": math.exp(nll.value),
+            "word_ppl": math.exp(stored["sum_nll"] / stored["words"]),
+            "bits_per_byte": stored["sum_nll"] / (math.log(2) * stored["bytes"]),
+        }
+        for metric, value in derived.items():
+            assert one(scores, subject, metric, chains).value == pytest.approx(value), metric
+    ppl, nll = one(scores, "ridge", "ppl"), one(scores, "ridge", "nll")
+    assert (ppl.lo, ppl.hi) == pytest.approx((math.exp(nll.lo), math.exp(nll.hi)))
+
+
+def test_every_score_says_what_it_is(scores):
+    for score in scores:
+        assert score.n == TOKENS.sum()
+        assert score.nfe == score.steps * score.chains
+        assert score.kind in ("exact", "ensemble", "estimate")
+        assert (score.kind == "exact") == (score.subject != "hidden")
+        assert score.lo <= score.value <= score.hi
+    brier = [s for s in scores if s.metric == "brier1"]
+    assert [s.subject for s in brier] == ["teacher", "hidden", "loop", "ridge", "mean"]
+    assert {s.kind for s in brier if s.subject == "hidden"} == {"estimate"}
+    assert {s.value for s in scores if s.metric == "top1" and s.chains == 2} == {0.6}
+    assert one(scores, "hidden", "top1").value == 0.5  # of single chains
+
+
+def test_an_ensemble_says_whether_more_chains_would_change_it(scores):
+    details = one(scores, "hidden", "nll", 2).details
+    change = one(scores, "hidden", "nll", 1).value - one(scores, "hidden", "nll", 2).value
+    assert details["change_from_half"] == pytest.approx(change)
+    assert details["converged"] is False
+    assert "converged" not in one(scores, "hidden", "nll", 1).details
+
+
+def test_differences_are_paired(scores):
+    excess = one(scores, "ridge", "nll_minus_teacher")
+    assert excess.value == pytest.approx(1.4 * sum([30, 55, 18, 60]) / 160)
+    apart = one(scores, "ridge", "nll")
+    assert excess.hi - excess.lo < 0.5 * (apart.hi - apart.lo)
+    beside = one(scores, "ridge", "nll_minus_interface")
+    assert beside.value == pytest.approx(apart.value - one(scores, "hidden", "nll").value)
+    assert beside.details["reference"] == "hidden"
+    assert not [s for s in scores if s.subject == "hidden" and s.metric == "nll_minus_interface"]
+
+
+def test_the_gain_is_against_the_best_control_with_no_more_evaluations(scores):
+    few, many = one(scores, "hidden", "diffusion_gain"), one(scores, "hidden", "diffusion_gain", 2)
+    assert few.details["control"] == "ridge"  # the loop's six evaluations are more than four
+    assert few.value > 0
+    ridge, hidden = (one(scores, name, "nll").value for name in ("ridge", "hidden"))
+    assert few.value == pytest.approx(ridge - hidden)
+    assert many.details["control"] == "loop"  # two chains of four are more than six
+    assert many.value < 0
+    assert many.hi < 0
+    gains = {s.subject for s in scores if s.metric == "diffusion_gain"}
+    assert gains == {"hidden"}
+
+
+def test_without_a_control_there_is_no_gain():
+    rows = {row: sums for row, sums in ROWS.items() if row.subject in (TEACHER, "hidden")}
+    scores = scores_of(rows, {"hidden": True}, MEASURED, reference=HIDDEN)
+    assert not [s for s in scores if s.metric == "diffusion_gain"]
+
+
+def test_a_hopeless_row_has_no_perplexity_but_still_a_likelihood():
+    rows = ROWS | {Row(subject="mean"): totals(800.0)}
+    scores = scores_of(rows, STOCHASTIC, MEASURED, reference=HIDDEN)
+    assert one(scores, "mean", "nll").value > 700
+    assert not [s for s in scores if s.subject == "mean" and "ppl" in s.metric]
+    assert "mean" in render(scores, [*STOCHASTIC, TEACHER])
+
+
+def test_text_without_words_has_no_perplexity_per_word():
+    empty = {row: replace(sums, words=0 * TOKENS) for row, sums in ROWS.items()}
+    scores = scores_of(empty, STOCHASTIC, MEASURED, reference=HIDDEN)
+    assert not [s for s in scores if s.metric == "word_ppl"]
+
+
+def test_the_table_shows_every_row_in_order(scores):
+    table = render(scores, [TEACHER, "hidden", "ridge", "loop", "mean"])
+    lines = table.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == [
+        TEACHER,
+        "hidden",
+        "hidden",
+        "ridge",
+        "loop",
+        "mean",
+    ]
+    hidden = lines[2]
+    assert "ensemble(2)" in hidden
+    gain = one(scores, "hidden", "diffusion_gain", 2)
+    assert f"{gain.value:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}] vs loop" in hidden
+    assert f"{one(scores, 'hidden', 'nll', 2).value:.3f}" in hidden
+    assert " - " in lines[0]
+
+
+def test_rows_of_every_kind_come_from_real_interfaces():
+    text = Text([[(0, 3, 9), (1, 0, 15)], [(2, 0, 24)]])
+    interfaces = {name: redrawn(name) for name in ("hidden", "regress-loop", "ridge")}
+    config = ScoreConfig(tokens=48, steps=(1, 3), chains=4, batch=2, resamples=50)
+    scores = evaluate(interfaces, text, backbone(), config, MEASURED)
+    nll = {(s.subject, s.steps, s.chains) for s in scores if s.metric == "nll"}
+    assert nll == {
+        (TEACHER, 1, 1),
+        *(("hidden", steps, chains) for steps in (1, 3) for chains in (1, 2, 4)),
+        ("regress-loop", 3, 1),
+        ("ridge", 1, 1),
+    }
+    references = {s.details["reference_steps"] for s in scores if s.metric == "nll_minus_interface"}
+    assert references == {3}
+
+
+@pytest.mark.parametrize(
+    ("count", "tokens", "window", "expected"),
+    [
+        (10, 40, 10, [0, 3, 6, 9]),
+        (3, 1000, 10, [0, 1, 2]),
+        (5, 1, 10, [0]),
+        (1, 10, 10, [0]),
+    ],
+)
+def test_evaluation_windows_are_spread_evenly(count, tokens, window, expected):
+    assert evaluation_windows(count, tokens, window) == expected

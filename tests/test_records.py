@@ -1,0 +1,202 @@
+"""Records: what is written is what is read, and nothing that is wrong is either."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dihal_bench.errors import UserError
+from dihal_bench.files import atomic_path, write_json
+from dihal_bench.records import KINDS, SCHEMA, Record, Score, validate
+
+SCORE = Score(
+    subject="hidden",
+    metric="nll",
+    value=4.0,
+    lo=3.9,
+    hi=4.1,
+    kind="ensemble",
+    n=1000,
+    unit="nats/token",
+    task="text",
+    regime="causal",
+    version=1,
+    dtype="float32",
+    steps=16,
+    chains=8,
+    nfe=128,
+    details={"sum_nll": 4000.0},
+)
+DATA: dict[str, Any] = {
+    "schema": SCHEMA,
+    "id": "hidden-0123",
+    "created": "2026-01-01T00:00:00+00:00",
+    "command": "dihal-bench run",
+    "config": {"seed": 0},
+    "interface": {"name": "hidden"},
+    "regime": "causal",
+    "layer": 1,
+    "layer_policy": "auto",
+    "backbone": {"blocks": 8},
+    "corpus": {"name": "bundled"},
+    "budget": {"name": "tiny", "within": True},
+    "spent": {},
+    "locate": {},
+    "bridge": {"fvu_mmse": 0.5, "curves": {"hidden": [{"total": 1.5}]}},
+    "scores": [SCORE.to_dict()],
+    "gates": {"leak": {"hidden": {"verdict": "pass"}}},
+    "environment": {"git": None},
+}
+
+
+def changed(*path: str | int, to: Any) -> dict[str, Any]:
+    """A copy of the record with one field replaced."""
+    data = copy.deepcopy(DATA)
+    place: Any = data
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = to
+    return data
+
+
+def without(*path: str | int) -> dict[str, Any]:
+    data = copy.deepcopy(DATA)
+    place: Any = data
+    for key in path[:-1]:
+        place = place[key]
+    del place[path[-1]]
+    return data
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    path = tmp_path / "deep" / "record.json"
+    Record(DATA).write(path)
+    back = Record.read(path)
+    assert back.data == DATA
+    assert back.scores == [SCORE]
+    before = path.read_bytes()
+    back.write(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_every_missing_field_is_named(name):
+    with pytest.raises(UserError, match=rf"here\.json: .*{name}"):
+        validate(without(name), "here.json")
+
+
+@pytest.mark.parametrize("name", SCORE.to_dict())
+def test_every_missing_field_of_a_score_is_named(name):
+    with pytest.raises(UserError, match=rf"here\.json: scores\[0\]: the field {name} is missing"):
+        validate(without("scores", 0, name), "here.json")
+
+
+@pytest.mark.parametrize("name", [name for name in DATA if name != "schema"])
+@pytest.mark.parametrize("wrong", [True, 1.5, None])
+def test_every_wrong_type_is_named(name, wrong):
+    with pytest.raises(UserError, match=rf"here\.json: the field {name} has the wrong type"):
+        validate(changed(name, to=wrong), "here.json")
+
+
+@pytest.mark.parametrize("name", SCORE.to_dict())
+@pytest.mark.parametrize("wrong", [True, ["x"], None])
+def test_every_wrong_type_in_a_score_is_named(name, wrong):
+    with pytest.raises(UserError, match=rf"scores\[0\]: the field {name} has the wrong type"):
+        validate(changed("scores", 0, name, to=wrong), "here.json")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("scores", 0, "value"),
+        ("scores", 0, "lo"),
+        ("scores", 0, "details", "sum_nll"),
+        ("bridge", "fvu_mmse"),
+        ("bridge", "curves", "hidden", 0, "total"),
+    ],
+)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_path):
+    place = tmp_path / "record.json"
+    with pytest.raises(UserError, match=rf"{path[-1]}.* is {wrong}, not a finite number"):
+        Record(changed(*path, to=wrong)).write(place)
+    assert not place.exists()
+    place.write_text(json.dumps(changed(*path, to=wrong)))
+    with pytest.raises(UserError, match="not a finite number"):
+        Record.read(place)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "a record is a JSON object"),
+        (changed("schema", to=SCHEMA + 1), f"schema is {SCHEMA + 1}, this version reads {SCHEMA}"),
+        (changed("scores", 0, to=3), r"scores\[0\]: expected an object"),
+        (changed("scores", 0, "kind", to="guess"), f"kind is 'guess', not one of {KINDS[0]}"),
+        (changed("scores", 0, "extra", to=1), "the field extra is unknown"),
+        (changed("gates", to={}), "gates has no object called leak"),
+        (changed("gates", "leak", to=[]), "gates has no object called leak"),
+        (changed("gates", "leak", to={}), "hidden has a score but no passed leak gate"),
+        (changed("gates", "leak", "hidden", to="pass"), "no passed leak gate"),
+        (changed("gates", "leak", "hidden", "verdict", to="inconclusive"), "no passed leak gate"),
+        (changed("scores", 0, "subject", to="ridge"), "ridge has a score but no passed leak gate"),
+    ],
+)
+def test_what_is_wrong_is_said(data, message):
+    with pytest.raises(UserError, match=message):
+        validate(data, "here.json")
+
+
+def test_the_teacher_needs_no_gate():
+    validate(changed("scores", 0, "subject", to="teacher"), "here.json")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+def test_a_file_that_is_no_record_is_named(tmp_path, content):
+    path = tmp_path / "record.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"record\.json is not a readable record"):
+        Record.read(path)
+
+
+def test_a_write_that_is_cut_off_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"old": 1})
+    writing = atomic_path(path)
+    temporary = writing.__enter__()
+    assert temporary.parent == path.parent  # the same file system, or renaming would copy
+    temporary.write_text("half of the n")
+    assert not writing.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_write_that_is_cut_off_leaves_no_new_file(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "new.json", {"nan": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UserError, match=r"cannot write .*file/record\.json: (File exists|Not a dir)"
+    ):
+        write_json(tmp_path / "file" / "record.json", {})
+
+
+def test_json_is_the_same_whatever_the_order(tmp_path):
+    write_json(tmp_path / "a", {"x": 1, "y": "é"})
+    write_json(tmp_path / "b", {"y": "é", "x": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert "é" in (tmp_path / "a").read_text(encoding="utf-8")
+
+
+def test_written_files_are_readable_as_others_are(tmp_path):
+    (tmp_path / "usual").write_text("")
+    write_json(tmp_path / "ours", {})
+    modes = {Path(tmp_path / name).stat().st_mode for name in ("usual", "ours")}
+    assert len(modes) == 1
