@@ -238,7 +238,7 @@ class Job:
         return found
 
     def _sweep(self, count: int) -> Iterator[Batch]:
-        with progress("statistics", count, unit="window") as bar:
+        with progress("statistics", count, unit="windows") as bar:
             for lo in range(0, count, _STATISTICS_BATCH):
                 windows = self.training_text.batch(range(lo, min(lo + _STATISTICS_BATCH, count)))
                 yield Batch.of(windows, self.backbone, layers=(self.span.a, self.span.b))

@@ -30,7 +30,7 @@ class _Bar:
         self._bar = tqdm(
             total=total,
             desc=label,
-            unit=unit,
+            unit=f" {unit}",
             unit_scale=True,
             leave=False,
             dynamic_ncols=True,
@@ -59,7 +59,7 @@ class _Lines:
         if time.monotonic() - self._last > _PLAIN_SECONDS:
             self._last = time.monotonic()
             of = f" of {self._total:,.0f}" if self._total else ""
-            line = f"{self._label}: {self._done:,.0f}{of} {self._unit}s {self._text}"
+            line = f"{self._label}: {self._done:,.0f}{of} {self._unit} {self._text}"
             print(line.rstrip(), file=sys.stderr, flush=True)
         return None
 
@@ -71,7 +71,7 @@ class _Lines:
 
 
 @contextmanager
-def progress(label: str, total: float | None, *, unit: str = "it") -> Iterator[Progress]:
+def progress(label: str, total: float | None, *, unit: str) -> Iterator[Progress]:
     """Show progress on standard error: a bar on a terminal, else a plain line now and then."""
     bar = (_Bar if sys.stderr.isatty() else _Lines)(label, total, unit)
     try:

@@ -47,7 +47,7 @@ def show_record(record: Record, folder: Path) -> str:
     """Return the score table of a run and where its files lie."""
     data = record.data
     order = ["teacher", data["interface"]["name"], *data["config"]["controls"]]
-    notes = [_what(data), _scored(record), _bridge(data["bridge"])]
+    notes = [_what(data), _scored(record), *_gain(record), _bridge(data["bridge"])]
     places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
     return "\n".join([render(record.scores, order), *notes, *places])
 
@@ -69,6 +69,14 @@ def _scored(record: Record) -> str:
         f"scored {nll.n:,} tokens of {nll.task} in {nll.details['documents']} documents; "
         "intervals: 95 %, bootstrap over documents; S: network evaluations per chain"
     )
+
+
+def _gain(record: Record) -> list[str]:
+    controls = {s.details["control"] for s in record.scores if s.metric == "diffusion_gain"}
+    if not controls:
+        return []
+    best = ", ".join(sorted(controls))
+    return [f"diffusion gain: NLL of the best control without diffusion ({best}) - the row's"]
 
 
 def _bridge(bridge: dict[str, Any]) -> str:

@@ -174,12 +174,15 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize("verb", ["run", "locate"])
+ONLY_RUN = ("interface", "control")  # flags that locate does not have
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [("run", name) for name in BAD] + [("locate", name) for name in BAD if name not in ONLY_RUN],
+)
 def test_bad_input_is_one_sentence(verb, name, tiny: Tiny, capsys, tmp_path, monkeypatch):
     flags, message = BAD[name]
-    if verb == "locate" and flags[0] in ("--interface", "--controls"):
-        pytest.skip("locate has no such flag")
     monkeypatch.chdir(tmp_path)
     assert main([verb, *tiny.flags(), *flags]) == 2
     found = sentence(capsys)
@@ -237,13 +240,20 @@ def no_tokenizer(folder: Path) -> None:
         file.unlink()
 
 
+def another_tokenizer(folder: Path) -> None:
+    rules = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    rules["model"]["vocab"] |= {f"word{number}": 320 + number for number in range(9)}
+    (folder / "tokenizer.json").write_text(json.dumps(rules), encoding="utf-8")
+
+
 BACKBONES = {
     no_weights: "has no .*safetensors weights",
     other_shapes: "do not fit its config.json",
     cut_weights: "weights of backbone .* cannot be read",
     another_kind: "which is not a causal language model",
     both_directions: "of type 'bert' .* is not a causal language model",
-    no_tokenizer: "tokenizer",
+    no_tokenizer: "tokenizer of backbone .* save one into the same folder",
+    another_tokenizer: "tokenizer .* gives ids up to 328, but the model has 320 embeddings",
 }
 
 

@@ -12,7 +12,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 def test_listed_packages_are_those_of_the_tree():
     own = {
-        ".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("dihal_bench/**/__init__.py")
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for file in ROOT.glob("dihal_bench/**/__init__.py")
     }
     beside = {f"dihal_bench.{name}" for name in ("baselines", "tasks")}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == own | beside

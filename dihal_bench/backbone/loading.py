@@ -153,6 +153,26 @@ def check_complete(name: str, report: dict[str, Any]) -> None:
         )
 
 
+def check_vocabulary(name: str, tokenizer: Any, size: int) -> None:
+    """Refuses a tokenizer whose text has no place in the embeddings.
+
+    Tokens that were added to it may lie beyond them; text does not give those.
+
+    Raises:
+        UserError: A token of text, or the one in front of it, has an id of ``size`` or more.
+    """
+    if not tokenizer.is_fast:
+        return
+    text = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values()
+    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    highest = max(*text, *(mark for mark in marks if mark is not None))
+    if highest >= size:
+        raise UserError(
+            f"the tokenizer of backbone {name!r} gives ids up to {highest}, but the model has "
+            f"{size} embeddings: give the tokenizer that belongs to the weights"
+        )
+
+
 def _check_folder(name: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(

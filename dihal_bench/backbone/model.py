@@ -108,6 +108,7 @@ class Backbone:
         model, report = loading.read_weights(name_or_path, source, config, dtype, local_files_only)
         backbone = cls(model.to(place), tokenizer, name=name_or_path)
         loading.check_complete(name_or_path, report)
+        loading.check_vocabulary(name_or_path, tokenizer, backbone.vocab_size)
         return backbone
 
     @classmethod

@@ -1,8 +1,8 @@
 """The recipe of the bundled backbone and judge: ``dihal-bench backbone train``.
 
 Both are small causal language models with one BPE vocabulary, trained on the ``models`` set of the
-bundled corpus, which no interface trains on and nothing is evaluated on. They differ in architecture
-and seed. Matrices are trained with Muon, everything else with AdamW (``torch.optim`` has both).
+bundled corpus, which no interface trains on and nothing is evaluated on. They differ in
+architecture and seed. Matrices are trained with Muon, everything else with AdamW.
 """
 
 from __future__ import annotations
@@ -118,7 +118,12 @@ def train_bundled(role: str, out: Path, recipe: Recipe | None = None) -> dict[st
         "training_tokens": len(data) * recipe.window,
         "tokens_seen": steps * recipe.batch * recipe.window,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "validation": {"nll": nll, "perplexity": math.exp(nll), "tokens": tokens, "window": recipe.window},
+        "validation": {
+            "nll": nll,
+            "perplexity": math.exp(nll),
+            "tokens": tokens,
+            "window": recipe.window,
+        },
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
@@ -127,7 +132,7 @@ def train_bundled(role: str, out: Path, recipe: Recipe | None = None) -> dict[st
 
 
 def train_tokenizer(corpus: Corpus, vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train the byte-level BPE tokenizer on the ``models`` set; the result depends on the text alone."""
+    """Train the byte-level BPE tokenizer on the ``models`` set; only the text decides it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -163,13 +168,15 @@ def _fit(model: PreTrainedModel, data: PackedTokens, recipe: Recipe) -> int:
     optimizers = _optimizers(model, recipe)
     rates = [[group["lr"] for group in o.param_groups] for o in optimizers]
     model.train()
-    with progress("train", steps * recipe.batch * recipe.window, unit="token") as bar:
+    with progress("train", steps * recipe.batch * recipe.window, unit="tokens") as bar:
         for step in range(steps):
             windows = data.draw(recipe.seed, step * recipe.batch, recipe.batch)
             loss = _loss(model, windows, autocast=True).mean()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            scale = min((step + 1) / (recipe.warmup * steps), (steps - step) / ((1 - recipe.warmup) * steps))
+            scale = min(
+                (step + 1) / (recipe.warmup * steps), (steps - step) / ((1 - recipe.warmup) * steps)
+            )
             for optimizer, base in zip(optimizers, rates, strict=True):
                 for group, rate in zip(optimizer.param_groups, base, strict=True):
                     group["lr"] = rate * scale
@@ -191,7 +198,7 @@ def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def _loss(model: PreTrainedModel, windows: Windows, *, autocast: bool) -> torch.Tensor:
-    """Return the negative log-likelihood of every scored token, shape [scored]; documents are kept apart."""
+    """Return the NLL of every scored token, shape [scored]; documents are kept apart."""
     tokens = torch.from_numpy(windows.tokens)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         output = model(tokens, position_ids=torch.from_numpy(windows.positions), use_cache=False)
@@ -225,27 +232,37 @@ def _save(
 
 
 def _card(facts: dict[str, Any]) -> str:
+    from tabulate import tabulate
+
     recipe, validation = facts["recipe"], facts["validation"]
+    rates = (
+        f"lr {recipe['muon_lr']} for block matrices), AdamW (lr {recipe['adam_lr']} for the rest"
+    )
+    rows = {
+        "command": f"`dihal-bench backbone train --role {facts['role']} --out FOLDER`",
+        "architecture": f"`{recipe['model_type']} {json.dumps(recipe['architecture'])}`",
+        "corpus fingerprint": f"`{facts['corpus_fingerprint']}`",
+        "tokenizer": f"byte-level BPE, {recipe['vocab_size']} entries, "
+        f"fingerprint `{facts['tokenizer_fingerprint']}`",
+        "tokens seen": f"{facts['tokens_seen']:,} ({recipe['epochs']} epochs of "
+        f"{facts['training_tokens']:,})",
+        "optimisers": f"Muon ({rates}), weight decay {recipe['weight_decay']}",
+        "schedule": f"{recipe['warmup']:.0%} warm-up, then linear to zero; "
+        f"{recipe['batch']} windows of {recipe['window']} tokens per step",
+        "seed, threads, torch": f"{recipe['seed']}, {facts['threads']}, {facts['torch']}",
+        "validation perplexity": f"**{validation['perplexity']:.2f}** per token "
+        f"({validation['nll']:.4f} nats) on {validation['tokens']:,} tokens of the `validation` "
+        f"set, windows of {validation['window']}",
+    }
+    table = tabulate(rows.items(), headers=["", ""], tablefmt="github")
     return f"""# Bundled {facts["role"]}
 
-A {recipe["model_type"]} causal language model of {facts["parameters"]:,} parameters, trained from scratch on
-English prose from the docstrings of this package's dependencies (documents of the `models` set only).
+A {recipe["model_type"]} causal language model of {facts["parameters"]:,} parameters, trained from
+scratch on English prose from the docstrings of this package's dependencies (documents of the
+`models` set only).
 
-| | |
-|---|---|
-| command | `dihal-bench backbone train --role {facts["role"]}` |
-| corpus fingerprint | `{facts["corpus_fingerprint"]}` |
-| tokenizer fingerprint | `{facts["tokenizer_fingerprint"]}` (byte-level BPE, {recipe["vocab_size"]} entries) |
-| tokens seen | {facts["tokens_seen"]:,} ({recipe["epochs"]} epochs of {facts["training_tokens"]:,}) |
-| optimisers | Muon (lr {recipe["muon_lr"]}) for block matrices, AdamW (lr {recipe["adam_lr"]}) for the rest |
-| schedule | {recipe["warmup"]:.0%} warm-up, then linear to zero; {recipe["batch"]} windows of {recipe["window"]} |
-| seed | {recipe["seed"]} |
-| torch | {facts["torch"]} |
-| validation perplexity | **{validation["perplexity"]:.2f}** per token ({validation["nll"]:.4f} nats) |
-| validated on | {validation["tokens"]:,} tokens of the `validation` set, windows of {validation["window"]} |
+{table}
 
-Architecture: `{json.dumps(recipe["architecture"])}`
-
-The weights are bfloat16. The model knows how library documentation is written, and little else; it exists so
-that the benchmark can be run and tested without a network or a GPU.
+The weights are bfloat16. The model knows how library documentation is written, and little else; it
+exists so that the benchmark can be run and tested without a network or a GPU.
 """

@@ -44,28 +44,33 @@ def sample_activations(
     residual: str,
     seed: int,
 ) -> dict[int, LayerSample]:
-    """Run the backbone once over at most ``windows`` windows; keep ``per_window`` random tokens of each.
+    """Run the backbone once over ``windows`` windows; keep ``per_window`` random tokens of each.
 
     Args:
         backbone: the model.
         data: text; windows are drawn without replacement.
         layers: which layers.
-        windows: at most so many.
+        windows: at most so many, fewer where the text is shorter.
         per_window: tokens kept of each window, without replacement.
-        residual: what the target subtracts before it is standardised: "none" (the mean) or "token-mean".
+        residual: what the target subtracts before it is standardised: "none" (the mean) or
+            "token-mean".
         seed: of the choice.
     """
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.permutation(len(data))[:windows])
     places = np.stack([np.sort(generator.permutation(data.window)[:per_window]) for _ in chosen])
-    kept = np.concatenate([data.batch([w]).tokens[0, p] for w, p in zip(chosen, places, strict=True)])
+    kept = np.concatenate(
+        [data.batch([w]).tokens[0, p] for w, p in zip(chosen, places, strict=True)]
+    )
     tables = {layer: _Table(kept, backbone, by_token=residual == "token-mean") for layer in layers}
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    with torch.no_grad(), progress("locate", len(chosen), unit="window") as bar:
+    with torch.no_grad(), progress("locate", len(chosen), unit="windows") as bar:
         for lo in range(0, len(chosen), _BATCH):
             batch = data.batch(chosen[lo : lo + _BATCH])
             tokens, positions = torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
-            states = backbone.states(tokens.to(backbone.device), positions.to(backbone.device), layers)
+            states = backbone.states(
+                tokens.to(backbone.device), positions.to(backbone.device), layers
+            )
             for layer in layers:
                 state = states.hidden[layer].float().cpu()
                 tables[layer].add(tokens, positions, state)
@@ -85,17 +90,25 @@ def _pick(state: Tensor, places: NDArray[np.int64]) -> Tensor:
 
 
 class _Table:
-    """Sums of a layer's states over all text seen, by sampled token id: what its transform needs."""
+    """Sums of a layer's states over all text seen, by sampled token id: for its transform."""
 
     def __init__(self, kept: NDArray[np.int64], backbone: Backbone, *, by_token: bool):
         self._ids, self._row = torch.unique(torch.from_numpy(kept), return_inverse=True)
         if not by_token:  # one pseudo-id for all
-            self._ids, self._row = torch.zeros(1, dtype=torch.int64), torch.zeros(len(kept), dtype=torch.int64)
-        slots = torch.full((backbone.vocab_size,), len(self._ids))  # the spare last row: not sampled
+            self._ids, self._row = (
+                torch.zeros(1, dtype=torch.int64),
+                torch.zeros(len(kept), dtype=torch.int64),
+            )
+        slots = torch.full(
+            (backbone.vocab_size,), len(self._ids)
+        )  # the spare last row: not sampled
         slots[self._ids] = torch.arange(len(self._ids))
         self._slots = slots if by_token else torch.zeros_like(slots)
         size = (len(self._ids) + 1, backbone.hidden_size)
-        self._sum, self._square = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+        self._sum, self._square = (
+            torch.zeros(size, dtype=torch.float64),
+            torch.zeros(size, dtype=torch.float64),
+        )
         self._count = torch.zeros(size[0], dtype=torch.float64)
         self._inside_sum = torch.zeros(size[1], dtype=torch.float64)
         self._inside_square, self._inside = torch.zeros_like(self._inside_sum), 0

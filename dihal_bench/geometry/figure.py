@@ -18,13 +18,16 @@ _PANELS = {
     "score": "score S = z(κ) + z(m) − z(r)",
 }
 _LOGARITHMIC = ("curvature", "stiffness")
-_COLOURS = {"paper": "#1f6f8b", "matched": "#d1603d"}  # distinguishable without colour vision as well
+_COLOURS = {
+    "paper": "#1f6f8b",
+    "matched": "#d1603d",
+}  # distinguishable without colour vision as well
 _MARKERS = {"paper": "o", "matched": "s"}
 _LABELS = {"paper": "paper: raw states", "matched": "matched: the diffused space"}
 
 
 def draw(located: Located, stem: Path) -> list[Path]:
-    """Draw proxies and score over depth with their intervals, as PNG and SVG; byte-identical on redraw.
+    """Draw proxies and score over depth with their intervals, as PNG and SVG of fixed bytes.
 
     Args:
         located: what was found.
@@ -83,7 +86,12 @@ def _panel(axis: Any, located: Located, name: str) -> None:
     if name == "score":
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.annotate(
-            "circled: selected", (0.98, 0.95), xycoords="axes fraction", ha="right", va="top", color="0.4"
+            "circled: selected",
+            (0.98, 0.95),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            color="0.4",
         )
     axis.set_xticks(layers)
     axis.grid(axis="y", color="0.9", linewidth=0.6)

@@ -61,10 +61,10 @@ class Located:
 
     Attributes:
         blocks: N of the backbone.
-        cells: per view ("paper": raw states; "matched": as the interface's target has them) the summary
-            of all candidates, as plain values.
+        cells: per view ("paper": raw states; "matched": as the interface's target has them) the
+            summary of all candidates, as plain values.
         stability: per view, the share of small resamples that select the same layer.
-        log_norm: per candidate, the log of the mean norm of a state (a rival score is its negative).
+        log_norm: per candidate, the log of the mean norm of a state (its negative is a rival).
         sample: how many tokens a resample had, of how many kept.
     """
 
@@ -86,7 +86,9 @@ class Located:
             UserError: the policy or number is none of this backbone's.
         """
         rows = self.cells["paper"]["layers"]
-        return resolve_layer(policy, self.blocks, {row["layer"]: row["score"]["value"] for row in rows})
+        return resolve_layer(
+            policy, self.blocks, {row["layer"]: row["score"]["value"] for row in rows}
+        )
 
     def remarks(self) -> list[str]:
         """Return what a reader of the table has to know, one sentence each."""
@@ -98,7 +100,8 @@ class Located:
         ]
         if matched["selected"] != paper["selected"]:
             remarks.append(
-                f"the matched cell (the space that is really diffused) selects layer {matched['selected']}"
+                "the matched cell (the space that is really diffused) selects layer "
+                f"{matched['selected']}"
             )
         if paper["flips"]:
             remarks.append("the selection flips when a candidate that is not selected is left out")
@@ -135,7 +138,9 @@ def locate(
         UserError: too few blocks, or too little text for the neighbourhoods.
     """
     if backbone.blocks < 2:
-        raise UserError(f"{backbone.name} has {backbone.blocks} block; there is no layer to choose from.")
+        raise UserError(
+            f"{backbone.name} has {backbone.blocks} block; there is no layer to choose from."
+        )
     layers = list(range(1, backbone.blocks))
     samples = sample_activations(
         backbone,
@@ -151,13 +156,18 @@ def locate(
     full = _subsets(pool, size, config.resamples, seed + 1)
     little = _subsets(pool, small, config.stability_resamples, seed + 2)
     views = {
-        name: {layer: view(sample) for layer, sample in samples.items()} for name, view in _VIEWS.items()
+        name: {layer: view(sample) for layer, sample in samples.items()}
+        for name, view in _VIEWS.items()
     }
     work = len(views) * len(layers) * (config.resamples + config.stability_resamples)
-    with progress("proxies", work, unit="matrix") as bar:
-        cells = {name: summarise(_proxies(view, full, config, bar.update)) for name, view in views.items()}
+    with progress("proxies", work, unit="matrices") as bar:
+        cells = {
+            name: summarise(_proxies(view, full, config, bar.update))
+            for name, view in views.items()
+        }
         small_cells = {
-            name: summarise(_proxies(view, little, config, bar.update)) for name, view in views.items()
+            name: summarise(_proxies(view, little, config, bar.update))
+            for name, view in views.items()
         }
     return Located(
         blocks=backbone.blocks,

@@ -13,8 +13,8 @@ def shrunk_token_means(
 ) -> tuple[Tensor, Tensor]:
     """Return the empirical-Bayes means per token id and the variance within token ids.
 
-    The weight of the prior, in tokens, is the ratio of the variance within token ids to that between
-    them (one-way random-effects analysis of variance, pooled over dimensions).
+    The weight of the prior, in tokens, is the ratio of the variance within token ids to that
+    between them (one-way random-effects analysis of variance, pooled over dimensions).
 
     Args:
         token_sum: sums of states per token id, [V, D].

@@ -35,7 +35,7 @@ class ScoreConfig:
         resamples: bootstrap resamples over documents.
     """
 
-    tokens: int = 32_768
+    tokens: int = 24_576
     steps: tuple[int, ...] = (1, 16)
     chains: int = 8
     batch: int = 8

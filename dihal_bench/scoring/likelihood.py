@@ -94,7 +94,7 @@ def score(
     documents = np.unique(data.batch(list(windows)).documents)
     layers = {layer for i in interfaces.values() for layer in i.layers}
     sums = {row: _Accumulator(documents) for row in rows}
-    with torch.no_grad(), progress("score", len(windows) * len(rows), unit="window") as bar:
+    with torch.no_grad(), progress("score", len(windows) * len(rows), unit="windows") as bar:
         for lo in range(0, len(windows), batch):
             chosen = data.batch(windows[lo : lo + batch])
             shared = Batch.of(chosen, backbone, layers=layers, logits=True)

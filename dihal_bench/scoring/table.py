@@ -196,19 +196,18 @@ def render(scores: Sequence[Score], order: Sequence[str]) -> str:
 def _line(key: tuple[str, int, int], scores: Mapping[str, Score]) -> dict[str, str]:
     subject, steps, chains = key
     nll = scores["nll"]
-    kind = nll.kind if nll.kind == "exact" else f"ensemble({chains})"
     return {
         "row": subject,
         "S": str(steps) if nll.kind != "exact" or steps > 1 else "-",
-        "kind": kind,
-        "NLL [95 %]": _interval(nll, 3),
+        "kind": nll.kind if nll.kind == "exact" else f"ensemble({chains})",
+        "NLL [95 %]": _plain(nll, 3) + _interval(nll, ".3f"),
+        "ΔNLL to interface": _signed(scores.get("nll_minus_interface")),
         "PPL": _plain(scores.get("ppl"), 1),
         "bits/byte": _plain(scores.get("bits_per_byte"), 3),
-        "KL": _interval(scores.get("kl"), 3),
-        "ΔNLL to interface [95 %]": _signed(scores.get("nll_minus_interface")),
+        "KL": _plain(scores.get("kl"), 4),
         "top-1": _plain(scores.get("top1"), 3),
         "Brier-1": _plain(scores.get("brier1"), 4),
-        "diffusion gain [95 %]": _signed(scores.get("diffusion_gain")),
+        "diffusion gain": _signed(scores.get("diffusion_gain")),
     }
 
 
@@ -216,15 +215,9 @@ def _plain(score: Score | None, digits: int) -> str:
     return "" if score is None else f"{score.value:.{digits}f}"
 
 
-def _interval(score: Score | None, digits: int) -> str:
-    if score is None:
-        return ""
-    return f"{score.value:.{digits}f} [{score.lo:.{digits}f}, {score.hi:.{digits}f}]"
-
-
 def _signed(score: Score | None) -> str:
-    if score is None:
-        return ""
-    control = score.details.get("control")
-    against = f" vs {control}" if control else ""
-    return f"{score.value:+.3f} [{score.lo:+.3f}, {score.hi:+.3f}]{against}"
+    return "" if score is None else f"{score.value:+.4f}" + _interval(score, "+.4f")
+
+
+def _interval(score: Score, form: str) -> str:
+    return f" [{score.lo:{form}}, {score.hi:{form}}]"

@@ -82,7 +82,10 @@ def _scan() -> list[tuple[str, list[str]]]:
         return [tuple(json.loads(line)) for line in output.splitlines()]
 
     files: list[tuple[str, list[str]]] = []
-    with ThreadPoolExecutor(workers) as pool, progress("read docstrings", None, unit="file") as bar:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        progress("read docstrings", None, unit="files") as bar,
+    ):
         for part in pool.map(read, range(workers)):
             files += part
             bar.update(len(part))

@@ -126,7 +126,7 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
 def _facts(name: str, files: Sequence[Path]) -> dict[str, Any]:
     documents = blank = 0
     hashes: set[int] = set()
-    with progress("read the corpus", None, unit="character") as bar:
+    with progress("read the corpus", None, unit="characters") as bar:
         for text in _documents(name, files):
             bar.update(len(text))
             if text.strip():

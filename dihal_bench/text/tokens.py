@@ -193,7 +193,7 @@ def _write(
         tokens_path.open("wb") as tokens_file,
         bytes_path.open("wb") as bytes_file,
         words_path.open("wb") as words_file,
-        progress("tokenise", max_tokens, unit="token") as bar,
+        progress("tokenise", max_tokens, unit="tokens") as bar,
     ):
         for ids, byte_counts, word_counts in _encoded(documents, tokenizer):
             if len(ids) < 2:

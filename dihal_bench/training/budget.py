@@ -24,7 +24,7 @@ class BudgetConfig:
     """
 
     name: str = "tiny"
-    diffusion_tokens: int = 819_200
+    diffusion_tokens: int = 524_288
     recovery_tokens: int = 0
 
     def tokens(self, phase: str) -> int:

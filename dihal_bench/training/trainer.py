@@ -146,7 +146,7 @@ def train(
     layers = {layer for trainee in trainees for layer in trainee.interface.layers}
     start = load_training(checkpoint, trainees)
     clock, since_saved = Stopwatch(), 0.0
-    with progress("train", steps * per_step, unit="token") as bar:
+    with progress("train", steps * per_step, unit="tokens") as bar:
         bar.update(start * per_step)
         for step in range(start, steps):
             windows = data.draw(seed, step * config.batch, config.batch)

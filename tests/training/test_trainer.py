@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from dihal_bench.errors import UserError
@@ -325,40 +323,6 @@ def test_every_parameter_has_one_optimizer_and_only_matrices_decay(config: Train
     peak = {"muon": config.muon_lr, "adamw": config.lr}[config.optimizer]
     assert groups[0]["lr"] == pytest.approx(peak / 5)  # one of five steps of warm-up
     assert groups[-1]["lr"] == pytest.approx(config.lr / 5)
-
-
-# --- the ledger -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mask", ["none", "causal", "boolean"])
-def test_flops_of_attention_and_a_linear_layer(mask: str) -> None:
-    rows, heads, length, width, out = 2, 3, 10, 8, 5
-    linear = nn.Linear(width, out)
-    q, k, v = (torch.randn(rows, heads, length, width, requires_grad=True) for _ in range(3))
-    options = {
-        "none": {},
-        "causal": {"is_causal": True},
-        "boolean": {"attn_mask": torch.ones(length, length, dtype=torch.bool).tril()},
-    }[mask]
-
-    def forward() -> torch.Tensor:
-        return linear(F.scaled_dot_product_attention(q, k, v, **options)).sum()
-
-    with torch.no_grad():
-        inference = count_flops(forward)
-    matmul = 2 * rows * heads * length * length * width  # one of: scores, mixing
-    dense = 2 * rows * heads * length * width * out
-    assert inference == 2 * matmul + dense
-    training = count_flops(lambda: forward().backward())
-    # backward: scores again, and four products; the layer's input and its weight
-    assert training == (2 + 5) * matmul + (1 + 2) * dense
-
-
-def test_attention_alone_is_counted_in_bfloat16() -> None:
-    q = torch.randn(1, 2, 16, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        flops = count_flops(lambda: F.scaled_dot_product_attention(q, q, q))
-    assert flops == 2 * 2 * 2 * 16 * 16 * 8
 
 
 @pytest.mark.parametrize("config", SETTINGS[:3:2], ids=by_setting)

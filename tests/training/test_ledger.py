@@ -1,0 +1,44 @@
+"""FLOPs as they are counted against formulas by hand."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dihal_bench.training.ledger import count_flops
+
+WINDOW, BATCH, STEPS = 16, 2, 6
+
+
+# --- the ledger -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", ["none", "causal", "boolean"])
+def test_flops_of_attention_and_a_linear_layer(mask: str) -> None:
+    rows, heads, length, width, out = 2, 3, 10, 8, 5
+    linear = nn.Linear(width, out)
+    q, k, v = (torch.randn(rows, heads, length, width, requires_grad=True) for _ in range(3))
+    options = {
+        "none": {},
+        "causal": {"is_causal": True},
+        "boolean": {"attn_mask": torch.ones(length, length, dtype=torch.bool).tril()},
+    }[mask]
+
+    def forward() -> torch.Tensor:
+        return linear(F.scaled_dot_product_attention(q, k, v, **options)).sum()
+
+    with torch.no_grad():
+        inference = count_flops(forward)
+    matmul = 2 * rows * heads * length * length * width  # one of: scores, mixing
+    dense = 2 * rows * heads * length * width * out
+    assert inference == 2 * matmul + dense
+    training = count_flops(lambda: forward().backward())
+    # backward: scores again, and four products; the layer's input and its weight
+    assert training == (2 + 5) * matmul + (1 + 2) * dense
+
+
+def test_attention_alone_is_counted_in_bfloat16() -> None:
+    q = torch.randn(1, 2, 16, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        flops = count_flops(lambda: F.scaled_dot_product_attention(q, q, q))
+    assert flops == 2 * 2 * 2 * 16 * 16 * 8
