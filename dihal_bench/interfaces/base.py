@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from dihal_bench.diffusion.noise import Noise
 from dihal_bench.diffusion.schedule import Diffusion, DiffusionConfig
+from dihal_bench.errors import UserError
 from dihal_bench.registry import DENOISERS
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ class Span:
     a: int
     b: int
     blocks: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.a < self.b <= self.blocks:
+            raise UserError(
+                f"the span ({self.a}, {self.b}] replaces no block of {self.blocks}; its ends must "
+                "satisfy 0 <= a < b <= N."
+            )
 
     @property
     def replaced(self) -> int:
@@ -149,16 +157,15 @@ class Interface(nn.Module, ABC):
         """Return the unweighted losses of a training batch by name; its noise is the step's."""
         assert self.trunk is not None
         weights, x0 = self.config.losses, self.target(batch)
-        inside = batch.positions > 0  # a document's first state is a constant of its token
         context = self.trunk.encode(self.condition(batch), batch.positions)
         losses = {}
         if weights.diff:
             z, t = self.training_input(x0, batch, step)
             error = (self.estimate(z, t, context) - x0).square().mean(-1)
-            losses["diff"] = (self.diffusion.loss_weight(t).to(error.dtype) * error)[inside].mean()
+            losses["diff"] = (self.diffusion.loss_weight(t).to(error.dtype) * error).mean()
         z, t = self.terminal_input(x0, batch, step)
         estimate = self.estimate(z, t, context)
-        losses["rec"] = (estimate - x0).square().mean(-1)[inside].mean()
+        losses["rec"] = (estimate - x0).square().mean()  # starts as well: all later states see them
         if weights.ce or weights.kd:
             losses |= token_losses(self.recover(estimate, batch), batch)
         return losses

@@ -240,14 +240,14 @@ def test_building_a_trunk_leaves_the_global_generator_alone() -> None:
 
 @torch.no_grad()
 def test_losses_of_an_untrained_trunk_in_closed_form() -> None:
-    """It puts out zero: L_rec is the variance of the target, 1, and L_diff weighs it by level."""
+    """It puts out zero: L_rec is the mean square of the target, and L_diff weighs it by level."""
     interface, batch = build("hidden"), batch_of(TEXT)
     losses = interface.losses(batch, 3)
-    assert float(losses["rec"]) == pytest.approx(1.0, rel=1e-4)
     _, t = interface.training_input(interface.target(batch), batch, 3)
     weight = interface.diffusion.loss_weight(t)
     square = interface.target(batch).square().mean(-1)
-    expected = (weight * square)[batch.positions > 0].mean()
+    assert float(losses["rec"]) == pytest.approx(float(square.mean()), rel=1e-5)
+    expected = (weight * square).mean()
     assert float(losses["diff"]) == pytest.approx(float(expected), rel=1e-5)
     mean = interface.recover(torch.zeros_like(interface.target(batch)), batch)
     assert float(losses["ce"]) == pytest.approx(float(token_losses(mean, batch)["ce"]), rel=1e-5)
@@ -347,3 +347,9 @@ def test_any_span_has_an_exact_oracle(span: tuple[int, int]) -> None:
     assert float(error) < 1e-4
     assert place.replaced == b - a
     assert interface.layers == (a, b)
+
+
+@pytest.mark.parametrize(("a", "b"), [(2, 2), (3, 1), (-1, 2), (0, 9)])
+def test_a_span_that_replaces_nothing_is_refused(a: int, b: int) -> None:
+    with pytest.raises(UserError, match="replaces no block"):
+        Span(a=a, b=b, blocks=4)
