@@ -115,3 +115,18 @@ def redrawn(name: str, **settings: object) -> Interface:
         for parameter in interface.parameters():
             parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
     return interface
+
+
+@torch.no_grad()
+def logits_of(interface: Interface, windows: Windows, *, steps: int = 4) -> torch.Tensor:
+    """Next-token logits of one chain."""
+    batch = batch_of(windows, interface.backbone.model.dtype)
+    (signal,) = interface.chains(batch, steps=steps, count=1)
+    return interface.recover(signal, batch)
+
+
+def states(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, h_a and h_b of all places but starts, flat, float64."""
+    inside = batch.positions > 0
+    tokens, lower, upper = batch.tokens, batch.hidden(SPAN.a), batch.hidden(SPAN.b)
+    return tuple(x[inside].double().numpy() for x in (tokens, lower, upper))

@@ -28,6 +28,7 @@ from ..tiny import (
     backbone,
     batch_of,
     build,
+    logits_of,
     make_windows,
     redrawn,
     slice_windows,
@@ -41,22 +42,6 @@ ROWS = [(name, residual) for name in TRAINED for residual in RESIDUALS] + [
     (name, "none") for name in LOOK_UPS
 ]
 STEPS = 4
-
-
-@torch.no_grad()
-def logits_of(interface: Interface, windows: Windows, *, steps: int = STEPS) -> Tensor:
-    batch = batch_of(windows, interface.backbone.model.dtype)
-    (signal,) = interface.chains(batch, steps=steps, count=1)
-    return interface.recover(signal, batch)
-
-
-def states(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, h_a and h_b of all places but starts, flat, float64."""
-    inside = batch.positions > 0
-    return tuple(
-        x[inside].double().numpy()
-        for x in (batch.tokens, batch.hidden(SPAN.a), batch.hidden(SPAN.b))
-    )
 
 
 # --- target, recovery, oracle ---------------------------------------------------------------------

@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
-from torch import Tensor
 
-from dihal_bench.interfaces.base import Interface
-from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.text.tokens import Windows
 
 from ..tiny import (
     BOS,
@@ -20,32 +16,12 @@ from ..tiny import (
     backbone,
     batch_of,
     build,
+    logits_of,
+    states,
     statistics,
 )
 
-TRAINED = ("hidden", "regress", "regress-loop")
 LOOK_UPS = ("token-mean", "ridge", "mean", "identity")
-RESIDUALS = ("none", "token-mean")
-ROWS = [(name, residual) for name in TRAINED for residual in RESIDUALS] + [
-    (name, "none") for name in LOOK_UPS
-]
-STEPS = 4
-
-
-@torch.no_grad()
-def logits_of(interface: Interface, windows: Windows, *, steps: int = STEPS) -> Tensor:
-    batch = batch_of(windows, interface.backbone.model.dtype)
-    (signal,) = interface.chains(batch, steps=steps, count=1)
-    return interface.recover(signal, batch)
-
-
-def states(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, h_a and h_b of all places but starts, flat, float64."""
-    inside = batch.positions > 0
-    return tuple(
-        x[inside].double().numpy()
-        for x in (batch.tokens, batch.hidden(SPAN.a), batch.hidden(SPAN.b))
-    )
 
 
 # --- statistics -----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import os
 import time
 from collections import Counter
@@ -12,42 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dihal_bench.errors import UserError
 from dihal_bench.text import Corpus, bundled, load_corpus, readers
 from dihal_bench.text.documents import TENTH, content_hash, deal
 
-
-def some_texts(count: int) -> list[str]:
-    return [f"here is one of the many documents, and it is called number {i}" for i in range(count)]
-
-
-def json_lines(texts: list[str]) -> str:
-    return "".join(json.dumps({"text": text, "id": i}) + "\n" for i, text in enumerate(texts))
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def dealt(corpus: Corpus) -> dict[str, list[str]]:
-    return {name: list(stream()) for name, stream in corpus.splits.items()}
-
-
-def all_of(corpus: Corpus) -> Counter:
-    return Counter(text for texts in dealt(corpus).values() for text in texts)
-
-
-def refusal(name: object) -> str:
-    with pytest.raises(UserError) as caught:
-        load_corpus(str(name))
-    message = str(caught.value)
-    assert message.startswith(f"--corpus {name}: ")
-    assert message.endswith(".")
-    assert "\n" not in message
-    return message
-
+from .dealing import all_of, dealt, json_lines, refusal, some_texts, write
 
 # Dealing
 
