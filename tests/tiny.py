@@ -23,7 +23,7 @@ CONFIG = InterfaceConfig(
     residual="none",
     denoiser=DenoiserConfig(width=16, heads=2, context_layers=1, layers=1),
     diffusion=DiffusionConfig(),
-    losses=LossWeights(),
+    losses=LossWeights(ce=1.0, kd=1.0),
     seed=7,
 )
 

@@ -234,10 +234,12 @@ class Interface(nn.Module, ABC):
 
 def token_losses(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
     """Return cross-entropy and KL(teacher || logits), means over the scored next tokens."""
-    scored = batch.scored[:, 1:]
-    student = F.log_softmax(logits[:, :-1][scored].float(), dim=-1)  # (targets, V)
-    teacher = F.log_softmax(batch.teacher_logits[:, :-1][scored].float(), dim=-1)
+    scored = batch.scored[:, 1:]  # a mask, not an index: the gradient of indexing is serial on CPU
+    student = F.log_softmax(logits[:, :-1].float(), dim=-1)  # (B, T - 1, V)
+    teacher = F.log_softmax(batch.teacher_logits[:, :-1].float(), dim=-1)
+    ce = F.nll_loss(student.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
+    kd = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
     return {
-        "ce": F.nll_loss(student, batch.tokens[:, 1:][scored]),
-        "kd": F.kl_div(student, teacher, reduction="batchmean", log_target=True),
+        "ce": (ce.unflatten(0, scored.shape) * scored).sum() / scored.sum(),
+        "kd": (kd * scored).sum() / scored.sum(),
     }

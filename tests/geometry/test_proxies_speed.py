@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from dihal_bench.geometry import LayerProxies, layer_proxies, sample_pairs
 
-AT_LEAST = 10  # times faster than the libraries; commonly above 30
+AT_LEAST = 10  # times faster than the libraries, on an idle machine
 
 
 def library_proxies(h, *, neighbours=20, ridge=1e-3, pairs=5000, seed=0):
@@ -50,9 +50,10 @@ def test_ten_times_faster_than_the_libraries():
     n, d = 3000, 4096
     rng = np.random.default_rng(0)
     h = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5 + 3
-    layer_proxies(torch.from_numpy(h[:100]))  # threads and libraries are loaded
-    found, ours = timed(layer_proxies, torch.from_numpy(h))
+    layer_proxies(h[:100])  # both have their threads and libraries loaded
+    library_proxies(h[:100, :200])
     expected, libraries = timed(library_proxies, h)
+    found, ours = timed(layer_proxies, h)
     for name in ("curvature", "stiffness", "effective_rank", "participation_ratio"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-4), name
     print(f"\n{n} x {d}: {ours:.2f} s against {libraries:.2f} s, {libraries / ours:.0f} times")
@@ -61,7 +62,6 @@ def test_ten_times_faster_than_the_libraries():
 
 def test_a_resample_of_the_bundled_backbone_is_cheap():
     h = torch.randn(3000, 160, generator=torch.Generator().manual_seed(0))
-    layer_proxies(h)
     fastest = min(timed(layer_proxies, h)[1] for _ in range(5))
     print(f"\n3000 x 160: {fastest:.3f} s")
-    assert fastest < 1.5  # 0.1 s on two idle cores
+    assert fastest < 1.5  # about a tenth of that on two idle cores
