@@ -47,6 +47,18 @@ def test_importing_the_package_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_public_names_are_there_whatever_was_imported_before():
+    code = (
+        "import sys, dihal_bench\nassert 'torch' not in sys.modules\n"
+        "assert {'Backbone', 'Record', 'RunConfig', 'run'} <= set(dir(dihal_bench))\n"
+        "import dihal_bench.cli, dihal_bench.job, dihal_bench.records\n"
+        "from dihal_bench import Backbone, Record, RunConfig, run\n"
+        "assert run is dihal_bench.job.run and callable(dihal_bench.run)\n"
+        "assert not hasattr(dihal_bench, 'nothing')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_no_file_is_longer_than_four_hundred_lines():
     files = [p for d in ("dihal_bench", "baselines", "tests") for p in (ROOT / d).rglob("*.py")]
     assert {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 400} == {}
