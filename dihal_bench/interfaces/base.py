@@ -240,6 +240,6 @@ def token_losses(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
     ce = F.nll_loss(student.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
     kd = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
     return {
-        "ce": (ce.unflatten(0, scored.shape) * scored).sum() / scored.sum(),
+        "ce": (ce.reshape(scored.shape) * scored).sum() / scored.sum(),
         "kd": (kd * scored).sum() / scored.sum(),
     }

@@ -147,9 +147,9 @@ def test_the_table_shows_every_row_in_order(scores):
     ]
     hidden = lines[2]
     assert "ensemble(2)" in hidden
-    gain = one(scores, "hidden", "diffusion_gain", 2)
-    assert f"{gain.value:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}] vs loop" in hidden
-    assert f"{one(scores, 'hidden', 'nll', 2).value:.3f}" in hidden
+    for metric, form in (("nll", ".3f"), ("diffusion_gain", "+.4f")):
+        score = one(scores, "hidden", metric, 2)
+        assert f"{score.value:{form}} [{score.lo:{form}}, {score.hi:{form}}]" in hidden
     assert " - " in lines[0]
 
 
