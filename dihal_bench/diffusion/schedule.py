@@ -122,6 +122,15 @@ class Diffusion(ABC):
             return output
         return self._solve(output, z, self._at(self.alpha, t, z), self._at(self.sigma, t, z))
 
+    def network_input(self, z: Tensor, t: Tensor) -> Tensor:
+        """Return what the network sees of z [..., D] at levels ``t`` [...] or [].
+
+        That is the best linear estimate of a signal of unit variance, alpha z / (alpha^2 + sigma^2):
+        pure noise, which says nothing, does not reach the network at all.
+        """
+        alpha, sigma = self._at(self.alpha, t, z), self._at(self.sigma, t, z)
+        return alpha / (alpha**2 + sigma**2) * z
+
     def loss_weight(self, t: Tensor) -> Tensor:
         """Return min(SNR, 5), normalised to mean one over the levels, at ``t`` [...]."""
         return self.weight.to(t.device)[t]

@@ -194,7 +194,8 @@ class Interface(nn.Module, ABC):
         assert self.trunk is not None
         level = (t + 1).to(torch.float32) / self.diffusion.config.train_steps
         z = z.to(self.dtype)
-        return self.diffusion.to_x0(self.trunk(z, level, context), z, t)
+        output = self.trunk(self.diffusion.network_input(z, t), level, context)
+        return self.diffusion.to_x0(output, z, t)
 
     def chains(self, batch: Batch, *, steps: int, count: int) -> Iterator[Tensor]:
         """Yield ``count`` independent samples [B, T, D], of ``steps`` evaluations each."""

@@ -378,3 +378,16 @@ def test_unknown_names_are_refused_with_a_suggestion() -> None:
         process("ddim", betas="cosine")
     with pytest.raises(UserError, match="train_steps=1 must be 2 or more"):
         DiffusionConfig(train_steps=1)
+
+
+def test_the_network_sees_the_best_linear_estimate_of_a_unit_signal() -> None:
+    """Its error is uncorrelated with z at every level; pure noise is not seen at all."""
+    diffusion = Diffusion.create(DiffusionConfig())
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 20_000, 1, dtype=torch.float64, generator=generator)
+    for level in (0, 300, 700):
+        t = torch.full((20_000,), level)
+        z = diffusion.corrupt(x0, eps, t)
+        assert abs(float((z * (x0 - diffusion.network_input(z, t))).mean())) < 0.03
+    last = torch.full((20_000,), diffusion.terminal)
+    assert float(diffusion.network_input(eps, last).abs().max()) == 0.0
