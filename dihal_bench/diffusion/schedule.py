@@ -125,8 +125,8 @@ class Diffusion(ABC):
     def network_input(self, z: Tensor, t: Tensor) -> Tensor:
         """Return what the network sees of z [..., D] at levels ``t`` [...] or [].
 
-        That is the best linear estimate of a signal of unit variance, alpha z / (alpha^2 + sigma^2):
-        pure noise, which says nothing, does not reach the network at all.
+        That is the best linear estimate of a signal of unit variance,
+        alpha z / (alpha^2 + sigma^2): pure noise, which says nothing, does not reach the network.
         """
         alpha, sigma = self._at(self.alpha, t, z), self._at(self.sigma, t, z)
         return alpha / (alpha**2 + sigma**2) * z
