@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ROUNDING = 64 * torch.finfo(torch.float64).eps  # error of a float64 inner product over |x| |y|
 _RELATIVE_ERROR = 1e-6
-_MARGIN = 16  # candidates beyond the k-th that are ranked again when the k-th is not clear
+_MARGIN = 8  # candidates beyond the k-th that are ranked again when the k-th is not clear
 _BLOCK = 2**20  # float64 elements of one temporary: 8 MiB, near the size of a cache
 
 
