@@ -117,7 +117,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def show(located: Located) -> None:
         if not arguments.json:
-            print(show_located(located, config.layer), flush=True)
+            selected = located.select(config.layer, above=config.from_layer)
+            print(show_located(located, selected), flush=True)
 
     folder = run_folder(config, arguments.out)
     record = run(config, out=folder, command=_command(arguments), say=_say, show=show)
@@ -145,7 +146,8 @@ def _locate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(located.to_dict())
     else:
-        print(show_located(located, config.layer))
+        selected = located.select(config.layer, above=config.from_layer)
+        print(show_located(located, selected))
         print("figure: " + " and ".join(str(path) for path in figures))
     return 0
 

@@ -211,7 +211,8 @@ class Job:
     @cached_property
     def span(self) -> Span:
         """The blocks that are replaced."""
-        return self._span(self.located.select(self.config.layer), self.backbone.blocks)
+        b = self.located.select(self.config.layer, above=self.config.from_layer)
+        return self._span(b, self.backbone.blocks)
 
     def _span(self, b: int, blocks: int) -> Span:
         a = self.config.from_layer
@@ -226,7 +227,7 @@ class Job:
 
     @cached_property
     def statistics(self) -> SpanStatistics:
-        """Closed-form statistics of the span over the training text, up to the budget."""
+        """Closed-form statistics of the span over the windows that trunks are trained on."""
         kept = self.folder / "statistics.safetensors"
         if kept.exists():
             return SpanStatistics(**load_file(kept, device=str(self.device)))
@@ -240,7 +241,8 @@ class Job:
     def _sweep(self, count: int) -> Iterator[Batch]:
         with progress("statistics", count, unit="windows") as bar:
             for lo in range(0, count, _STATISTICS_BATCH):
-                windows = self.training_text.batch(range(lo, min(lo + _STATISTICS_BATCH, count)))
+                batch = min(_STATISTICS_BATCH, count - lo)
+                windows = self.training_text.draw(self.config.seed, lo, batch)
                 yield Batch.of(windows, self.backbone, layers=(self.span.a, self.span.b))
                 bar.update(len(windows.tokens))
 

@@ -45,10 +45,9 @@ class Registry:
         def enter(entry: _Entry) -> _Entry:
             known = self._entries.get(name)
             if known is not None and _origin(known) != _origin(entry):
-                raise UserError(
-                    f"{self.kind} {name!r} is registered twice, at {_origin(known)} and at "
-                    f"{_origin(entry)}; rename one of them."
-                )
+                raise self._duplicate(name, _origin(known), _origin(entry))
+            if name in self._plugins and not _is_behind(self._plugins[name], entry):
+                raise self._duplicate(name, self.origin(name), _origin(entry))
             self._entries[name] = entry
             return entry
 
@@ -78,7 +77,7 @@ class Registry:
         """Return where ``name`` comes from, as ``file:line``, or the distribution of a plug-in."""
         self._load()
         if name in self._plugins and name not in self._entries:
-            return f"entry point {self._plugins[name].value}"
+            return _point_origin(self._plugins[name])
         return _origin(self.get(name))
 
     def help(self, name: str) -> str:
@@ -96,8 +95,19 @@ class Registry:
             package = importlib.import_module(module)
             for child in pkgutil.iter_modules(getattr(package, "__path__", [])):
                 importlib.import_module(f"{module}.{child.name}")
-        group = f"dihal_bench.{self.kind}s"
-        self._plugins = {point.name: point for point in metadata.entry_points(group=group)}
+        for point in metadata.entry_points(group=f"dihal_bench.{self.kind}s"):
+            known = self._entries.get(point.name)
+            if known is not None and not _is_behind(point, known):
+                raise self._duplicate(point.name, _origin(known), _point_origin(point))
+            other = self._plugins.setdefault(point.name, point)
+            if other.value != point.value:
+                raise self._duplicate(point.name, _point_origin(other), _point_origin(point))
+
+    def _duplicate(self, name: str, one: str, other: str) -> UserError:
+        return UserError(
+            f"{self.kind} {name!r} is registered twice, at {one} and at {other}; rename or "
+            "uninstall one of them."
+        )
 
     def _load_plugin(self, name: str) -> None:
         point = self._plugins[name]
@@ -145,6 +155,17 @@ def include(path: str | Path) -> None:
             f"--include {path}: the file registers nothing; decorate a class with "
             "INTERFACES.register(name)."
         )
+
+
+def _is_behind(point: metadata.EntryPoint, entry: Any) -> bool:
+    """Return whether the entry point stands for this very class or function."""
+    own = f"{getattr(entry, '__module__', '?')}:{getattr(entry, '__qualname__', '?')}"
+    return point.value.replace(" ", "") == own
+
+
+def _point_origin(point: metadata.EntryPoint) -> str:
+    package = f" of {point.dist.name}" if point.dist else ""
+    return f"entry point {point.value}{package}"
 
 
 def _origin(entry: Any) -> str:

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from dihal_bench.records import Record
 
 
-def show_located(located: Located, policy: str) -> str:
-    """Return the table of layers with proxies and scores; a star marks the one the policy means."""
+def show_located(located: Located, selected: int) -> str:
+    """Return the table of layers with proxies and scores; a star marks the selected one."""
     paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
-    selected = located.select(policy)
     rows = [
         {
             "layer": f"{ours['layer']} *" if ours["layer"] == selected else str(ours["layer"]),

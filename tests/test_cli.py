@@ -136,7 +136,7 @@ NOTES = ("backbone: ", "corpus: ", "dihal-bench: error: ")
 def sentence(capture: pytest.CaptureFixture[str]) -> str:
     """The one line of error; nothing but notes may stand before it."""
     streams = capture.readouterr()
-    assert streams.out == "" or "auto selects layer" in streams.out
+    assert streams.out == "" or "the score is highest at layer" in streams.out
     lines = streams.err.splitlines()
     assert [line for line in lines if not line.startswith(NOTES)] == []
     errors = [line for line in lines if line.startswith("dihal-bench: error: ")]

@@ -249,7 +249,29 @@ def test_a_broken_entry_point_fails_only_when_asked_for(plugins: Registry) -> No
         plugins.get("broken")
 
 
-def test_built_ins_win_over_entry_points(plugins: Registry) -> None:
+def test_an_entry_point_of_a_taken_name_is_refused_naming_both(plugins: Registry) -> None:
     plugins.register("works")(Registry)
-    assert plugins.get("works") is Registry
-    assert plugins.loads == []  # type: ignore[attr-defined]
+    match = r"thing 'works' is registered twice, at .*registry.py:\d+ and at entry point a_plugin:"
+    with pytest.raises(UserError, match=match):
+        plugins.names()
+
+
+def test_a_registration_under_an_entry_point_s_name_is_refused(plugins: Registry) -> None:
+    plugins.names()
+    match = r"thing 'works' is registered twice, at entry point a_plugin:Thing and at .*:\d+;"
+    with pytest.raises(UserError, match=match):
+        plugins.register("works")(Registry)
+
+
+def test_a_plug_in_may_register_itself_when_imported(plugins: Registry) -> None:
+    thing = sys.modules["a_plugin"].Thing
+    plugins.register("works")(thing)
+    assert plugins.get("works") is thing
+    assert plugins.names() == ["broken", "works"]
+
+
+def test_two_distributions_with_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [metadata.EntryPoint("twin", f"{m}:Thing", "dihal_bench.things") for m in ("a", "b")]
+    monkeypatch.setattr(module.metadata, "entry_points", lambda group: points)
+    with pytest.raises(UserError, match=r"at entry point a:Thing and at entry point b:Thing"):
+        Registry("thing", ()).get("twin")

@@ -79,23 +79,27 @@ class Located:
         """The candidates, 1..N-1."""
         return [row["layer"] for row in self.cells["paper"]["layers"]]
 
-    def select(self, policy: str) -> int:
-        """Return the layer that a policy means; "auto" is the paper's cell.
+    def select(self, policy: str, *, above: int = 0) -> int:
+        """Return the layer that a policy means; "auto" is the best of the paper's cell.
+
+        Args:
+            policy: as ``resolve_layer`` takes it.
+            above: "auto" chooses among the layers above this one, where a span can end.
 
         Raises:
             UserError: the policy or number is none of this backbone's.
         """
         rows = self.cells["paper"]["layers"]
-        return resolve_layer(
-            policy, self.blocks, {row["layer"]: row["score"]["value"] for row in rows}
-        )
+        scores = {row["layer"]: row["score"]["value"] for row in rows if row["layer"] > above}
+        return resolve_layer(policy, self.blocks, scores)
 
     def remarks(self) -> list[str]:
         """Return what a reader of the table has to know, one sentence each."""
         paper, matched = self.cells["paper"], self.cells["matched"]
         share = self.stability["paper"]
         remarks = [
-            f"auto selects layer {paper['selected']} ({share:.0%} of the small resamples agree); "
+            f"the score is highest at layer {paper['selected']} ({share:.0%} of the small "
+            "resamples agree); "
             f"Spearman of score and -depth: {_number(paper['depth_correlation'])}"
         ]
         if matched["selected"] != paper["selected"]:

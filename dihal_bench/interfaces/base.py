@@ -237,10 +237,8 @@ def token_losses(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
     """Return cross-entropy and KL(teacher || logits), means over the scored next tokens."""
     scored = batch.scored[:, 1:]  # a mask, not an index: the gradient of indexing is serial on CPU
     student = F.log_softmax(logits[:, :-1].float(), dim=-1)  # (B, T - 1, V)
-    teacher = F.log_softmax(batch.teacher_logits[:, :-1].float(), dim=-1)
-    ce = F.nll_loss(student.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
-    kd = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
-    return {
-        "ce": (ce.reshape(scored.shape) * scored).sum() / scored.sum(),
-        "kd": (kd * scored).sum() / scored.sum(),
-    }
+    teacher, entropy = batch.teacher  # KL = cross-entropy - entropy: no logarithm is taken again
+    ce = -student.gather(-1, batch.tokens[:, 1:, None])[..., 0]
+    kd = -torch.linalg.vecdot(teacher[:, :-1], student) - entropy[:, :-1]
+    count = scored.sum()
+    return {"ce": (ce * scored).sum() / count, "kd": (kd * scored).sum() / count}

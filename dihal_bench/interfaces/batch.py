@@ -40,6 +40,7 @@ class Batch:
     windows: Windows
     _hidden: dict[int, Tensor] = field(default_factory=dict)
     _logits: Tensor | None = None
+    _teacher: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(
@@ -92,3 +93,12 @@ class Batch:
             with torch.no_grad():
                 self._logits = self.backbone.logits(self.tokens, self.positions)
         return self._logits
+
+    @property
+    def teacher(self) -> tuple[Tensor, Tensor]:
+        """The teacher's next-token probabilities [B, T, V] and their entropy [B, T], float32."""
+        if self._teacher is None:
+            logs = torch.log_softmax(self.teacher_logits.float(), dim=-1)
+            probabilities = logs.exp()
+            self._teacher = probabilities, -torch.linalg.vecdot(probabilities, logs)
+        return self._teacher

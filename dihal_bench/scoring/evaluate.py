@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dihal_bench.errors import UserError
-from dihal_bench.scoring.gate import leak_gate
+from dihal_bench.scoring.gate import leak_gates
 from dihal_bench.scoring.likelihood import TEACHER, Row, score
 from dihal_bench.scoring.table import scores_of
 
@@ -55,7 +55,7 @@ def check_gates(interfaces: Mapping[str, Interface], data: PackedTokens) -> dict
     Raises:
         UserError: one of them did not pass; the message says what moved.
     """
-    results = {name: leak_gate(interface, data) for name, interface in interfaces.items()}
+    results = leak_gates(interfaces, data)
     for name, result in results.items():
         if result.verdict != "pass":
             raise UserError(

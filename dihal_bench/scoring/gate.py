@@ -2,7 +2,8 @@
 
 Every token of a real window is changed in turn, under the same noise. Logits before it must not
 move; logits from it on must, else the test was blind (a zero-initialised output passes any leak
-test).
+test). In float64 "not move" means 1e-10; a model too large for that is tested in the run's own
+arithmetic, where it means no more than an unchanged row moves between batches.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dihal_bench.backbone.model import Backbone
 from dihal_bench.interfaces.batch import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
     from dihal_bench.interfaces.base import Interface
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     from dihal_bench.text.tokens import PackedTokens, Windows
 
 TOLERANCE = 1e-10  # of a logit, in float64
-_ROWS = 16  # changed copies per pass
+LARGEST_IN_DOUBLE = 1_000_000_000  # parameters; 8 GB of weights
+_ROWS = 16  # copies per pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class GateResult:
         future: largest change of a logit before the changed token.
         others: largest change in another document of the window, or in another row of the batch.
         effect: smallest, over the tokens, of the largest change at or after the changed one.
+        tolerance: largest movement that counts as none.
         tokens: tokens changed.
         dtype: arithmetic of the test.
     """
@@ -46,6 +51,7 @@ class GateResult:
     future: float
     others: float
     effect: float
+    tolerance: float
     tokens: int
     dtype: str
 
@@ -54,19 +60,34 @@ class GateResult:
         return asdict(self)
 
 
-def leak_gate(
-    interface: Interface, data: PackedTokens, *, length: int = 96, steps: int = 4
-) -> GateResult:
-    """Test the trained weights of an interface in float64 on a window of the run's own text.
+def leak_gates(
+    interfaces: Mapping[str, Interface],
+    data: PackedTokens,
+    *,
+    length: int = 96,
+    steps: int = 4,
+    largest: int = LARGEST_IN_DOUBLE,
+) -> dict[str, GateResult]:
+    """Test the trained weights of interfaces of one backbone on a window of the run's own text.
 
     Args:
-        interface: trained or fitted; it is copied, not changed.
+        interfaces: trained or fitted, by name; they are copied, not changed.
         data: where the window comes from; one with a document boundary is taken if there is any.
         length: tokens of the window that are used.
         steps: network evaluations of the sampler.
+        largest: parameters of the largest backbone that is tested in float64.
     """
     window = _window_with_boundary(data, min(length, data.window))
-    moved, neighbour = _movements(_in_double(interface), window, steps)
+    model = next(iter(interfaces.values())).backbone.model
+    small = sum(p.numel() for p in model.parameters()) <= largest
+    probes = _in_double(interfaces) if small else interfaces
+    return {name: _gate(probe, window, steps) for name, probe in probes.items()}
+
+
+def _gate(interface: Interface, window: Windows, steps: int) -> GateResult:
+    dtype = interface.backbone.model.dtype
+    moved, unchanged, neighbour = _movements(interface, window, steps)
+    tolerance = TOLERANCE if dtype == torch.float64 else max(TOLERANCE, unchanged)
     document, place = window.documents[0], np.arange(len(moved))
     same = document[:, None] == document
     after = place >= place[:, None]
@@ -74,43 +95,55 @@ def leak_gate(
     others = max(np.max(moved, where=~same, initial=0.0), neighbour)
     effect = np.max(moved, where=same & after, initial=0.0, axis=1).min()
     return GateResult(
-        verdict=_verdict(moved, max(future, others), effect, interface.reads_tokens),
+        verdict=_verdict(moved, max(future, others), effect, tolerance, interface.reads_tokens),
         future=float(future),
         others=float(others),
         effect=float(effect),
+        tolerance=tolerance,
         tokens=len(moved),
-        dtype="float64",
+        dtype=str(dtype).removeprefix("torch."),
     )
 
 
-def _movements(interface: Interface, window: Windows, steps: int) -> tuple[Array, float]:
-    """Return how far changing token i moves the logits at j, [T, T], and those of another row."""
+def _movements(interface: Interface, window: Windows, steps: int) -> tuple[Array, float, float]:
+    """Change every token in turn.
+
+    Returns:
+        How far changing token i moves the logits at j, [T, T]; how far those of an unchanged window
+        move from row to row of an unchanged batch; how far they move beside changed rows.
+    """
     tokens = window.tokens.shape[1]
-    base = _logits(interface, _repeat(window, 2), steps)[0]
+    unchanged = _logits(interface, _changed(window, []), steps)
+    base = unchanged[-1]
     moved, neighbour = [], 0.0
     for lo in range(0, tokens, _ROWS - 1):
         places = range(lo, min(lo + _ROWS - 1, tokens))
-        logits = _logits(interface, _changed(window, places), steps)
-        distances = (logits - base).abs().amax(-1).cpu().numpy()
-        moved.append(distances[:-1])
+        distances = _distances(_logits(interface, _changed(window, places), steps), base)
+        moved.append(distances[: len(places)])
         neighbour = max(neighbour, float(distances[-1].max()))
-    return np.concatenate(moved), neighbour
+    return np.concatenate(moved), float(_distances(unchanged, base).max()), neighbour
 
 
-def _verdict(moved: Array, leak: float, effect: float, reads_tokens: bool) -> str:
+def _distances(logits: Tensor, base: Tensor) -> Array:
+    """Largest difference per row and position, [R, T]."""
+    return np.asarray((logits - base).abs().amax(-1).double().cpu().numpy())
+
+
+def _verdict(moved: Array, leak: float, effect: float, tolerance: float, reads_tokens: bool) -> str:
     if not np.isfinite(moved).all():
         return "inconclusive"
-    if leak > TOLERANCE:
+    if leak > tolerance:
         return "leak"
-    return "inconclusive" if reads_tokens and effect <= TOLERANCE else "pass"
+    return "inconclusive" if reads_tokens and effect <= tolerance else "pass"
 
 
-def _in_double(interface: Interface) -> Interface:
-    backbone = interface.backbone
+def _in_double(interfaces: Mapping[str, Interface]) -> dict[str, Interface]:
+    """Copy interfaces and their one backbone into float64."""
+    backbone = next(iter(interfaces.values())).backbone
     model = copy.deepcopy(backbone.model).double()
     double = Backbone.from_model(model, backbone.tokenizer, name=backbone.name)
-    probe: Interface = copy.deepcopy(interface, {id(backbone): double}).double()
-    return probe
+    copies = copy.deepcopy(dict(interfaces), {id(backbone): double})
+    return {name: interface.double() for name, interface in copies.items()}
 
 
 def _window_with_boundary(data: PackedTokens, length: int) -> Windows:
@@ -141,14 +174,15 @@ def _repeat(window: Windows, rows: int) -> Windows:
     )
 
 
-def _changed(window: Windows, places: range) -> Windows:
-    """Return one copy per place with the token there replaced, and an unchanged copy as neighbour.
+def _changed(window: Windows, places: Sequence[int]) -> Windows:
+    """Return one copy per place with the token there replaced, and unchanged copies as neighbours.
 
-    The new token is the window's commonest other one: closed-form tables know it.
+    Every batch has the same number of rows: kernels may round differently in another. The new token
+    is the window's commonest other one: closed-form tables know it.
     """
     tokens, counts = np.unique(window.tokens, return_counts=True)
     common = [*tokens[np.argsort(-counts, kind="stable")][:2], 0, 1]
-    batch = _repeat(window, len(places) + 1)
+    batch = _repeat(window, _ROWS)
     for row, place in enumerate(places):
         batch.tokens[row, place] = next(t for t in common if t != window.tokens[0, place])
     return batch

@@ -1,5 +1,6 @@
 """The leak gate: passes what is causal, catches what looks ahead or aside, and is not blind."""
 
+import copy
 import math
 
 import pytest
@@ -10,13 +11,17 @@ from dihal_bench.diffusion.denoisers import TransformerDenoiser
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.scoring.evaluate import check_gates
-from dihal_bench.scoring.gate import leak_gate
+from dihal_bench.scoring.gate import GateResult, leak_gates
 
-from ..tiny import CONFIG, build, redrawn
+from ..tiny import CONFIG, backbone, build, redrawn
 from .texts import Text
 
 TEXT = Text([[(0, 3, 30)], [(1, 9, 14), (2, 0, 16)]])
 NAMES = ("hidden", "regress", "regress-loop", "token-mean", "ridge", "mean", "identity")
+
+
+def leak_gate(interface: Interface, text: Text, **options: int) -> GateResult:
+    return leak_gates({"it": interface}, text, **options)["it"]
 
 
 def with_denoiser(denoiser: type[nn.Module], name: str = "hidden") -> Interface:
@@ -29,6 +34,11 @@ def with_denoiser(denoiser: type[nn.Module], name: str = "hidden") -> Interface:
             parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
     interface.trunk = trunk
     return interface
+
+
+def in_single(interface: Interface) -> Interface:
+    single = copy.deepcopy(interface, {id(interface.backbone): backbone(torch.float32)})
+    return single.float()
 
 
 @pytest.mark.parametrize("residual", ["none", "token-mean"])
@@ -121,6 +131,19 @@ def test_the_interface_is_not_changed():
     assert interface.dtype == torch.float32
     assert interface.backbone.model.dtype == torch.float32
     assert all(torch.equal(value, before[name]) for name, value in interface.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_large_model_is_tested_in_its_own_arithmetic(name):
+    result = leak_gate(in_single(redrawn(name)), TEXT, largest=0)
+    assert (result.verdict, result.dtype) == ("pass", "float32"), result
+    assert max(result.future, result.others) <= result.tolerance < 1e-5
+
+
+@pytest.mark.parametrize("leak", [LooksAhead, LooksAside, LooksUp])
+def test_a_leak_is_caught_in_float32_too(leak):
+    interface = in_single(with_denoiser(leak))
+    assert leak_gate(interface, TEXT, largest=0).verdict == "leak"
 
 
 def test_the_run_is_told_which_row_leaks():
