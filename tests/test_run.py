@@ -138,24 +138,24 @@ def test_the_same_seed_gives_the_same_record_bit_for_bit(first: Finished, tiny: 
 def test_an_interrupted_run_continues_to_the_same_record(
     first: Finished, tiny: Tiny, tmp_path, monkeypatch, capsys
 ):
-    step = Trainee.step
+    update = Trainee.update
 
-    def tired(self, batch, number, steps):
+    def tired(self, number, steps):
         if number == 5:
             raise KeyboardInterrupt
-        return step(self, batch, number, steps)
+        update(self, number, steps)
 
     monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0.0)
     words = ["run", *tiny.flags(), "--layer", "middle", "--out", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr(Trainee, "step", tired)
+        patch.setattr(Trainee, "update", tired)
         assert main(words) == 130
     assert capsys.readouterr().err.splitlines()[-1].endswith("the same command continues.")
     assert (tmp_path / "run" / "training.safetensors").exists()
     assert not (tmp_path / "run" / "record.json").exists()
     taken = []
     with monkeypatch.context() as patch:
-        patch.setattr(Trainee, "step", lambda *a: taken.append(a[2]) or step(*a))
+        patch.setattr(Trainee, "update", lambda *a: taken.append(a[1]) or update(*a))
         assert main(words) == 0
     assert sorted(set(taken)) == [5, 6, 7]
     assert timeless(Record.read(tmp_path / "run" / "record.json").data) == timeless(first.record)

@@ -171,7 +171,7 @@ def _fit(model: PreTrainedModel, data: PackedTokens, recipe: Recipe) -> int:
     with progress("train", steps * recipe.batch * recipe.window, unit="tokens") as bar:
         for step in range(steps):
             windows = data.draw(recipe.seed, step * recipe.batch, recipe.batch)
-            loss = _loss(model, windows, autocast=True).mean()
+            loss = token_nll(model, windows, autocast=True).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             scale = min(
@@ -197,7 +197,7 @@ def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Opti
     ]
 
 
-def _loss(model: PreTrainedModel, windows: Windows, *, autocast: bool) -> torch.Tensor:
+def token_nll(model: PreTrainedModel, windows: Windows, *, autocast: bool) -> torch.Tensor:
     """Return the NLL of every scored token, shape [scored]; documents are kept apart."""
     tokens = torch.from_numpy(windows.tokens)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -214,7 +214,7 @@ def evaluate(model: PreTrainedModel, data: PackedTokens, batch: int = 8) -> tupl
     total, count = 0.0, 0
     for lo in range(0, len(data), batch):
         windows = data.batch(range(lo, min(lo + batch, len(data))))
-        losses = _loss(model, windows, autocast=False)
+        losses = token_nll(model, windows, autocast=False)
         total += losses.double().sum().item()
         count += losses.numel()
     return total / count, count

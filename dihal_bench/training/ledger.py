@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_Result = TypeVar("_Result")
 aten = torch.ops.aten
 
 
@@ -40,11 +41,13 @@ class Spent:
     seconds: float = 0.0
     peak_memory_bytes: int = 0
 
-    def add(self, tokens: int, seconds: float) -> None:
-        """Count one step."""
+    def add(self, tokens: int, *meters: Meter) -> None:
+        """Count one step; the first one's meters say what a token costs."""
         self.tokens += tokens
         self.steps += 1
-        self.seconds += seconds
+        self.seconds += sum(meter.seconds for meter in meters)
+        if not self.flops_per_token:
+            self.flops_per_token = sum(meter.flops for meter in meters) / tokens
         self.flops = self.flops_per_token * self.tokens
         self.peak_memory_bytes = peak_memory()
 
@@ -85,13 +88,36 @@ def peak_memory() -> int:
 
 
 class Stopwatch:
-    """Seconds since it was last read."""
+    """Seconds since it was made."""
 
     def __init__(self) -> None:
-        self._last = time.perf_counter()
+        self._start = time.perf_counter()
 
-    def lap(self) -> float:
-        """Return the seconds since the last lap and start the next."""
-        now = time.perf_counter()
-        seconds, self._last = now - self._last, now
-        return seconds
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._start
+
+
+class Meter:
+    """Seconds of the work that is run under it and, where asked for, its FLOPs.
+
+    Attributes:
+        seconds: wall time.
+        flops: floating-point operations; 0 unless they are counted, which slows the work down.
+    """
+
+    def __init__(self, *, flops: bool = False) -> None:
+        self.seconds = 0.0
+        self.flops = 0.0
+        self._counts = flops
+
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Run ``work`` and return what it returns."""
+        clock, results = Stopwatch(), []
+        if self._counts:
+            self.flops += count_flops(lambda: results.append(work()))
+        else:
+            results.append(work())
+        self.seconds += clock.seconds
+        return results[0]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,17 +15,17 @@ from dihal_bench.errors import UserError
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
 from dihal_bench.training.checkpoint import load_training, save_training
-from dihal_bench.training.ledger import Spent, Stopwatch, count_flops
+from dihal_bench.training.ledger import Meter, Spent, Stopwatch, count_flops
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.text.tokens import PackedTokens, Windows
 
 _CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
@@ -34,6 +37,7 @@ class TrainConfig:
 
     Attributes:
         batch: windows per step.
+        micro: windows per pass, at most; the gradients of a step's passes are added.
         optimizer: "muon" (matrices by Muon, the rest by AdamW) or "adamw" (everything).
         lr: peak learning rate of AdamW.
         muon_lr: peak learning rate of Muon.
@@ -46,6 +50,7 @@ class TrainConfig:
     """
 
     batch: int = 8
+    micro: int = 8
     optimizer: str = "muon"
     lr: float = 3e-3
     muon_lr: float = 0.02
@@ -79,11 +84,16 @@ class Trainee:
         )
         self.curve: list[dict[str, float]] = []
 
-    def step(self, batch: Batch, step: int, steps: int) -> dict[str, float]:
-        """Take one optimiser step; return the losses.
+    def learn(self, batch: Batch, step: int, share: float = 1.0) -> dict[str, float]:
+        """Add the gradients of a part of the step's windows; return its losses.
+
+        Args:
+            batch: the windows.
+            step: the step they belong to, from 0.
+            share: of the step's windows that these are; the gradients' weight.
 
         Raises:
-            FloatingPointError: a loss or the gradient is not finite; the weights are as before.
+            FloatingPointError: a loss is not finite.
         """
         device = batch.tokens.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
@@ -92,10 +102,18 @@ class Trainee:
         values = {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
         if not all(math.isfinite(v) for v in values.values()):
             raise FloatingPointError(str(values))
-        torch.autograd.backward(total)
+        torch.autograd.backward(share * total)
+        return values
+
+    def update(self, step: int, steps: int) -> None:
+        """Take the optimiser step ``step`` of ``steps``.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; the weights are as before.
+        """
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
         if not math.isfinite(norm):
-            raise FloatingPointError(f"gradient norm {norm}, losses {values}")
+            raise FloatingPointError(f"gradient norm {norm}")
         scale = learning_rate(step, steps, self.config)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -103,7 +121,6 @@ class Trainee:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._follow(min(self.config.ema, (1 + step) / (10 + step)))
-        return values
 
     def adopt_average(self) -> None:
         """Make the averaged weights the interface's own: training is over."""
@@ -143,48 +160,69 @@ def train(
     config = trainees[0].config
     per_step = config.batch * data.window
     steps = max(1, round(tokens / per_step))
-    layers = {layer for trainee in trainees for layer in trainee.interface.layers}
     start = load_training(checkpoint, trainees)
-    clock, since_saved = Stopwatch(), 0.0
+    clock = Stopwatch()
     with progress("train", steps * per_step, unit="tokens") as bar:
         bar.update(start * per_step)
         for step in range(start, steps):
-            windows = data.draw(seed, step * config.batch, config.batch)
-            with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
-                batch = Batch.of(windows, backbone, layers=layers, logits=True)
-            shared = clock.lap()
-            since_saved += shared
-            for trainee in trainees:
-                losses = _guarded_step(trainee, batch, step, steps, checkpoint)
-                own = clock.lap()
-                since_saved += own
-                trainee.spent.add(per_step, shared + own)
-                if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
-                    trainee.curve.append({"tokens": (step + 1) * per_step, **losses})
+            parts = (
+                data.draw(seed, step * config.batch + lo, min(config.micro, config.batch - lo))
+                for lo in range(0, config.batch, config.micro)
+            )
+            losses = _step(trainees, backbone, parts, step, steps, checkpoint)
+            if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
+                for trainee in trainees:
+                    point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
+                    trainee.curve.append(point)
             bar.update(per_step)
-            bar.note(" ".join(f"{t.name} {t.curve[-1]['total']:.3f}" for t in trainees))
-            if since_saved > _CHECKPOINT_SECONDS or step == steps - 1:
+            bar.note(" ".join(f"{t.name} {losses[t.name]['total']:.3f}" for t in trainees))
+            if clock.seconds > _CHECKPOINT_SECONDS or step == steps - 1:
                 save_training(checkpoint, trainees, step + 1)
-                since_saved = 0.0
+                clock = Stopwatch()
     for trainee in trainees:
         trainee.adopt_average()
 
 
-def _guarded_step(
-    trainee: Trainee, batch: Batch, step: int, steps: int, checkpoint: Path
-) -> dict[str, float]:
-    """Take the step; count its FLOPs if they are not known yet; turn a NaN into a clear stop."""
-    values: dict[str, float] = {}
+def _step(
+    trainees: Sequence[Trainee],
+    backbone: Backbone,
+    parts: Iterable[Windows],
+    step: int,
+    steps: int,
+    checkpoint: Path,
+) -> dict[str, dict[str, float]]:
+    """Take one step of every trainee on the same windows; return their losses by name."""
+    config = trainees[0].config
+    layers = {layer for trainee in trainees for layer in trainee.interface.layers}
+    first = not trainees[0].spent.flops_per_token
+    teacher, own = Meter(), {t.name: Meter(flops=first) for t in trainees}
+    losses: dict[str, Counter[str]] = {trainee.name: Counter() for trainee in trainees}
+    tokens = 0
+    for windows in parts:
+        share = len(windows.tokens) / config.batch
+        tokens += windows.tokens.size
+        with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
+            batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=True))
+        if first:  # counted apart: a backbone's very first pass also checks itself
+            forward = partial(backbone.logits, batch.tokens, batch.positions)
+            teacher.flops += count_flops(forward)
+        for trainee in trainees:
+            with _stops(trainee, step, checkpoint):
+                found = own[trainee.name].run(partial(trainee.learn, batch, step, share))
+            losses[trainee.name].update({k: share * v for k, v in found.items()})
+    for trainee in trainees:
+        meter = own[trainee.name]
+        with _stops(trainee, step, checkpoint):
+            meter.run(partial(trainee.update, step, steps))
+        trainee.spent.add(tokens, teacher, meter)
+    return {name: dict(values) for name, values in losses.items()}
 
-    def work() -> None:
-        values.update(trainee.step(batch, step, steps))
 
+@contextmanager
+def _stops(trainee: Trainee, step: int, checkpoint: Path) -> Iterator[None]:
+    """Turn a loss or gradient that is not finite into a clear stop."""
     try:
-        if trainee.spent.flops_per_token:
-            work()
-        else:
-            teacher = count_flops(lambda: batch.backbone.logits(batch.tokens, batch.positions))
-            trainee.spent.flops_per_token = (teacher + count_flops(work)) / batch.tokens.numel()
+        yield
     except FloatingPointError as error:
         kept = (
             f"the last good checkpoint is {checkpoint}"
@@ -195,7 +233,6 @@ def _guarded_step(
             f"the loss of {trainee.name} is not finite at step {step} ({error}); {kept}. "
             "Lower train.lr and train.muon_lr with --set, or set train.autocast=false."
         ) from error
-    return values
 
 
 def _adamw(parameters: list[Tensor], lr: float, decay: float) -> torch.optim.Optimizer:

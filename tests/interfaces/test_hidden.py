@@ -294,7 +294,8 @@ def test_gradients_reach_the_trunk_and_only_the_trunk(
     interface, batch = build(name, residual=residual), batch_of(TEXT)
     trainee = Trainee(name, interface, TrainConfig(autocast=autocast))
     for step in range(2):
-        values = trainee.step(batch, step, 10)
+        values = trainee.learn(batch, step)
+        trainee.update(step, 10)
         assert all(np.isfinite(value) for value in values.values())
     for step in range(2, 8):  # the loop's first pass cannot hear its input; others are as deep
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dihal_bench.errors import UserError
-from dihal_bench.interfaces.base import Interface
+from dihal_bench.interfaces.base import Interface, LossWeights
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.text.documents import Corpus
 from dihal_bench.text.tokens import PackedTokens, pack
@@ -81,6 +81,11 @@ def run(
     return trainees
 
 
+def take_step(trainee: Trainee, step: int, steps: int) -> None:
+    trainee.learn(batch_of(PROBE), step)
+    trainee.update(step, steps)
+
+
 def assert_same(one: Trainee, other: Trainee) -> None:
     """Bit for bit: weights, averages, optimisers, curve."""
     assert one.name == other.name
@@ -104,15 +109,15 @@ class Stop(Exception):
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, last: int, victim: str) -> None:
     """Checkpoint after every step, and raise when ``victim`` is to take step ``last``."""
-    whole = Trainee.step
+    whole = Trainee.update
 
-    def step(self: Trainee, batch: Batch, step: int, steps: int) -> dict[str, float]:
+    def update(self: Trainee, step: int, steps: int) -> None:
         if step == last and self.name == victim:
             raise Stop
-        return whole(self, batch, step, steps)
+        whole(self, step, steps)
 
     monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(Trainee, "step", step)
+    monkeypatch.setattr(Trainee, "update", update)
 
 
 # --- the same bits --------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ def test_trained_together_is_trained_alone(
 def test_a_finished_training_is_only_loaded(data: PackedTokens, tmp_path: Path) -> None:
     (first,) = run(trainees_of(["hidden"]), data, tmp_path / "it", steps=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainee, "step", None)
+        patch.setattr(Trainee, "learn", None)
         (again,) = run(trainees_of(["hidden"]), data, tmp_path / "it", steps=3)
     assert_same(first, again)
 
@@ -178,13 +183,34 @@ def test_training_learns_and_keeps_the_averaged_weights(data: PackedTokens, tmp_
 def test_averages_follow_the_weights() -> None:
     (trainee,) = trainees_of(["hidden"], replace(CONFIG, ema=0.5))
     start = [p.detach().clone() for p in trainee.parameters]
-    trainee.step(batch_of(PROBE), 0, 10)  # decay (1 + 0) / (10 + 0)
+    take_step(trainee, 0, 10)  # decay (1 + 0) / (10 + 0)
     for before, average, now in zip(start, trainee.average, trainee.parameters, strict=True):
         torch.testing.assert_close(average, 0.1 * before + 0.9 * now, rtol=1e-5, atol=1e-7)
     middle = [a.clone() for a in trainee.average]
-    trainee.step(batch_of(PROBE), 90, 100)  # 91 / 100, but at most 0.5
+    take_step(trainee, 90, 100)  # 91 / 100, but at most 0.5
     for before, average, now in zip(middle, trainee.average, trainee.parameters, strict=True):
         torch.testing.assert_close(average, 0.5 * before + 0.5 * now, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_a_step_in_parts_is_the_same_step(micro: int, data: PackedTokens, tmp_path: Path) -> None:
+    """Up to rounding, where every part has as many scored tokens."""
+    losses = LossWeights(ce=0, kd=0)
+    config = replace(CONFIG, batch=6, optimizer="adamw")
+    ends = []
+    for name, size in (("whole", 6), ("parts", micro)):
+        trainee = Trainee("hidden", build("hidden", losses=losses), replace(config, micro=size))
+        train(
+            [trainee], data, backbone(), tokens=3 * 6 * WINDOW, seed=0, checkpoint=tmp_path / name
+        )
+        ends.append(trainee)
+    whole, parts = ends
+    assert (parts.spent.steps, parts.spent.tokens) == (3, 3 * 6 * WINDOW)
+    assert parts.spent.flops_per_token == pytest.approx(whole.spent.flops_per_token)
+    for one, other in zip(whole.curve, parts.curve, strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    for one, other in zip(whole.average, parts.average, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
@@ -319,7 +345,7 @@ def test_every_parameter_has_one_optimizer_and_only_matrices_decay(config: Train
     for group in groups:
         for parameter in group["params"]:
             assert (group["weight_decay"] > 0) == (parameter.ndim == 2)
-    trainee.step(batch_of(PROBE), 0, 100)
+    take_step(trainee, 0, 100)
     peak = {"muon": config.muon_lr, "adamw": config.lr}[config.optimizer]
     assert groups[0]["lr"] == pytest.approx(peak / 5)  # one of five steps of warm-up
     assert groups[-1]["lr"] == pytest.approx(config.lr / 5)
@@ -338,7 +364,7 @@ def test_the_ledger_of_a_training(config: TrainConfig, data: PackedTokens, tmp_p
     (other,) = trainees_of(["hidden"], config)
     batch = Batch.of(data.draw(0, 0, BATCH), backbone(), layers=(1, 3), logits=True)
     teacher = count_flops(lambda: backbone().logits(batch.tokens, batch.positions))
-    step = count_flops(lambda: other.step(batch, 0, 3))
+    step = count_flops(lambda: (other.learn(batch, 0), other.update(0, 3)))
     assert spent.flops_per_token == (teacher + step) / tokens
     matrices = sum(p.numel() for p in other.parameters if p.ndim == 2)
     assert step / tokens > 6 * matrices  # forward once, backward twice, a multiply-add is two
@@ -348,7 +374,8 @@ def test_the_ledger_of_a_training(config: TrainConfig, data: PackedTokens, tmp_p
 def test_a_budget_is_held_to_one_percent(
     data: PackedTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainee, "step", lambda *_: {"total": 0.0})
+    monkeypatch.setattr(Trainee, "learn", lambda *_: {"total": 0.0})
+    monkeypatch.setattr(Trainee, "update", lambda *_: None)
     monkeypatch.setattr(module.Batch, "of", lambda *_, **__: None)
     for tokens in (50 * 32, 50 * 32 + 15, 51 * 32 - 15, 2000, 3333):
         (trainee,) = trainees_of(["hidden"])
