@@ -134,7 +134,10 @@ def test_bad_values_are_named(setting, message):
 @pytest.mark.parametrize(
     ("setting", "known"),
     [
-        ("train.learning_rate=1", r"train\.learning_rate; those here are train\.batch, train\.opt"),
+        (
+            "train.learning_rate=1",
+            r"train\.learning_rate; those here are train\.batch, train\.micro",
+        ),
         ("layers=1", r"layers; those here are interface, layer, .*, text\.\*, budget\.\*"),
         ("text=5", r"text; those here are .* text\.\*"),
         ("seed.x=5", r"seed\.x; those here are"),
