@@ -64,8 +64,8 @@ class LossWeights:
 
     diff: float = 1.0
     rec: float = 1.0
-    ce: float = 0.1
-    kd: float = 0.1
+    ce: float = 0.03
+    kd: float = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,8 +52,8 @@ class TrainConfig:
     batch: int = 8
     micro: int = 8
     optimizer: str = "muon"
-    lr: float = 3e-3
-    muon_lr: float = 0.02
+    lr: float = 6e-3
+    muon_lr: float = 0.04
     weight_decay: float = 0.01
     warmup: float = 0.05
     final: float = 0.02
