@@ -100,11 +100,23 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= _LARGEST_SEED:
             raise UserError(f"--seed {self.seed} must lie between 0 and {_LARGEST_SEED}.")
-        for key, least in _AT_LEAST.items():
+        for key, (least, most) in _RANGES.items():
             section, _, name = key.partition(".")
             value = getattr(getattr(self, section), name)
-            if value < least:
-                raise UserError(f"{key}={value} must be {least} or more.")
+            if not least <= value <= most:
+                end = (
+                    f"{least:g} or more" if math.isinf(most) else f"between {least:g} and {most:g}"
+                )
+                raise UserError(f"{key}={value} must be {end}.")
+        step = self.train.batch * self.text.window
+        if self.budget.diffusion_tokens < step:
+            raise UserError(
+                f"budget.diffusion_tokens={self.budget.diffusion_tokens} is less than one step of "
+                f"train.batch={self.train.batch} windows of text.window={self.text.window} tokens; "
+                f"give at least {step}."
+            )
+        if not any(dataclasses.astuple(self.losses)):
+            raise UserError("losses.*: every weight is 0, so nothing would be learnt; set one.")
         if max(self.score.steps) > self.diffusion.train_steps:
             raise UserError(
                 f"score.steps={max(self.score.steps)} exceeds "
@@ -135,16 +147,33 @@ class RunConfig:
 
 
 _LARGEST_SEED = 2**32 - 1
-_AT_LEAST = {  # sizes that would end in an empty sum
-    "text.window": 2,
-    "budget.diffusion_tokens": 1,
-    "locate.windows": 1,
-    "locate.per_window": 1,
-    "train.batch": 1,
-    "train.micro": 1,
-    "score.tokens": 1,
-    "score.batch": 1,
-    "score.resamples": 1,
+_ANY, _TINY = math.inf, 1e-12
+_RANGES = {  # what would end in an empty sum, a division by zero, or nonsense
+    "text.window": (2, _ANY),
+    "locate.windows": (1, _ANY),
+    "locate.per_window": (1, _ANY),
+    "locate.neighbours": (2, _ANY),
+    "locate.ridge": (_TINY, _ANY),
+    "locate.pairs": (1, _ANY),
+    "locate.resamples": (1, _ANY),
+    "locate.stability_resamples": (1, _ANY),
+    "denoiser.context_layers": (0, _ANY),
+    "losses.diff": (0, _ANY),
+    "losses.rec": (0, _ANY),
+    "losses.ce": (0, _ANY),
+    "losses.kd": (0, _ANY),
+    "train.batch": (1, _ANY),
+    "train.micro": (1, _ANY),
+    "train.lr": (_TINY, _ANY),
+    "train.muon_lr": (_TINY, _ANY),
+    "train.weight_decay": (0, _ANY),
+    "train.warmup": (0, 1),
+    "train.final": (0, 1),
+    "train.clip": (_TINY, _ANY),
+    "train.ema": (0, 0.999999),
+    "score.tokens": (1, _ANY),
+    "score.batch": (1, _ANY),
+    "score.resamples": (100, _ANY),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dihal_bench import environment
-from dihal_bench.backbone.loading import JUDGE, bundled_fingerprint, check_device
+from dihal_bench.backbone.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.errors import UserError
@@ -128,13 +128,13 @@ class Job:
     def backbone(self) -> Backbone:
         """The frozen teacher; it has the layers that are asked for."""
         name, window = self.config.backbone, self.config.text.window
-        if name == JUDGE:
-            raise UserError(
-                f"--backbone {name} is the judge, which must stay independent; choose bundled."
-            )
         self.say(f"backbone: {name}")
         dtype = _DTYPES[self.config.dtype]
         backbone = Backbone.load(name, device=self.device, dtype=dtype)
+        if _is_judge(backbone):
+            raise UserError(
+                f"--backbone {name} is the judge, which must stay independent; choose bundled."
+            )
         if window > backbone.info.context:
             raise UserError(
                 f"text.window={window} exceeds the context of {name} ({backbone.info.context}); "
@@ -172,7 +172,8 @@ class Job:
         return pack(self.corpus, split, tokenizer, window=window, max_tokens=limit or None)
 
     def _check_inputs(self) -> None:
-        """Refuse to go on with results that another model or text of the same name gave."""
+        """Refuse text that cannot be scored, and results of another model or text of one name."""
+        evaluation_windows(self.validation_text, self.config.score.tokens)
         found = {
             "backbone": self.backbone.info.fingerprint,
             "training text": self.training_text.fingerprint,
@@ -328,7 +329,7 @@ class Job:
         return bridgeability(
             self.trained.interfaces[self.config.interface],
             text,
-            windows=evaluation_windows(len(text), config.tokens, text.window),
+            windows=evaluation_windows(text, config.tokens),
             batch=config.batch,
             steps=config.steps[-1],
         )
@@ -375,3 +376,11 @@ class Job:
             "budget": {**asdict(budget), **checked},
             "spent": {name: {"diffusion": s.to_dict()} for name, s in spent.items()},
         }
+
+
+def _is_judge(backbone: Backbone) -> bool:
+    """Whether a backbone has the judge's weights, whatever its name."""
+    if backbone.info.parameters != bundled_facts(JUDGE)["parameters"]:
+        return False
+    judge = Backbone.load(JUDGE, device=backbone.device, dtype=backbone.model.dtype)
+    return judge.info.fingerprint == backbone.info.fingerprint

@@ -35,10 +35,12 @@ def show_located(located: Located, selected: int) -> str:
         for ours, theirs, norm in zip(paper, matched, located.log_norm, strict=True)
     ]
     table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
-    return "\n".join([table, *located.remarks(), ""])
+    return "\n".join([table, "*: the layer that is selected", *located.remarks(), ""])
 
 
 def _interval(estimate: dict[str, float]) -> str:
+    if estimate["lo"] == estimate["hi"]:  # of a single resample
+        return f"{estimate['value']:+.2f}"
     return f"{estimate['value']:+.2f} [{estimate['lo']:+.2f}, {estimate['hi']:+.2f}]"
 
 
@@ -46,9 +48,15 @@ def show_record(record: Record, folder: Path) -> str:
     """Return the score table of a run and where its files lie."""
     data = record.data
     order = ["teacher", data["interface"]["name"], *data["config"]["controls"]]
-    notes = [_what(data), _scored(record), *_gain(record), _bridge(data["bridge"])]
+    notes = [_what(data), _scored(record), _LEGEND, *_gain(record), _bridge(record)]
     places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
     return "\n".join([render(record.scores, order), *notes, *places])
+
+
+_LEGEND = (
+    "ΔNLL: the row's minus the reference row's (positive: worse); KL and top-1 agreement: with the "
+    "teacher; Brier-1: higher is better"
+)
 
 
 def _what(data: dict[str, Any]) -> str:
@@ -78,11 +86,11 @@ def _gain(record: Record) -> list[str]:
     return [f"diffusion gain: NLL of the best control without diffusion ({best}) - the row's"]
 
 
-def _bridge(bridge: dict[str, Any]) -> str:
-    return (
-        f"fvu: {bridge['fvu_mmse']:.4f} one step, {bridge['fvu_sample']:.4f} at "
-        f"S={bridge['steps']}; leak gate: passed by every row"
-    )
+def _bridge(record: Record) -> str:
+    bridge, name = record.data["bridge"], record.data["interface"]["name"]
+    samples = any(s.subject == name and s.kind == "ensemble" for s in record.scores)
+    sampled = f", {bridge['fvu_sample']:.4f} at S={bridge['steps']}" if samples else ""
+    return f"fvu: {bridge['fvu_mmse']:.4f} one step{sampled}; leak gate: passed by every row"
 
 
 def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
@@ -99,9 +107,11 @@ def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
         UserError: the configuration cannot be run.
     """
     from dihal_bench.job import Job
+    from dihal_bench.text.sources import find_corpus
 
     job = Job(config, folder=Path())
     backbone, speed = job.backbone, _flops_per_second(job.device)
+    find_corpus(config.corpus)
     tokens = config.budget.diffusion_tokens if train else 0
     trunk = job.trunk_parameters() if train else 0
     flops = _flops(job, tokens, trunk)
@@ -132,12 +142,17 @@ def _flops(job: Job, tokens: int, trunk: int) -> float:
     return float(located + trained + scored)
 
 
+_LIBRARIES = 2**29  # bytes
+_COPIES = 16  # of a pass's logits, in float32: both models', probabilities, gradients
+
+
 def _memory(job: Job, trunk: int) -> float:
-    """Estimate bytes: the teacher, the trunk with gradients and optimiser state, a few logits."""
+    """Estimate bytes: libraries, the teacher, trunks with gradients and optimiser state, logits."""
     config, backbone = job.config, job.backbone
     weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
-    logits = config.train.batch * config.text.window * backbone.vocab_size * 4
-    return float(weights + job.trained_count * trunk * 4 * 5 + 4 * logits)
+    windows = min(config.train.batch, config.train.micro)
+    logits = windows * config.text.window * backbone.vocab_size * 4
+    return float(_LIBRARIES + weights + job.trained_count * trunk * 4 * 5 + _COPIES * logits)
 
 
 def _flops_per_second(device: torch.device) -> float:

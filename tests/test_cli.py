@@ -13,6 +13,7 @@ import torch
 from transformers import BertConfig, LlamaConfig, T5Config
 
 from dihal_bench import __version__
+from dihal_bench.backbone.loading import JUDGE, locate
 from dihal_bench.cli import main
 
 from .conftest import Tiny
@@ -109,6 +110,11 @@ def test_a_dry_run_plans_and_does_nothing(tiny: Tiny, capsys, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_looks_for_the_corpus(tiny: Tiny, capsys):
+    assert main(["run", *tiny.flags(), "--dry-run", "--corpus", "nowhere.txt"]) == 2
+    assert "--corpus nowhere.txt: there is no such file" in sentence(capsys)
+
+
 def test_a_dry_run_knows_included_interfaces(tiny: Tiny, tmp_path, registries):
     (tmp_path / "leaky.py").write_text(LEAKY)
     include = ["--include", str(tmp_path / "leaky.py"), "--denoiser", "leaky"]
@@ -167,6 +173,9 @@ BAD = {
     "regime": (["--regime", "wild"], "--regime wild is unknown; choose causal"),
     "dtype": (["--dtype", "int8"], "--dtype int8 is unknown; choose one of float32"),
     "device": (["--device", "abacus"], "--device abacus is not available here"),
+    "no device": (["--device", "meta"], "--device meta computes nothing; use --device cpu"),
+    "judge": (["--backbone", "bundled-judge"], "bundled-judge is the judge, which must stay"),
+    "its folder": (["--backbone", locate(JUDGE)], "judge is the judge, which must stay"),
     "budget": (["--budget", "huge"], "--budget huge: there is no such preset"),
     "key": (["--set", "train.lrr=1"], "no configuration key train.lrr; those here are train.batch"),
     "config": (["--config", "nowhere.toml"], "--config nowhere.toml: No such file"),

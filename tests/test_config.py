@@ -31,10 +31,10 @@ def test_presets_set_what_they_say_and_are_named(preset):
 
 
 def test_a_budget_of_ones_own_is_not_called_by_a_presets_name():
-    assert with_sets("budget.diffusion_tokens=7").budget == BudgetConfig(
-        name="custom", diffusion_tokens=7
+    assert with_sets("budget.diffusion_tokens=7000").budget == BudgetConfig(
+        name="custom", diffusion_tokens=7000
     )
-    assert with_sets("budget.diffusion_tokens=7", "budget.name=mine").budget.name == "mine"
+    assert with_sets("budget.diffusion_tokens=7000", "budget.name=mine").budget.name == "mine"
 
 
 def test_the_last_one_wins(tmp_path):
@@ -111,7 +111,14 @@ def test_settings_are_read_as_their_type(setting, value):
         ("text.window=1", "text.window=1 must be 2 or more"),
         ("train.batch=0", "train.batch=0 must be 1 or more"),
         ("score.tokens=0", "score.tokens=0 must be 1 or more"),
-        ("budget.diffusion_tokens=0", "budget.diffusion_tokens=0 must be 1 or more"),
+        ("score.resamples=1", "score.resamples=1 must be 100 or more"),
+        ("budget.diffusion_tokens=0", "budget.diffusion_tokens=0 is less than one step .* 2048"),
+        ("train.lr=-1", "train.lr=-1.0 must be 1e-12 or more"),
+        ("train.ema=1", "train.ema=1.0 must be between 0 and 0.999999"),
+        ("losses.ce=-1", "losses.ce=-1.0 must be 0 or more"),
+        ("denoiser.width=0", "denoiser.width=0 must be 1 or more"),
+        ("denoiser.heads=0", "denoiser.heads=0 must be 1 or more"),
+        ("locate.resamples=0", "locate.resamples=0 must be 1 or more"),
         ("train.lr=nan", "train.lr=nan: give a finite number"),
         ("train.lr=fast", "train.lr=fast: give a finite number"),
         ("train.autocast=maybe", "train.autocast=maybe: give true or false"),
@@ -205,7 +212,7 @@ def another(key: str, kind: Any, default: Any) -> str:
         return str(not default)
     if kind is str or get_origin(kind) is tuple:
         return "another"
-    return str(get_args(kind) or default + 1)
+    return str(get_args(kind) or (default / 2 if kind is float else default + 1))
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,15 @@ def locate(name: str) -> str:
     return name
 
 
+def bundled_facts(name: str = "bundled") -> dict[str, Any]:
+    """The facts of a bundled model's card: its recipe, its size, the corpus it was trained on."""
+    facts = Path(__file__).parent / "bundled" / BUNDLED[name] / "recipe.json"
+    return dict(json.loads(facts.read_text(encoding="utf-8")))
+
+
 def bundled_fingerprint() -> str:
     """The fingerprint of the bundled corpus that the bundled backbone was trained beside."""
-    facts = Path(__file__).parent / "bundled" / BUNDLED["bundled"] / "recipe.json"
-    return str(json.loads(facts.read_text(encoding="utf-8"))["corpus_fingerprint"])
+    return str(bundled_facts()["corpus_fingerprint"])
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -63,11 +68,14 @@ def check_device(device: str | torch.device) -> torch.device:
         UserError: There is no such device on this machine.
     """
     try:
-        return torch.empty(0, device=device).device
+        place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {device} is not available here ({_first_sentence(error)}); use --device cpu."
         ) from error
+    if place.type == "meta":
+        raise UserError("--device meta computes nothing; use --device cpu.")
+    return place
 
 
 def read_tokenizer(name: str, source: str, local_files_only: bool | None) -> Any:

@@ -34,6 +34,9 @@ class DenoiserConfig:
     heads: int = 4
 
     def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"denoiser.{name}={getattr(self, name)} must be 1 or more.")
         if self.width % (2 * self.heads):
             raise UserError(
                 f"denoiser.width={self.width} must be an even multiple of "

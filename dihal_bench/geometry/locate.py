@@ -98,8 +98,8 @@ class Located:
         paper, matched = self.cells["paper"], self.cells["matched"]
         share = self.stability["paper"]
         remarks = [
-            f"the score is highest at layer {paper['selected']} ({share:.0%} of the small "
-            "resamples agree); "
+            f"the score is highest at layer {paper['selected']} ({share:.0%} of "
+            f"{self.sample['stability_resamples']} small resamples agree); "
             f"Spearman of score and -depth: {_number(paper['depth_correlation'])}"
         ]
         if matched["selected"] != paper["selected"]:
@@ -178,7 +178,8 @@ def locate(
         cells={name: cell.to_dict() for name, cell in cells.items()},
         stability={name: _share(small_cells[name], cell.selected) for name, cell in cells.items()},
         log_norm=[float(samples[layer].states.norm(dim=-1).mean().log()) for layer in layers],
-        sample={"tokens": size, "kept": pool, "resamples": config.resamples},
+        sample={"tokens": size, "kept": pool, "resamples": config.resamples}
+        | {"stability_resamples": config.stability_resamples},
     )
 
 

@@ -90,7 +90,7 @@ def evaluate(
         interfaces,
         data,
         backbone,
-        windows=evaluation_windows(len(data), config.tokens, data.window),
+        windows=evaluation_windows(data, config.tokens),
         batch=config.batch,
     )
     stochastic = {name: interface.stochastic for name, interface in interfaces.items()}
@@ -104,7 +104,18 @@ def _rows(name: str, interface: Interface, config: ScoreConfig) -> list[Row]:
     return [Row(subject=name, steps=config.steps[-1] if interface.iterative else 1)]
 
 
-def evaluation_windows(count: int, tokens: int, window: int) -> list[int]:
-    """Choose evenly spaced windows with about ``tokens`` tokens; a function of the sizes alone."""
-    wanted = max(1, min(count, round(tokens / window)))
-    return [int(index) for index in np.unique(np.linspace(0, count - 1, wanted).round())]
+def evaluation_windows(data: PackedTokens, tokens: int) -> list[int]:
+    """Choose evenly spaced windows with about ``tokens`` tokens; a function of the sizes alone.
+
+    Raises:
+        UserError: they lie in a single document, and intervals need several.
+    """
+    count = len(data)
+    wanted = max(1, min(count, round(tokens / data.window)))
+    windows = [int(index) for index in np.unique(np.linspace(0, count - 1, wanted).round())]
+    if len(np.unique(data.batch(windows).documents)) < 2:
+        raise UserError(
+            f"score.tokens={tokens} are of a single validation document, and an interval needs "
+            "several; give more, or text of more documents."
+        )
+    return windows

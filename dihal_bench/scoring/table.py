@@ -55,8 +55,8 @@ def scores_of(
             scores += _brier(make, sums, chains, bootstrap)
             if row.subject != TEACHER:
                 scores += _against(make, sums, chains, teacher, bootstrap)
-            if chains == 1 and row != reference:
-                scores += _versus(make, sums, reference, totals[reference], bootstrap)
+            if (row, chains) != (reference, 1):
+                scores += _versus(make, sums, chains, reference, totals[reference], bootstrap)
     return [*scores, *_gains(totals, stochastic, measured, bootstrap)]
 
 
@@ -148,13 +148,24 @@ def _against(
 
 
 def _versus(
-    make: _Maker, sums: Totals, reference: Row, other: Totals, bootstrap: DocumentBootstrap
+    make: _Maker,
+    sums: Totals,
+    chains: int,
+    reference: Row,
+    other: Totals,
+    bootstrap: DocumentBootstrap,
 ) -> Iterator[Score]:
-    """Paired differences of single chains to the reference row's."""
-    details: dict[str, Any] = {"reference": reference.subject, "reference_steps": reference.steps}
-    for metric, name in (("nll_minus_interface", "nll@1"), ("kl_minus_interface", "kl_chain")):
-        pair = bootstrap.difference(sums.per_token(name), other.per_token(name))
-        yield make(metric, "nats/token", pair, paired="documents", **details)
+    """Paired differences to a single chain of the reference row; of KL for single chains only."""
+    details: dict[str, Any] = {
+        "reference": reference.subject,
+        "reference_steps": reference.steps,
+        "paired": "documents",
+    }
+    pair = bootstrap.difference(sums.per_token(f"nll@{chains}"), other.per_token("nll@1"))
+    yield make("nll_minus_interface", "nats/token", pair, **details)
+    if chains == 1:
+        pair = bootstrap.difference(sums.per_token("kl_chain"), other.per_token("kl_chain"))
+        yield make("kl_minus_interface", "nats/token", pair, **details)
 
 
 def _gains(
@@ -201,7 +212,7 @@ def _line(key: tuple[str, int, int], scores: Mapping[str, Score]) -> dict[str, s
         "S": str(steps) if nll.kind != "exact" or steps > 1 else "-",
         "kind": nll.kind if nll.kind == "exact" else f"ensemble({chains})",
         "NLL [95 %]": _plain(nll, 3) + _interval(nll, ".3f"),
-        "ΔNLL to interface": _signed(scores.get("nll_minus_interface")),
+        "ΔNLL [95 %]": _signed(scores.get("nll_minus_interface")) or "reference",
         "PPL": _plain(scores.get("ppl"), 1),
         "bits/byte": _plain(scores.get("bits_per_byte"), 3),
         "KL": _plain(scores.get("kl"), 4),

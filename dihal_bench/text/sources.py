@@ -39,11 +39,20 @@ def load_corpus(name: str) -> Corpus:
     Raises:
         UserError: there is nothing by that name, or it holds no text that can be used.
     """
+    return find_corpus(name)()
+
+
+def find_corpus(name: str) -> Callable[[], Corpus]:
+    """Return what reads the corpus called ``name``, without reading anything yet.
+
+    Raises:
+        UserError: there is nothing here by that name, and it is no name of a data set.
+    """
     if name in _BUILT_IN:
-        return _BUILT_IN[name]()
+        return _BUILT_IN[name]
     path = _existing_path(name)
     if path is not None:
-        return _local_corpus(name, path)
+        return partial(_local_corpus, name, path)
     match = _HUB_NAME.fullmatch(name)
     if match is None or Path(name).suffix.lower() in _FILE_SUFFIXES:
         raise UserError(
@@ -53,7 +62,7 @@ def load_corpus(name: str) -> Corpus:
         )
     from dihal_bench.text.hub import hub_corpus
 
-    return hub_corpus(name, match[1], match[2])
+    return partial(hub_corpus, name, match[1], match[2])
 
 
 def _bundled() -> Corpus:

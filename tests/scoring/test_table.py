@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dihal_bench.errors import UserError
 from dihal_bench.records import Score
 from dihal_bench.scoring.evaluate import ScoreConfig, evaluate, evaluation_windows
 from dihal_bench.scoring.likelihood import TEACHER, Row, Totals
@@ -98,7 +99,8 @@ def test_differences_are_paired(scores):
     beside = one(scores, "ridge", "nll_minus_interface")
     assert beside.value == pytest.approx(apart.value - one(scores, "hidden", "nll").value)
     assert beside.details["reference"] == "hidden"
-    assert not [s for s in scores if s.subject == "hidden" and s.metric == "nll_minus_interface"]
+    own = [s for s in scores if s.subject == "hidden" and s.metric == "nll_minus_interface"]
+    assert all((s.steps, s.chains) != (own[-1].details["reference_steps"], 1) for s in own)
 
 
 def test_the_gain_is_against_the_best_control_with_no_more_evaluations(scores):
@@ -179,4 +181,12 @@ def test_rows_of_every_kind_come_from_real_interfaces():
     ],
 )
 def test_evaluation_windows_are_spread_evenly(count, tokens, window, expected):
-    assert evaluation_windows(count, tokens, window) == expected
+    text = Text([[(row, 0, 4), (100 + row, 0, window - 4)] for row in range(count)])
+    assert evaluation_windows(text, tokens) == expected
+
+
+def test_windows_of_one_document_have_no_interval():
+    text = Text([[(0, 0, 10)], [(0, 10, 10)], [(0, 20, 4), (1, 0, 6)]])
+    assert evaluation_windows(text, 30) == [0, 1, 2]
+    with pytest.raises(UserError, match=r"score.tokens=10 are of a single validation document"):
+        evaluation_windows(text, 10)
