@@ -206,7 +206,7 @@ def test_a_step_in_parts_is_the_same_step(micro: int, data: PackedTokens, tmp_pa
         ends.append(trainee)
     whole, parts = ends
     assert (parts.spent.steps, parts.spent.tokens) == (3, 3 * 6 * WINDOW)
-    assert parts.spent.flops_per_token == pytest.approx(whole.spent.flops_per_token)
+    assert parts.spent.flops_per_token == pytest.approx(whole.spent.flops_per_token, rel=1e-3)
     for one, other in zip(whole.curve, parts.curve, strict=True):
         assert other == pytest.approx(one, rel=1e-4)
     for one, other in zip(whole.average, parts.average, strict=True):
