@@ -1,9 +1,10 @@
 """The leak gate: no likelihood is written for weights whose predictions depend on the future.
 
-Every token of a real window is changed in turn, under the same noise. Logits before it must not
-move; logits from it on must, else the test was blind (a zero-initialised output passes any leak
-test). In float64 "not move" means 1e-10; a model too large for that is tested in the run's own
-arithmetic, where it means no more than an unchanged row moves between batches.
+Every token of a part of a real window is changed in turn, and of the whole window a few, so that no
+distance is left out, under the same noise. Logits before a changed token must not move; logits from
+it on must, else the test was blind (a zero-initialised output passes any leak test). In float64
+"not move" means 1e-10; a model too large for that is tested in the run's own arithmetic, where it
+means no more than an unchanged row moves between batches.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class GateResult:
         others: largest change in another document of the window, or in another row of the batch.
         effect: smallest, over the tokens, of the largest change at or after the changed one.
         tolerance: largest movement that counts as none.
-        tokens: tokens changed.
+        tokens: tokens of the part, each of which was changed.
+        reach: tokens of the whole window, the longest distance that was looked over.
         dtype: arithmetic of the test.
     """
 
@@ -53,6 +55,7 @@ class GateResult:
     effect: float
     tolerance: float
     tokens: int
+    reach: int
     dtype: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,55 +76,75 @@ def leak_gates(
     Args:
         interfaces: trained or fitted, by name; they are copied, not changed.
         data: where the window comes from; one with a document boundary is taken if there is any.
-        length: tokens of the window that are used.
+        length: tokens of the part of the window in which every token is changed.
         steps: network evaluations of the sampler.
         largest: parameters of the largest backbone that is tested in float64.
     """
-    window = _window_with_boundary(data, min(length, data.window))
+    part = _window_with_boundary(data, min(length, data.window))
+    whole = _window_with_boundary(data, data.window)
     model = next(iter(interfaces.values())).backbone.model
     small = sum(p.numel() for p in model.parameters()) <= largest
     probes = _in_double(interfaces) if small else interfaces
-    return {name: _gate(probe, window, steps) for name, probe in probes.items()}
+    return {name: _gate(probe, part, whole, steps) for name, probe in probes.items()}
 
 
-def _gate(interface: Interface, window: Windows, steps: int) -> GateResult:
+def _gate(interface: Interface, part: Windows, whole: Windows, steps: int) -> GateResult:
     dtype = interface.backbone.model.dtype
-    moved, unchanged, neighbour = _movements(interface, window, steps)
+    tokens, reach = part.tokens.shape[1], whole.tokens.shape[1]
+    few = np.unique(np.linspace(0, reach - 1, _ROWS - 1).round().astype(int)).tolist()
+    seen = [_moves(interface, part, range(tokens), steps), _moves(interface, whole, few, steps)]
+    unchanged = max(moves.unchanged for moves in seen)
     tolerance = TOLERANCE if dtype == torch.float64 else max(TOLERANCE, unchanged)
-    document, place = window.documents[0], np.arange(len(moved))
-    same = document[:, None] == document
-    after = place >= place[:, None]
-    future = np.max(moved, where=same & ~after, initial=0.0)
-    others = max(np.max(moved, where=~same, initial=0.0), neighbour)
-    effect = np.max(moved, where=same & after, initial=0.0, axis=1).min()
+    future, others = max(moves.future for moves in seen), max(moves.others for moves in seen)
+    effect = min(moves.effect for moves in seen)
     return GateResult(
-        verdict=_verdict(moved, max(future, others), effect, tolerance, interface.reads_tokens),
-        future=float(future),
-        others=float(others),
-        effect=float(effect),
+        verdict=_verdict(seen, max(future, others), effect, tolerance, interface.reads_tokens),
+        future=future,
+        others=others,
+        effect=effect,
         tolerance=tolerance,
-        tokens=len(moved),
+        tokens=tokens,
+        reach=reach,
         dtype=str(dtype).removeprefix("torch."),
     )
 
 
-def _movements(interface: Interface, window: Windows, steps: int) -> tuple[Array, float, float]:
-    """Change every token in turn.
+@dataclass(frozen=True)
+class _Moves:
+    """How far logits moved: the fields of ``GateResult``, of one window.
 
-    Returns:
-        How far changing token i moves the logits at j, [T, T]; how far those of an unchanged window
-        move from row to row of an unchanged batch; how far they move beside changed rows.
+    Attributes:
+        unchanged: from row to row of an unchanged batch.
+        finite: whether all of them are numbers.
     """
-    tokens = window.tokens.shape[1]
+
+    future: float
+    others: float
+    effect: float
+    unchanged: float
+    finite: bool
+
+
+def _moves(interface: Interface, window: Windows, places: Sequence[int], steps: int) -> _Moves:
+    """Change the tokens at ``places`` in turn."""
     unchanged = _logits(interface, _changed(window, []), steps)
     base = unchanged[-1]
-    moved, neighbour = [], 0.0
-    for lo in range(0, tokens, _ROWS - 1):
-        places = range(lo, min(lo + _ROWS - 1, tokens))
-        distances = _distances(_logits(interface, _changed(window, places), steps), base)
-        moved.append(distances[: len(places)])
+    batches, neighbour = [], 0.0
+    for lo in range(0, len(places), _ROWS - 1):
+        some = places[lo : lo + _ROWS - 1]
+        distances = _distances(_logits(interface, _changed(window, some), steps), base)
+        batches.append(distances[: len(some)])
         neighbour = max(neighbour, float(distances[-1].max()))
-    return np.concatenate(moved), float(_distances(unchanged, base).max()), neighbour
+    moved = np.concatenate(batches)  # (places, T)
+    document, at = window.documents[0], np.array(places)[:, None]
+    same, after = document[at] == document, np.arange(len(document)) >= at
+    return _Moves(
+        future=float(np.max(moved, where=same & ~after, initial=0.0)),
+        others=max(float(np.max(moved, where=~same, initial=0.0)), neighbour),
+        effect=float(np.max(moved, where=same & after, initial=0.0, axis=1).min()),
+        unchanged=float(_distances(unchanged, base).max()),
+        finite=bool(np.isfinite(moved).all()),
+    )
 
 
 def _distances(logits: Tensor, base: Tensor) -> Array:
@@ -129,8 +152,10 @@ def _distances(logits: Tensor, base: Tensor) -> Array:
     return np.asarray((logits - base).abs().amax(-1).double().cpu().numpy())
 
 
-def _verdict(moved: Array, leak: float, effect: float, tolerance: float, reads_tokens: bool) -> str:
-    if not np.isfinite(moved).all():
+def _verdict(
+    seen: Sequence[_Moves], leak: float, effect: float, tolerance: float, reads_tokens: bool
+) -> str:
+    if not all(moves.finite for moves in seen):
         return "inconclusive"
     if leak > tolerance:
         return "leak"

@@ -81,6 +81,22 @@ def test_a_denoiser_that_looks_into_another_document_is_caught():
     assert result.future < 1e-10
 
 
+class LooksFarAhead(TransformerDenoiser):
+    """Sees what is a hundred positions ahead."""
+
+    def forward(self, z: Tensor, t: Tensor, context) -> Tensor:
+        ahead = torch.zeros_like(context.stream)
+        ahead[:, :-100] = context.stream[:, 100:]  # nothing in a window of up to a hundred
+        return super().forward(z, t, context) + 1e-6 * ahead.mean(-1, keepdim=True)
+
+
+def test_a_leak_from_farther_away_than_the_part_is_caught():
+    result = leak_gate(with_denoiser(LooksFarAhead), Text([[(0, 3, 200)]]), length=12)
+    assert (result.tokens, result.reach) == (12, 200)
+    assert result.verdict == "leak"
+    assert leak_gate(redrawn("hidden"), Text([[(0, 3, 200)]]), length=12).verdict == "pass"
+
+
 class LooksUp(TransformerDenoiser):
     """Mixes the rows of a batch, as a batch norm in training mode does."""
 
