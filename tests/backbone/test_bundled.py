@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from dihal_bench.backbone import recipe
-from dihal_bench.backbone.loading import BUNDLED, JUDGE, bundled_fingerprint, locate
+from dihal_bench.backbone.loading import (
+    BUNDLED,
+    JUDGE,
+    bundled_facts,
+    bundled_fingerprint,
+    locate,
+)
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.text.bundled import bundled_corpus
 from dihal_bench.text.tokens import pack, tokenizer_fingerprint
@@ -15,13 +21,9 @@ from dihal_bench.text.tokens import pack, tokenizer_fingerprint
 MEGABYTES = 1e6
 
 
-def facts(name: str) -> dict:
-    return json.loads((Path(locate(name)) / "recipe.json").read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize("name", BUNDLED)
 def test_the_card_says_what_is_there(name):
-    folder, said = Path(locate(name)), facts(name)
+    folder, said = Path(locate(name)), bundled_facts(name)
     role = BUNDLED[name]
     assert said["role"] == role
     assert said["recipe"] == json.loads(json.dumps(vars(recipe.RECIPES[role])))
@@ -37,13 +39,13 @@ def test_the_card_says_what_is_there(name):
 
 
 def test_the_backbone_is_deep_and_good_enough():
-    said = facts("bundled")
+    said = bundled_facts("bundled")
     assert said["recipe"]["architecture"]["num_hidden_layers"] >= 8
     assert said["validation"]["perplexity"] <= 30
 
 
 def test_the_judge_is_a_stranger_and_at_least_as_good():
-    ours, judge = facts("bundled"), facts(JUDGE)
+    ours, judge = bundled_facts("bundled"), bundled_facts(JUDGE)
     assert judge["recipe"]["model_type"] != ours["recipe"]["model_type"]
     assert judge["recipe"]["seed"] != ours["recipe"]["seed"]
     assert judge["tokenizer_fingerprint"] == ours["tokenizer_fingerprint"]
@@ -53,14 +55,13 @@ def test_the_judge_is_a_stranger_and_at_least_as_good():
 @pytest.mark.slow
 def test_the_perplexity_of_the_card_is_measured_again():
     corpus = bundled_corpus()
+    if corpus.notes["versions"] != bundled_facts()["corpus"]["versions"]:
+        pytest.skip("other versions of the dependencies are installed than constraints.txt pins")
+    assert corpus.fingerprint == bundled_fingerprint()
     for name in BUNDLED:
         backbone = Backbone.load(name)
         text = pack(corpus, "validation", backbone.tokenizer, window=512)
-        said = facts(name)["validation"]
-        if corpus.fingerprint != facts(name)["corpus_fingerprint"]:
-            pytest.skip(
-                "other versions of the dependencies are installed than constraints.txt pins"
-            )
+        said = bundled_facts(name)["validation"]
         losses = [
             recipe.token_nll(backbone.model, text.batch([index]), autocast=False)
             for index in np.linspace(0, len(text) - 1, 48).round().astype(int)
