@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dihal_bench.backbone.model import Backbone
-    from dihal_bench.interfaces.base import InterfaceConfig, Span
+    from dihal_bench.diffusion.layout import Layout
     from dihal_bench.interfaces.batch import Batch
+    from dihal_bench.interfaces.settings import InterfaceConfig, Span
     from dihal_bench.interfaces.statistics import SpanStatistics
 
 
 class LookUp(HiddenSpace):
     """A prediction of h_b that is fitted, not trained; it subtracts no token table of its own."""
 
-    trainable: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     iterative: ClassVar[bool] = False
     phases: ClassVar[tuple[str, ...]] = ()
@@ -52,9 +52,11 @@ class LookUp(HiddenSpace):
     def predict(self, batch: Batch) -> Tensor:
         """Return the prediction of h_b, [B, T, D]."""
 
-    def chains(self, batch: Batch, *, steps: int, count: int) -> Iterator[Tensor]:
+    def chains(
+        self, batch: Batch, *, steps: int, count: int, layout: Layout | None = None
+    ) -> Iterator[Tensor]:
         """Yield the one prediction ``count`` times, as a signal."""
-        del steps
+        del steps, layout
         signal = (self.predict(batch) - self.baseline[0]) / self.scale
         for _ in range(count):
             yield signal

@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from dihal_bench.interfaces.hidden import HiddenSpace
+from dihal_bench.interfaces.noiseless import Noiseless
 from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from dihal_bench.backbone.model import Backbone
-    from dihal_bench.interfaces.base import InterfaceConfig, Span
+    from dihal_bench.diffusion.layout import Layout
     from dihal_bench.interfaces.batch import Batch
+    from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
 
 
 @INTERFACES.register("regress")
-class Regress(HiddenSpace):
+class Regress(Noiseless, HiddenSpace):
     """Regression to h_b: the denoiser at z = 0, t = T, once."""
 
-    stochastic: ClassVar[bool] = False
-    iterative: ClassVar[bool] = False
     help: ClassVar[str] = "control: the same trunk regresses the hidden state (z = 0, t = T)"
 
     def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
         # Without noise the two squared errors are one and the same; it takes the weight of both.
         merged = replace(config.losses, diff=0.0, rec=config.losses.diff + config.losses.rec)
         super().__init__(backbone, span, replace(config, losses=merged))
-
-    def terminal_input(self, x0: Tensor, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Return zeros at the last level."""
-        del step
-        level = torch.full(batch.tokens.shape, self.diffusion.terminal, device=x0.device)
-        return torch.zeros_like(x0), level
-
-    def chains(self, batch: Batch, *, steps: int, count: int) -> Iterator[Tensor]:
-        """Yield the one prediction, a single evaluation whatever ``steps``, ``count`` times."""
-        del steps
-        assert self.trunk is not None
-        condition = self.condition(batch)
-        context = self.trunk.encode(condition, batch.positions)
-        zeros = condition.new_zeros(*batch.tokens.shape, self.sizes[0])
-        estimate = self.estimate(*self.terminal_input(zeros, batch, 0), context)
-        for _ in range(count):
-            yield estimate
 
 
 @INTERFACES.register("regress-loop")
@@ -62,25 +43,22 @@ class RegressLoop(Regress):
     help: ClassVar[str] = "control: regression in S weight-tied passes, equal NFE to the sampler"
     passes: ClassVar[int] = 16  # while training
 
-    def terminal_input(self, x0: Tensor, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    def terminal_input(
+        self, x0: Tensor, batch: Batch, layout: Layout, step: Step
+    ) -> tuple[Tensor, Tensor]:
         """Return the previous pass's estimate after a random number of passes, and its level."""
         assert self.trunk is not None
         with torch.no_grad():
-            context = self.trunk.encode(self.condition(batch), batch.positions)
+            context = self.trunk.encode(self.condition(batch), layout)
             first = batch.documents[:1, :1]
-            depth = int(self.noise.uniform(first, first * 0, draw=step).item() * self.passes)
+            depth = int(self.noise.uniform(first, first * 0, draw=step.index).item() * self.passes)
             z = self._refine(torch.zeros_like(x0), context, depth, self.passes)
         return z, self._level(depth, self.passes, z.device)
 
-    def chains(self, batch: Batch, *, steps: int, count: int) -> Iterator[Tensor]:
-        """Yield the prediction after ``steps`` passes ``count`` times."""
-        assert self.trunk is not None
-        condition = self.condition(batch)
-        context = self.trunk.encode(condition, batch.positions)
-        zeros = condition.new_zeros(*batch.tokens.shape, self.sizes[0])
-        estimate = self._refine(zeros, context, steps, steps)
-        for _ in range(count):
-            yield estimate
+    def draw(self, batch: Batch, context: Any, *, chain: int, steps: int) -> Tensor:
+        """Return the prediction after ``steps`` passes."""
+        del chain
+        return self._refine(self._zeros(batch), context, steps, steps)
 
     def _refine(self, z: Tensor, context: object, count: int, of: int) -> Tensor:
         for index in range(count):

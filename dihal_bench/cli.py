@@ -80,7 +80,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     add("--corpus", help="bundled, a file, a folder, or a Hugging Face dataset (default: bundled)")
     add("--budget", "--preset", default="tiny", help="tiny, small or paper (default: tiny)")
     add("--denoiser", help="registered denoiser (default: transformer)")
-    add("--regime", help="causal (default)")
+    add("--regime", help="causal (default) or sequence: blocks that are denoised jointly")
     add("--seed", help="seed of everything (default: 0)")
     add("--device", help="torch device (default: cpu)")
     add("--dtype", help="dtype of the backbone (default: by preset)")
@@ -93,7 +93,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
-    from dihal_bench.config import resolve
+    from dihal_bench.resolve import resolve
 
     names = ("interface", "controls", "layer", "from_layer", "backbone", "corpus", "regime", "seed")
     values = {name: getattr(arguments, name, None) for name in (*names, "device", "dtype")}
@@ -143,6 +143,7 @@ def _locate(arguments: argparse.Namespace) -> int:
     folder = run_folder(config, arguments.out, name="locate")
     job = Job(config, folder, _say)
     with claimed(folder, config):
+        job.inputs.check(folder)
         located = job.located
         figures = draw(located, folder / "locate")
     if arguments.json:

@@ -13,7 +13,7 @@ from dihal_bench.files import write_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 KINDS = ("exact", "ensemble", "bound", "estimate")
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema": int,
@@ -31,6 +31,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "spent": dict,
     "locate": dict,
     "bridge": dict,
+    "costs": dict,
     "scores": list,
     "gates": dict,
     "environment": dict,
@@ -51,6 +52,7 @@ _SCORE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "steps": int,
     "chains": int,
     "nfe": int,
+    "signal": str,
     "details": dict,
 }
 
@@ -74,7 +76,8 @@ class Score:
         dtype: of the arithmetic.
         steps: network evaluations per chain S.
         chains: chains in the ensemble K.
-        nfe: S x K.
+        nfe: S x K, and K evaluations of a decoder that is a network.
+        signal: what the recovery was given: "sampled", else "zeroed" or "shuffled" for a trial.
         details: stored sums, the control a gain refers to, convergence.
     """
 
@@ -93,6 +96,7 @@ class Score:
     steps: int
     chains: int
     nfe: int
+    signal: str
     details: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:

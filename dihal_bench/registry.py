@@ -179,6 +179,6 @@ def _origin(entry: Any) -> str:
 
 
 INTERFACES = Registry("interface", ("dihal_bench.interfaces", "dihal_bench.baselines"))
-DENOISERS = Registry("denoiser", ("dihal_bench.diffusion.denoisers",))
+DENOISERS = Registry("denoiser", ("dihal_bench.diffusion.denoisers", "dihal_bench.diffusion.unet"))
 SAMPLERS = Registry("sampler", ("dihal_bench.diffusion.schedule",))
 REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS)

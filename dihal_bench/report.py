@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from dihal_bench.scoring.table import render
+from dihal_bench.registry import INTERFACES
+from dihal_bench.scoring.render import render
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +48,8 @@ def _interval(estimate: dict[str, float]) -> str:
 def show_record(record: Record, folder: Path) -> str:
     """Return the score table of a run and where its files lie."""
     data = record.data
-    order = ["teacher", data["interface"]["name"], *data["config"]["controls"]]
-    notes = [_what(data), _scored(record), _LEGEND, *_gain(record), _bridge(record)]
+    order = ["teacher", data["interface"]["name"], *data["interface"]["controls"]]
+    notes = [_what(data), *_spent(data), _scored(record), _LEGEND, *_gain(record), *_bridge(record)]
     places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
     return "\n".join([render(record.scores, order), *notes, *places])
 
@@ -60,37 +61,56 @@ _LEGEND = (
 
 
 def _what(data: dict[str, Any]) -> str:
-    interface = data["interface"]
-    spent = data["spent"][interface["name"]]["diffusion"]
+    interface, cost = data["interface"], data["costs"][data["interface"]["name"]]
+    budget = data["budget"]
+    within = "" if budget["within"] else " (OUTSIDE its budget: not for matched tables)"
     return (
         f"{interface['name']} at layer {data['layer']} ({data['layer_policy']}): replaced "
-        f"{interface['replaced']} of {data['backbone']['blocks']} blocks, budget "
-        f"{data['budget']['name']} ({spent['tokens']:,} tokens, {spent['flops']:.3g} FLOPs), "
-        f"{spent['trunk_parameters']:,} trunk parameters"
+        f"{interface['replaced']} of {data['backbone']['blocks']} blocks by "
+        f"{cost['ratio']:.2f} times their FLOPs at S={cost['steps']}; "
+        f"{cost['trunk_parameters']:,} trunk, {cost['recovery_parameters']:,} recovery, "
+        f"{cost['other_parameters']:,} other parameters; budget {budget['name']}, matched by "
+        f"{budget['matched']}{within}"
     )
 
 
+def _spent(data: dict[str, Any]) -> list[str]:
+    phases = data["spent"][data["interface"]["name"]]
+    return [
+        f"{phase}: {own['tokens']:,} tokens, {own['steps']:,} steps, {own['flops']:.3g} FLOPs, "
+        f"{own['seconds']:.0f} s"
+        for phase, own in phases.items()
+    ]
+
+
 def _scored(record: Record) -> str:
-    nll = next(s for s in record.scores if s.subject == "teacher" and s.metric == "nll")
+    nll = next(s for s in record.scores if s.subject == "teacher" and s.metric.endswith("nll"))
+    where = "tokens" if nll.metric == "nll" else "first tokens of blocks"
     return (
-        f"scored {nll.n:,} tokens of {nll.task} in {nll.details['documents']} documents; "
+        f"scored {nll.n:,} {where} of {nll.task} in {nll.details['documents']} documents; "
         "intervals: 95 %, bootstrap over documents; S: network evaluations per chain"
     )
 
 
 def _gain(record: Record) -> list[str]:
-    controls = {s.details["control"] for s in record.scores if s.metric == "diffusion_gain"}
-    if not controls:
+    gains = [s for s in record.scores if s.metric.endswith("diffusion_gain")]
+    if not gains:
         return []
-    best = ", ".join(sorted(controls))
+    best = ", ".join(sorted({s.details["control"] for s in gains}))
     return [f"diffusion gain: NLL of the best control without diffusion ({best}) - the row's"]
 
 
-def _bridge(record: Record) -> str:
+def _bridge(record: Record) -> list[str]:
     bridge, name = record.data["bridge"], record.data["interface"]["name"]
     samples = any(s.subject == name and s.kind == "ensemble" for s in record.scores)
     sampled = f", {bridge['fvu_sample']:.4f} at S={bridge['steps']}" if samples else ""
-    return f"fvu: {bridge['fvu_mmse']:.4f} one step{sampled}; leak gate: passed by every row"
+    own = bridge["oracle"]
+    half = "at no noise tried" if own["sigma_half"] is None else f"at sigma {own['sigma_half']:.2f}"
+    return [
+        f"fvu: {bridge['fvu_mmse']:.4f} one step{sampled}; leak gate: passed by every row",
+        f"recovery from the true signal: agreement {own['agreement']:.4f}, KL {own['kl']:.2g}; "
+        f"agreement halves {half}",
+    ]
 
 
 def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
@@ -110,19 +130,22 @@ def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
     from dihal_bench.text.sources import find_corpus
 
     job = Job(config, folder=Path())
-    backbone, speed = job.backbone, _flops_per_second(job.device)
+    backbone, speed = job.inputs.backbone, _flops_per_second(job.inputs.device)
     find_corpus(config.corpus)
-    tokens = config.budget.diffusion_tokens if train else 0
+    job.check_span()
+    tokens = _trained_tokens(job) if train else {}
     trunk = job.trunk_parameters() if train else 0
     flops = _flops(job, tokens, trunk)
+    layer = f"{config.layer} (of 1..{backbone.blocks - 1})" if job.locates else f"{backbone.blocks}"
     summary = {
-        "interface": f"{config.interface} with controls {', '.join(config.controls) or 'none'}",
+        "interface": f"{config.interface} with controls {', '.join(job.names[1:]) or 'none'}",
+        "regime": config.regime
+        + (f", blocks of {job.config.block_size}" if job.config.block_size else ""),
         "backbone": f"{config.backbone}: {backbone.info.architecture}, {backbone.blocks} blocks, "
         f"{backbone.info.parameters:,} parameters",
-        "layer": f"{config.layer} (of 1..{backbone.blocks - 1}), conditioned on layer "
-        f"{config.from_layer}",
+        "layer": f"{layer}, conditioned on layer {config.from_layer}",
         "corpus": config.corpus,
-        "training tokens": f"{tokens:,} in windows of {config.text.window}",
+        "training tokens": f"{_shown(tokens)} in windows of {config.text.window}",
         "trunk parameters": f"{trunk:,}",
         "FLOPs": f"about {flops:.2g}",
         "memory": f"about {_memory(job, trunk) / 2**30:.1f} GiB",
@@ -131,11 +154,23 @@ def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
     return {"config": config.to_dict(), "summary": summary}
 
 
-def _flops(job: Job, tokens: int, trunk: int) -> float:
-    """Estimate locating, training and scoring; of the latter none if no ``tokens`` are trained."""
-    config, teacher = job.config, 2 * job.backbone.info.parameters
-    located = config.locate.windows * config.text.window * teacher
-    trained = tokens * (teacher + job.trained_count * (2 * 6 * trunk + 2 * teacher))
+def _trained_tokens(job: Job) -> dict[str, dict[str, int]]:
+    """Return name -> phase -> tokens."""
+    kinds = {name: INTERFACES.get(name) for name in job.names}
+    return {name: job.config.budget.plan(kind.phases) for name, kind in kinds.items()}
+
+
+def _shown(tokens: dict[str, dict[str, int]]) -> str:
+    totals = {n: " + ".join(f"{t:,}" for t in own.values()) for n, own in tokens.items() if own}
+    return ", ".join(f"{name} {total}" for name, total in totals.items()) or "none"
+
+
+def _flops(job: Job, tokens: dict[str, dict[str, int]], trunk: int) -> float:
+    """Estimate locating, training and scoring; of the latter none if nothing is trained."""
+    config, teacher = job.config, 2 * job.inputs.backbone.info.parameters
+    located = config.locate.windows * config.text.window * teacher * job.locates
+    seen = [sum(own.values()) for own in tokens.values()]
+    trained = max(seen, default=0) * teacher + sum(seen) * (2 * 6 * trunk + 2 * teacher)
     chains = config.score.chains * config.score.tokens if tokens else 0
     steps = config.score.steps
     scored = chains * (sum(steps) * 2 * trunk + len(steps) * teacher)
@@ -148,11 +183,12 @@ _COPIES = 16  # of a pass's logits, in float32: both models', probabilities, gra
 
 def _memory(job: Job, trunk: int) -> float:
     """Estimate bytes: libraries, the teacher, trunks with gradients and optimiser state, logits."""
-    config, backbone = job.config, job.backbone
+    config, backbone = job.config, job.inputs.backbone
+    trained = sum(bool(INTERFACES.get(name).phases) for name in job.names)
     weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
     windows = min(config.train.batch, config.train.micro)
     logits = windows * config.text.window * backbone.vocab_size * 4
-    return float(_LIBRARIES + weights + job.trained_count * trunk * 4 * 5 + _COPIES * logits)
+    return float(_LIBRARIES + weights + trained * trunk * 4 * 5 + _COPIES * logits)
 
 
 def _flops_per_second(device: torch.device) -> float:

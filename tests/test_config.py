@@ -8,8 +8,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from dihal_bench.config import PRESETS, RunConfig, resolve
+from dihal_bench.config import RunConfig
 from dihal_bench.errors import UserError
+from dihal_bench.resolve import PRESETS, resolve
 from dihal_bench.training.budget import BudgetConfig
 
 

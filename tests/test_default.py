@@ -3,7 +3,7 @@
 import pytest
 
 from dihal_bench import Record, run
-from dihal_bench.config import resolve
+from dihal_bench.resolve import resolve
 
 
 @pytest.fixture(scope="module")

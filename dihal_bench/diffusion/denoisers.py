@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dihal_bench.diffusion.layers import (
+    DenoisingLayer,
+    EncoderLayer,
+    ModulatedOutput,
+    PerceptronLayer,
+    level_features,
+    rotary_angles,
+)
 from dihal_bench.errors import UserError
 from dihal_bench.registry import DENOISERS
+
+if TYPE_CHECKING:
+    from dihal_bench.diffusion.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The U-Net of ``sd-unet``; Stable Diffusion 1.5 has 4,32 and 320,640,1280,1280.
+
+    Attributes:
+        image: channels and side of the image that every token's state becomes.
+        widths: channels per resolution, each half as wide and high as the one before.
+        vae: folder or hub id of a frozen ``AutoencoderKL`` around the U-Net; empty: none.
+    """
+
+    image: tuple[int, ...] = (8, 4)
+    widths: tuple[int, ...] = (16, 48)
+    vae: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.image) != 2 or min(self.image) < 1:
+            given = ",".join(map(str, self.image))
+            raise UserError(f"denoiser.unet.image={given} must be channels and side, such as 8,4.")
+        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+            given = ",".join(map(str, self.widths))
+            raise UserError(
+                f"denoiser.unet.widths={given} must be multiples of 8, one per resolution, such as "
+                "16,48."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +57,9 @@ class DenoiserConfig:
         name: registered denoiser.
         width: channels of the residual stream.
         context_layers: causal layers over the clean condition (run once per sequence).
-        layers: denoising layers (run once per network evaluation).
+        layers: denoising layers (run once per network evaluation); of a U-Net, per resolution.
         heads: attention heads.
+        unet: what ``sd-unet`` wants to know besides.
     """
 
     name: str = "transformer"
@@ -32,6 +67,7 @@ class DenoiserConfig:
     context_layers: int = 2
     layers: int = 2
     heads: int = 4
+    unet: UNetConfig = field(default_factory=UNetConfig)
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads"):
@@ -47,17 +83,48 @@ class DenoiserConfig:
 class Denoiser(nn.Module, ABC):
     """Maps a noised signal, its level and a clean condition to the network's output, per position.
 
-    Locality is part of the contract: the output at position i depends on the noised signal at i
-    alone and on the condition at positions <= i of the same document.
+    Locality is part of the contract. In the causal regime the output at position i depends on the
+    noised signal at i alone and on the condition at positions <= i of the same document; in the
+    sequence regime on the noised signal of i's block and on the condition up to the block's first
+    place (``Layout``).
+
+    Attributes:
+        regimes: the regimes it can be used in.
+        reads_unet: whether it reads ``DenoiserConfig.unet``.
+        help: one line for ``dihal-bench list``.
     """
 
+    regimes: ClassVar[tuple[str, ...]] = ("causal", "sequence")
+    reads_unet: ClassVar[bool] = False
+    help: ClassVar[str] = ""
+
+    def __init__(self, inputs: int, outputs: int, condition: int, config: DenoiserConfig):
+        """Build the network; this is how interfaces call every denoiser.
+
+        Args:
+            inputs: channels of the noised signal and of what is seen beside it.
+            outputs: dimensions D of the signal.
+            condition: dimensions C of the condition.
+            config: sizes.
+
+        Raises:
+            UserError: a setting is not read by this denoiser, or does not suit it.
+        """
+        super().__init__()
+        if not self.reads_unet and config.unet != UNetConfig():
+            raise UserError(
+                f"--denoiser {config.name} has no U-Net to which denoiser.unet.* could apply; "
+                "choose --denoiser sd-unet or leave these settings out."
+            )
+        self.inputs, self.outputs, self.condition, self.config = inputs, outputs, condition, config
+
     @abstractmethod
-    def encode(self, condition: Tensor, positions: Tensor) -> Any:
+    def encode(self, condition: Tensor, layout: Layout) -> Any:
         """Digest the condition once.
 
         Args:
             condition: [B, T, C].
-            positions: position ids [B, T]; 0 marks a document's start.
+            layout: documents, and blocks if there are any.
 
         Returns:
             What ``forward`` wants to see of it; independent of the noise and its level.
@@ -65,22 +132,13 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, context: Any) -> Tensor:
-        """Return the output [B, T, D].
+        """Return the output [B, T, outputs].
 
         Args:
-            z: the noised signal, [B, T, D].
+            z: the noised signal, [B, T, inputs].
             t: its level in (0, 1], [B, T] or [].
             context: what ``encode`` returned.
         """
-
-
-def causal_mask(positions: Tensor) -> Tensor:
-    """Return which keys a query may see, bool [B, 1, T, T]: not later, and in the same document."""
-    document = (positions == 0).cumsum(dim=1)
-    same = document[:, :, None] == document[:, None, :]
-    length = positions.shape[1]
-    order = torch.ones(length, length, dtype=torch.bool, device=positions.device).tril()
-    return (same & order)[:, None]
 
 
 @dataclass(frozen=True)
@@ -88,16 +146,38 @@ class Context:
     """The clean stream and, per denoising layer, its keys and values.
 
     Attributes:
-        stream: [B, T, W].
+        stream: per place the clean stream at the latest place it may see, [B, T, W].
         keys_values: per denoising layer (K, V), each [B, H, T, W/H].
-        mask: bool [B, 1, T, T].
+        masks: what a query sees of the clean places, bool [B, 1, T, T], and of the noisy ones.
         angles: rotary angles [T, W/H/2].
     """
 
     stream: Tensor
     keys_values: list[tuple[Tensor, Tensor]]
-    mask: Tensor
+    masks: tuple[Tensor, Tensor | None]
     angles: Tensor
+
+
+class ContextEncoder(nn.Module):
+    """A causal transformer over the clean condition: run once, whatever the number of steps."""
+
+    def __init__(self, condition: int, config: DenoiserConfig):
+        super().__init__()
+        width, heads = config.width, config.heads
+        self.head_dim = width // heads
+        self.embed = nn.Linear(condition, width)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, heads) for _ in range(config.context_layers)
+        )
+
+    def forward(self, condition: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Return the stream [B, T, W] and the rotary angles; the condition is [B, T, C]."""
+        mask = layout.causal().context_mask()
+        angles = rotary_angles(condition.shape[1], self.head_dim, condition.device)
+        stream: Tensor = self.embed(condition).to(condition.dtype)  # kept wide under autocast
+        for layer in self.layers:
+            stream = layer(stream, mask, angles)
+        return stream, angles
 
 
 @DENOISERS.register("transformer")
@@ -108,136 +188,71 @@ class TransformerDenoiser(Denoiser):
     (adaLN-zero). Rotary positions are relative, so that documents in one window need no restart.
     """
 
-    def __init__(self, signal: int, condition: int, config: DenoiserConfig):
-        super().__init__()
-        width, heads = config.width, config.heads
-        self.head_dim = width // heads
-        self.embed_condition = nn.Linear(condition, width)
-        self.embed_signal = nn.Linear(signal, width)
-        self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU())
-        self.encoder = nn.ModuleList(
-            _EncoderLayer(width, heads) for _ in range(config.context_layers)
-        )
-        self.context_norm = nn.RMSNorm(width)
-        self.layers = nn.ModuleList(_DenoisingLayer(width, heads) for _ in range(config.layers))
-        self.out_norm = nn.RMSNorm(width)
-        self.out_modulation = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, signal)
-        for module in (self.out_modulation, self.out):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+    help: ClassVar[str] = "causal context encoder, then DiT layers; bidirectional inside blocks"
 
-    def encode(self, condition: Tensor, positions: Tensor) -> Context:
+    def __init__(self, inputs: int, outputs: int, condition: int, config: DenoiserConfig):
+        super().__init__(inputs, outputs, condition, config)
+        width, heads = config.width, config.heads
+        self.embed_signal = nn.Linear(inputs, width)
+        self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.encoder = ContextEncoder(condition, config)
+        self.context_norm = nn.RMSNorm(width)
+        self.layers = nn.ModuleList(DenoisingLayer(width, heads) for _ in range(config.layers))
+        self.head = ModulatedOutput(width, outputs)
+
+    def encode(self, condition: Tensor, layout: Layout) -> Context:
         """Run the causal encoder over the clean condition; see ``Denoiser.encode``."""
-        mask = causal_mask(positions)
-        angles = _rotary_angles(positions.shape[1], self.head_dim, condition.device)
-        stream = self.embed_condition(condition).to(condition.dtype)  # kept wide under autocast
-        for layer in self.encoder:
-            stream = layer(stream, mask, angles)
+        stream, angles = self.encoder(condition, layout)
         normed = self.context_norm(stream)
         keys_values = []
         for layer in self.layers:
-            assert isinstance(layer, _DenoisingLayer)
+            assert isinstance(layer, DenoisingLayer)
             keys_values.append(layer.attention.keys_values(normed, angles))
-        return Context(stream, keys_values, mask, angles)
+        masks = layout.context_mask(), layout.block_mask()
+        return Context(layout.at_start(stream), keys_values, masks, angles)
 
     def forward(self, z: Tensor, t: Tensor, context: Context) -> Tensor:
-        """Denoise every position on its own; see ``Denoiser.forward``."""
-        level = self.level(_level_features(t, self.out.in_features).to(z.dtype))  # (B, T, W) or (W)
+        """Denoise every place, or every block, on its own; see ``Denoiser.forward``."""
+        level = self.level(level_features(t, self.config.width).to(z.dtype))  # (B, T, W) or (W)
         x = context.stream + self.embed_signal(z)
         for layer, keys_values in zip(self.layers, context.keys_values, strict=True):
-            x = layer(x, level, keys_values, context.mask, context.angles)
-        shift, scale = self.out_modulation(level).chunk(2, dim=-1)
-        out: Tensor = self.out(self.out_norm(x) * (1 + scale) + shift)
+            x = layer(x, level, keys_values, context.masks, context.angles)
+        out: Tensor = self.head(x, level)
         return out
 
 
-class _Attention(nn.Module):
-    """Multi-head attention whose keys and values may be computed beforehand."""
+@DENOISERS.register("mlp")
+class MLPDenoiser(Denoiser):
+    """A small residual perceptron per position on the cached causal context encoder.
 
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width, bias=False)
-        self.kv = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+    One pass of the encoder and S cheap steps, as in MAR's diffusion head (Li et al., 2024). It sees
+    one place, so there is no joint denoising of a block.
+    """
 
-    def keys_values(self, context: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = (self._split(x) for x in self.kv(context).chunk(2, dim=-1))
-        return _rotate(keys, angles), values
+    regimes: ClassVar[tuple[str, ...]] = ("causal",)
+    help: ClassVar[str] = "causal context encoder, then a perceptron per position"
 
-    def forward(
-        self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor, angles: Tensor
-    ) -> Tensor:
-        query = _rotate(self._split(self.q(x)), angles)
-        mixed = F.scaled_dot_product_attention(query, *keys_values, attn_mask=mask)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+    def __init__(self, inputs: int, outputs: int, condition: int, config: DenoiserConfig):
+        super().__init__(inputs, outputs, condition, config)
+        width = config.width
+        self.embed_signal = nn.Linear(inputs, width)
+        self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.encoder = ContextEncoder(condition, config)
+        self.context_norm = nn.RMSNorm(width)
+        self.layers = nn.ModuleList(PerceptronLayer(width) for _ in range(config.layers))
+        self.head = ModulatedOutput(width, outputs)
+
+    def encode(self, condition: Tensor, layout: Layout) -> Tensor:
+        """Run the causal encoder over the clean condition; see ``Denoiser.encode``."""
+        stream, _ = self.encoder(condition, layout)
+        out: Tensor = self.context_norm(stream)
         return out
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)  # (B, H, T, W/H)
-
-
-class _EncoderLayer(nn.Module):
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
-        self.attention = _Attention(width, heads)
-        self.mlp = _mlp(width)
-
-    def forward(self, x: Tensor, mask: Tensor, angles: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        x = x + self.attention(normed, self.attention.keys_values(normed, angles), mask, angles)
-        out: Tensor = x + self.mlp(self.norm2(x))
+    def forward(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """Denoise every place on its own; see ``Denoiser.forward``."""
+        level = self.level(level_features(t, self.config.width).to(z.dtype))
+        x = context + self.embed_signal(z)
+        for layer in self.layers:
+            x = layer(x, level + context)
+        out: Tensor = self.head(x, level)
         return out
-
-
-class _DenoisingLayer(nn.Module):
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.norm1 = nn.RMSNorm(width, elementwise_affine=False)
-        self.norm2 = nn.RMSNorm(width, elementwise_affine=False)
-        self.attention = _Attention(width, heads)
-        self.mlp = _mlp(width)
-        self.modulation = nn.Linear(width, 6 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def forward(
-        self,
-        x: Tensor,
-        level: Tensor,
-        keys_values: tuple[Tensor, Tensor],
-        mask: Tensor,
-        angles: Tensor,
-    ) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(level).chunk(6, dim=-1)
-        normed = self.norm1(x) * (1 + scale1) + shift1
-        x = x + gate1 * self.attention(normed, keys_values, mask, angles)
-        out: Tensor = x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
-        return out
-
-
-def _mlp(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-
-def _level_features(t: Tensor, width: int) -> Tensor:
-    """Sinusoids of the noise level, [..., width]; the slowest spans (0, 1] once."""
-    frequencies = torch.exp(torch.linspace(0, math.log(1000.0), width // 2, device=t.device))
-    angles = t.float()[..., None] * frequencies
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)
-
-
-def _rotary_angles(length: int, head_dim: int, device: torch.device) -> Tensor:
-    """Return angles [T, d/2] in float64; in float32, far ones depend on more than distance."""
-    pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
-    places = torch.arange(length, dtype=torch.float64, device=device)
-    return torch.outer(places, torch.exp(pairs * (-math.log(10_000.0) / head_dim)))
-
-
-def _rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate pairs of channels of ``x`` [B, H, T, d] by ``angles`` [T, d/2] (Su et al., 2021)."""
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PREDICTIONS = ("x0", "eps", "v")
+_BLIND = 1e-12  # the largest share of the signal's amplitude in what counts as pure noise
 _SNR_CAP = 5.0  # Hang et al., 2023 (min-SNR weighting)
 
 
@@ -36,6 +37,8 @@ class DiffusionConfig:
         betas: variance-preserving schedule by diffusers' name ("squaredcos_cap_v2", "linear", ...).
         train_steps: number T of discrete noise levels.
         prediction: what the network puts out: "x0", "eps" or "v" (on the flow path the velocity).
+        self_conditioning: the network sees its previous estimate beside z, in half of the windows
+            while training and always while sampling (Chen et al., 2022).
         zero_terminal_snr: level T is pure noise; eps-prediction is undefined there and refused.
     """
 
@@ -44,6 +47,7 @@ class DiffusionConfig:
     train_steps: int = 1000
     prediction: str = "x0"
     zero_terminal_snr: bool = True
+    self_conditioning: bool = False
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -87,6 +91,11 @@ class Diffusion(ABC):
         """Build the process that ``config.sampler`` names."""
         process: Diffusion = SAMPLERS.get(config.sampler)(config)
         return process
+
+    @property
+    def blind_start(self) -> bool:
+        """Whether the first estimate of a chain depends on no noise: one-step chains are equal."""
+        return float(self.alpha[-1]) < _BLIND and self.config.prediction == "x0"
 
     def draw_level(self, uniform: Tensor) -> Tensor:
         """Map numbers in (0, 1) to levels, int64, the same shape."""

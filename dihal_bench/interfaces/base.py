@@ -7,85 +7,31 @@ the trunk, the diffusion, losses, sampling, checkpoints and scores come with thi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dihal_bench.diffusion.layout import Layout
 from dihal_bench.diffusion.noise import Noise
-from dihal_bench.diffusion.schedule import Diffusion, DiffusionConfig
+from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.errors import UserError
+from dihal_bench.interfaces.losses import mean_over, token_losses
+from dihal_bench.interfaces.settings import REGIMES
 from dihal_bench.registry import DENOISERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from dihal_bench.backbone.model import Backbone
-    from dihal_bench.diffusion.denoisers import Denoiser, DenoiserConfig
+    from dihal_bench.diffusion.denoisers import Denoiser
     from dihal_bench.interfaces.batch import Batch
+    from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
     from dihal_bench.interfaces.statistics import SpanStatistics
 
 _TRAINING_DRAWS = 1 << 30  # training and sampling never use the same noise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """The replaced blocks (a, b] of a backbone of ``blocks`` blocks."""
-
-    a: int
-    b: int
-    blocks: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.a < self.b <= self.blocks:
-            raise UserError(
-                f"the span ({self.a}, {self.b}] replaces no block of {self.blocks}; its ends must "
-                "satisfy 0 <= a < b <= N."
-            )
-
-    @property
-    def replaced(self) -> int:
-        """How many blocks the interface stands in for."""
-        return self.b - self.a
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the four losses (DiHAL, section 3.3).
-
-    Attributes:
-        diff: noise-level-weighted error of x0 at a random level.
-        rec: unweighted error of the one-step estimate at t = T.
-        ce: next-token cross-entropy of that estimate, recovered.
-        kd: KL(teacher || recovered) of that estimate.
-    """
-
-    diff: float = 1.0
-    rec: float = 1.0
-    ce: float = 0.03
-    kd: float = 0.03
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterfaceConfig:
-    """What an interface is built from.
-
-    Attributes:
-        residual: what a predictor of h_b predicts: "none" (the state) or "token-mean" (its
-            difference from the token's mean state).
-        denoiser: the trunk.
-        diffusion: the process.
-        losses: weights of the losses.
-        seed: of the trunk's initial weights and of all noise.
-    """
-
-    residual: str
-    denoiser: DenoiserConfig
-    diffusion: DiffusionConfig
-    losses: LossWeights
-    seed: int
+_RECOVERY_DRAWS = 1 << 31  # nor do the phases
 
 
 class Interface(nn.Module, ABC):
@@ -94,19 +40,34 @@ class Interface(nn.Module, ABC):
     Shapes: B windows, T positions, D signal dimensions, C condition dimensions, V vocabulary.
 
     Attributes:
-        trainable: whether there is anything to train by gradient.
+        phases: the training phases it declares, each with a budget of its own: "recovery" trains
+            ``self.recovery``, "diffusion" everything else; none: nothing is trained by gradient.
+        bears_tokens: whether the signal at i stands for token i + 1 and has a recovery of its own,
+            so that all blocks above a are replaced; else it is a state of position i.
         stochastic: whether different chains give different signals.
         iterative: whether the number of network evaluations is its user's to choose.
         reads_tokens: whether predictions are meant to depend on the tokens at all.
-        phases: the training phases it declares, each with a budget of its own.
+        decoder_steps: network evaluations per token that its recovery adds to the sampler's.
+        regimes: the regimes it can be used in.
+        least_accuracy: share of tokens that must be recovered from the true signal, else training
+            stops before diffusion.
+        controls: what stands beside it in its table by default.
+        Options: dataclass of its own settings, given as ``--set NAME.key=value``; None: it has none.
+        section: NAME, where it is not the registered one: a control shares its interface's.
         help: one line for ``dihal-bench list``.
     """
 
-    trainable: ClassVar[bool] = True
+    phases: ClassVar[tuple[str, ...]] = ("diffusion",)
+    bears_tokens: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
     iterative: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = True
-    phases: ClassVar[tuple[str, ...]] = ("diffusion",)
+    decoder_steps: ClassVar[int] = 0
+    least_accuracy: ClassVar[float] = 0.0
+    regimes: ClassVar[tuple[str, ...]] = REGIMES
+    controls: ClassVar[tuple[str, ...]] = ()
+    section: ClassVar[str] = ""
+    Options: ClassVar[type | None] = None
     help: ClassVar[str] = ""
 
     def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
@@ -115,9 +76,11 @@ class Interface(nn.Module, ABC):
         self.backbone: Backbone
         self.span = span
         self.config = config
+        self.options: Any = config.options or (self.Options() if self.Options else None)
         self.noise = Noise(config.seed)
         self.diffusion = Diffusion.create(config.diffusion)
-        self.trunk: Denoiser | None = self._new_trunk() if self.trainable else None
+        self.recovery: nn.Module | None = None
+        self.trunk: Denoiser | None = self._new_trunk() if "diffusion" in self.phases else None
 
     # --- what an interface must state -------------------------------------------------------------
 
@@ -129,7 +92,7 @@ class Interface(nn.Module, ABC):
     @property
     @abstractmethod
     def layers(self) -> tuple[int, ...]:
-        """Layers whose teacher states ``target`` and ``condition`` ask for."""
+        """Layers whose teacher states it asks for: a first, then that of the signal, if any."""
 
     @abstractmethod
     def target(self, batch: Batch) -> Tensor:
@@ -143,70 +106,144 @@ class Interface(nn.Module, ABC):
     def recover(self, x0: Tensor, batch: Batch) -> Tensor:
         """Return next-token logits [B, T, V]; at i of x0 and tokens at positions <= i only."""
 
+    # --- what an interface may state --------------------------------------------------------------
+
     def fit(self, statistics: SpanStatistics) -> None:
         """Keep what is estimated in closed form from the training text, if anything."""
+
+    def recovery_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Return the losses of the recovery phase, for interfaces that declare one."""
+        raise NotImplementedError(f"{type(self).__name__} declares a recovery phase without losses")
+
+    def recovery_key(self) -> dict[str, Any]:
+        """Return what the recovery phase depends on besides seed, text, budget and own settings.
+
+        Rows that agree in all of it train the phase once.
+        """
+        parts = {
+            "span": self.span,
+            "losses": self.config.losses,
+            "diffusion": self.config.diffusion,
+        }
+        return {name: asdict(part) for name, part in parts.items()}
+
+    def settle(self, batches: Iterable[Batch]) -> None:
+        """Estimate what depends on the trained recovery, once its phase is over."""
 
     def signal(self, x0: Tensor, batch: Batch) -> Tensor:
         """Return the signal [B, T, D] in the space where errors are reported; x0 by default."""
         del batch
         return x0
 
+    def refine(self, x0: Tensor) -> Tensor:
+        """Return what the sampler takes for the network's estimate of x0; itself by default."""
+        return x0
+
     # --- what comes with the contract -------------------------------------------------------------
 
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    @property
+    def likelihood(self) -> bool:
+        """Whether what it recovers is a distribution over tokens that may be scored as one."""
+        return True
+
+    def known(self, batch: Batch) -> Tensor:
+        """Return where the target is defined, bool [B, T]."""
+        return batch.followed if self.bears_tokens else torch.ones_like(batch.scored)
+
+    def clean(self, batch: Batch) -> Tensor:
+        """Return the target [B, T, D], zero where it is not defined: no place may hint at others.
+
+        (At the end of a window the next token is missing; places of its block see each other.)
+        """
+        return torch.where(self.known(batch)[..., None], self.target(batch), 0.0)
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Return the unweighted losses of a training batch by name; its noise is the step's."""
+        if step.phase == "recovery":
+            return self.recovery_losses(batch, step)
         assert self.trunk is not None
-        weights, x0 = self.config.losses, self.target(batch)
-        context = self.trunk.encode(self.condition(batch), batch.positions)
+        weights, x0, known = self.config.losses, self.clean(batch), self.known(batch)
+        layout = self.layout(batch, self._shift(batch, step))
+        context = self.trunk.encode(self.condition(batch), layout)
         losses = {}
         if weights.diff:
-            z, t = self.training_input(x0, batch, step)
-            error = (self.estimate(z, t, context) - x0).square().mean(-1)
-            losses["diff"] = (self.diffusion.loss_weight(t).to(error.dtype) * error).mean()
-        z, t = self.terminal_input(x0, batch, step)
-        estimate = self.estimate(z, t, context)
-        losses["rec"] = (estimate - x0).square().mean()  # starts as well: all later states see them
-        if weights.ce or weights.kd:
-            losses |= token_losses(self.recover(estimate, batch), batch)
+            z, t = self.training_input(x0, batch, layout, step)
+            previous = self._first_guess(z, t, context, batch, step)
+            error = (self.estimate(z, t, context, previous) - x0).square().mean(-1)
+            losses["diff"] = mean_over(self.diffusion.loss_weight(t).to(error.dtype) * error, known)
+        if weights.rec or weights.ce or weights.kd:
+            z, t = self.terminal_input(x0, batch, layout, step)
+            estimate = self.estimate(z, t, context)
+            losses["rec"] = mean_over((estimate - x0).square().mean(-1), known)
+            if weights.ce or weights.kd:
+                logits = self.recover(estimate, batch)
+                losses |= token_losses(logits, batch, ce=weights.ce > 0, kd=weights.kd > 0)
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """Return the weighted sum of the losses."""
+        """Return the weighted sum of the losses; an interface's own weigh 1."""
         weights = self.config.losses
-        terms = [getattr(weights, name) * value for name, value in losses.items()]
+        terms = [getattr(weights, name, 1.0) * value for name, value in losses.items()]
         return torch.stack(terms).sum()
 
-    def training_input(self, x0: Tensor, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Return the noised signal [B, T, D] and its levels [B, T], drawn per position."""
-        draw = _TRAINING_DRAWS + 2 * step
+    def layout(self, batch: Batch, shift: int = 0) -> Layout:
+        """Return who sees whom: nobody but the past, or blocks whose first is short by ``shift``."""
+        return Layout.of(batch.positions, self.config.block, shift)
+
+    def training_input(
+        self, x0: Tensor, batch: Batch, layout: Layout, step: Step
+    ) -> tuple[Tensor, Tensor]:
+        """Return the noised signal [B, T, D] and its levels [B, T], drawn per position or block."""
+        draw = _TRAINING_DRAWS + 2 * step.index
         uniform = self.noise.uniform(batch.documents, batch.offsets, draw=draw)
-        t = self.diffusion.draw_level(uniform)
+        t = self.diffusion.draw_level(layout.at_start(uniform))
         return self.diffusion.corrupt(x0, self._normal(batch, draw), t), t
 
-    def terminal_input(self, x0: Tensor, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    def terminal_input(
+        self, x0: Tensor, batch: Batch, layout: Layout, step: Step
+    ) -> tuple[Tensor, Tensor]:
         """Return the signal at the last level, t = T: pure noise where the terminal SNR is zero."""
+        del layout
         t = torch.full(batch.tokens.shape, self.diffusion.terminal, device=x0.device)
-        eps = self._normal(batch, _TRAINING_DRAWS + 2 * step + 1)
+        eps = self._normal(batch, _TRAINING_DRAWS + 2 * step.index + 1)
         return self.diffusion.corrupt(x0, eps, t), t
 
-    def estimate(self, z: Tensor, t: Tensor, context: Any) -> Tensor:
-        """Return the network's estimate of x0 [B, T, D] at levels ``t``, [B, T] or []."""
+    def estimate(
+        self, z: Tensor, t: Tensor, context: Any, previous: Tensor | None = None
+    ) -> Tensor:
+        """Return the network's estimate of x0 [B, T, D] at levels ``t``, [B, T] or [].
+
+        With self-conditioning the network sees the ``previous`` estimate beside z; None: zeros.
+        """
         assert self.trunk is not None
         level = (t + 1).to(torch.float32) / self.diffusion.config.train_steps
         z = z.to(self.dtype)
-        output = self.trunk(self.diffusion.network_input(z, t), level, context)
-        return self.diffusion.to_x0(output, z, t)
+        seen = self.diffusion.network_input(z, t)
+        if self.diffusion.config.self_conditioning:
+            before = torch.zeros_like(seen) if previous is None else previous.to(seen.dtype)
+            seen = torch.cat((seen, before), dim=-1)
+        return self.diffusion.to_x0(self.trunk(seen, level, context), z, t)
 
-    def chains(self, batch: Batch, *, steps: int, count: int) -> Iterator[Tensor]:
+    def chains(
+        self, batch: Batch, *, steps: int, count: int, layout: Layout | None = None
+    ) -> Iterator[Tensor]:
         """Yield ``count`` independent samples [B, T, D], of ``steps`` evaluations each."""
         assert self.trunk is not None
-        context = self.trunk.encode(self.condition(batch), batch.positions)
+        context = self.trunk.encode(self.condition(batch), layout or self.layout(batch))
         for chain in range(count):
-            yield self.diffusion.sample(
-                lambda z, t: self.estimate(z, t, context),
-                lambda step, chain=chain: self._normal(batch, chain, step),  # type: ignore[misc]
-                steps,
-            ).to(self.dtype)
+            yield self.draw(batch, context, chain=chain, steps=steps)
+
+    def draw(self, batch: Batch, context: Any, *, chain: int, steps: int) -> Tensor:
+        """Return one sample [B, T, D] given the encoded context, from noise of ``chain`` alone."""
+        return self.diffusion.sample(
+            self._stepwise(context), lambda step: self._normal(batch, chain, step), steps
+        ).to(self.dtype)
+
+    def parameters_in(self, phase: str) -> list[nn.Parameter]:
+        """Return what is trained in a phase, of what requires a gradient; all else stays as it is."""
+        own = set() if self.recovery is None else set(self.recovery.parameters())
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        return [p for p in trainable if (p in own) == (phase == "recovery")]
 
     @property
     def closed_form_parameters(self) -> int:
@@ -218,27 +255,62 @@ class Interface(nn.Module, ABC):
         """The dtype of the trunk's weights."""
         return next((p.dtype for p in self.parameters()), self.backbone.model.dtype)
 
+    def _stepwise(self, context: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the sampler's estimate of x0, which remembers its last one."""
+        previous: Tensor | None = None
+
+        def estimate(z: Tensor, t: Tensor) -> Tensor:
+            nonlocal previous
+            previous = self.refine(self.estimate(z, t, context, previous))
+            return previous
+
+        return estimate
+
+    def _first_guess(
+        self, z: Tensor, t: Tensor, context: Any, batch: Batch, step: Step
+    ) -> Tensor | None:
+        """Return the estimate that half of the windows are self-conditioned on, without gradient.
+
+        Both kinds are in every step, so that every step costs the same (Strudel et al., 2022, make
+        two passes as well).
+        """
+        if not self.diffusion.config.self_conditioning:
+            return None
+        with torch.no_grad():
+            guess = self.estimate(z, t, context)
+        first = batch.documents[:, :1], batch.offsets[:, :1]
+        coin = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index + 1)
+        return torch.where(coin[..., None] < 0.5, guess, torch.zeros_like(guess))
+
+    def _shift(self, batch: Batch, step: Step) -> int:
+        """Return how much shorter the first block is in a step: drawn, so that all places start."""
+        first = batch.documents[:1, :1], batch.offsets[:1, :1] * 0
+        uniform = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index + 1)
+        return int(float(uniform) * max(1, self.config.block))
+
     def _normal(self, batch: Batch, draw: int, step: int = 0) -> Tensor:
         return self.noise.normal(
             batch.documents, batch.offsets, self.sizes[0], draw=draw, step=step
         )
 
+    def _recovery_normal(self, batch: Batch, size: int, step: Step) -> Tensor:
+        """Return noise [B, T, size] of a step of the recovery phase."""
+        draw = _RECOVERY_DRAWS + step.index
+        return self.noise.normal(batch.documents, batch.offsets, size, draw=draw)
+
     def _new_trunk(self) -> Denoiser:
-        signal, condition = self.sizes
+        (signal, condition), config = self.sizes, self.config
+        kind = DENOISERS.get(config.denoiser.name)
+        if config.regime not in kind.regimes:
+            raise UserError(
+                f"--denoiser {config.denoiser.name} sees one place at a time and cannot denoise a "
+                f"block jointly, as --regime {config.regime} does; choose transformer."
+            )
+        inputs = signal * (2 if config.diffusion.self_conditioning else 1)
+        return self._built(lambda: kind(inputs, signal, condition, config.denoiser))
+
+    def _built(self, make: Callable[[], Any]) -> Any:
+        """Return a module whose initial weights are a function of the seed alone, in its place."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            trunk: Denoiser = DENOISERS.get(self.config.denoiser.name)(
-                signal, condition, self.config.denoiser
-            )
-        return trunk.to(self.backbone.device)
-
-
-def token_losses(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Return cross-entropy and KL(teacher || logits), means over the scored next tokens."""
-    scored = batch.scored[:, 1:]  # a mask, not an index: the gradient of indexing is serial on CPU
-    student = F.log_softmax(logits[:, :-1].float(), dim=-1)  # (B, T - 1, V)
-    teacher, entropy = batch.teacher  # KL = cross-entropy - entropy: no logarithm is taken again
-    ce = -student.gather(-1, batch.tokens[:, 1:, None])[..., 0]
-    kd = -torch.linalg.vecdot(teacher[:, :-1], student) - entropy[:, :-1]
-    count = scored.sum()
-    return {"ce": (ce * scored).sum() / count, "kd": (kd * scored).sum() / count}
+            return make().to(self.backbone.device)

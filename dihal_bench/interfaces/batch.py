@@ -86,6 +86,18 @@ class Batch:
                 self._hidden[layer] = self.backbone.lower(self.tokens, layer, self.positions)
         return self._hidden[layer]
 
+    def following(self, values: Tensor) -> Tensor:
+        """Return what ``values`` [B, T, ...] has at the next place; the last place repeats itself.
+
+        It belongs to another document where ``followed`` is false.
+        """
+        return torch.cat((values[:, 1:], values[:, -1:]), dim=1)
+
+    @property
+    def followed(self) -> Tensor:
+        """Whether the next token is there and of the same document, bool [B, T]."""
+        return torch.nn.functional.pad(self.scored[:, 1:], (0, 1))
+
     @property
     def teacher_logits(self) -> Tensor:
         """The teacher's next-token logits, [B, T, V]."""

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from dihal_bench.errors import UserError
-from dihal_bench.interfaces.base import Interface, InterfaceConfig, Span
+from dihal_bench.interfaces.base import Interface
 from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.batch import Batch
+    from dihal_bench.interfaces.settings import InterfaceConfig, Span
     from dihal_bench.interfaces.statistics import SpanStatistics
 
 RESIDUALS = ("none", "token-mean")
@@ -100,4 +101,5 @@ class HiddenSpace(Interface):
 class Hidden(HiddenSpace):
     """The DiHAL bridge: diffusion over h_b given the clean prefix's h_a."""
 
+    controls: ClassVar[tuple[str, ...]] = ("regress", "token-mean", "ridge", "mean", "identity")
     help: ClassVar[str] = "DiHAL: diffusion over the hidden state at a layer, frozen upper layers"

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dihal_bench.errors import UserError
+from dihal_bench.records import Score
+from dihal_bench.scoring.bound import block_bound
 from dihal_bench.scoring.gate import leak_gates
-from dihal_bench.scoring.likelihood import TEACHER, Row, score
-from dihal_bench.scoring.table import scores_of
+from dihal_bench.scoring.intervals import DocumentBootstrap
+from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, VERSION, ZEROED, Row, Totals, score
+from dihal_bench.scoring.table import Traits, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.records import Score
     from dihal_bench.scoring.gate import GateResult
     from dihal_bench.scoring.table import Measured
     from dihal_bench.text.tokens import PackedTokens
@@ -33,6 +35,9 @@ class ScoreConfig:
         chains: parallel chains drawn per stochastic row, the largest ensemble.
         batch: windows per pass.
         resamples: bootstrap resamples over documents.
+        oracle_tokens: about so many of them for the recovery under noise and for scores on the way.
+        bound_draws: noise levels per block that its variational bound is estimated from.
+        bound_snr: signal-to-noise ratio from which on a signal is decoded, in that bound.
     """
 
     tokens: int = 24_576
@@ -40,6 +45,9 @@ class ScoreConfig:
     chains: int = 8
     batch: int = 8
     resamples: int = 2000
+    oracle_tokens: int = 6_144
+    bound_draws: int = 8
+    bound_snr: float = 1.0
 
     def __post_init__(self) -> None:
         if self.chains < 2 or self.chains & (self.chains - 1):
@@ -73,7 +81,7 @@ def evaluate(
     backbone: Backbone,
     config: ScoreConfig,
     measured: Measured,
-) -> list[Score]:
+) -> tuple[list[Score], dict[Row, Totals]]:
     """Score the teacher, the interface at every number of steps, and the controls.
 
     Args:
@@ -83,25 +91,99 @@ def evaluate(
         backbone: the teacher.
         config: what is scored.
         measured: what all scores have in common.
+
+    Returns:
+        The scores, and the sums per document that they derive from.
     """
-    rows = {name: _rows(name, interface, config) for name, interface in interfaces.items()}
+    first = next(iter(interfaces))
+    rows = {name: _rows(interface, config, name) for name, interface in interfaces.items()}
+    headline = rows[first][-1]
+    trials = _trials(headline, interfaces[first])
     totals = score(
-        [Row(subject=TEACHER), *(row for some in rows.values() for row in some)],
+        [Row(subject=TEACHER), *(row for some in rows.values() for row in some), *trials],
         interfaces,
         data,
         backbone,
         windows=evaluation_windows(data, config.tokens),
         batch=config.batch,
+        block=interfaces[first].config.block,
     )
-    stochastic = {name: interface.stochastic for name, interface in interfaces.items()}
-    headline = next(iter(rows.values()))[-1]
-    return scores_of(totals, stochastic, measured, reference=headline)
+    traits = {name: traits_of(interface) for name, interface in interfaces.items()}
+    scores = scores_of(totals, traits, measured, reference=headline)
+    for name, interface in interfaces.items():
+        if has_bound(interface):
+            bound = _bound(interface, data, config)
+            scores.append(_bound_score(rows[name][-1], bound, config, measured))
+    return scores, totals
 
 
-def _rows(name: str, interface: Interface, config: ScoreConfig) -> list[Row]:
-    if interface.stochastic:
-        return [Row(subject=name, steps=s, chains=config.chains) for s in config.steps]
-    return [Row(subject=name, steps=config.steps[-1] if interface.iterative else 1)]
+def traits_of(interface: Interface) -> Traits:
+    """Return what the scores of an interface depend on."""
+    return Traits(
+        stochastic=interface.stochastic,
+        likelihood=interface.likelihood,
+        decoder_steps=interface.decoder_steps,
+    )
+
+
+def _rows(interface: Interface, config: ScoreConfig, name: str) -> list[Row]:
+    if not interface.stochastic:
+        return [Row(subject=name, steps=config.steps[-1] if interface.iterative else 1)]
+    chains = dict.fromkeys(config.steps, config.chains)
+    if interface.diffusion.blind_start and 1 in chains:
+        chains[1] = 1  # all would be equal
+    return [Row(subject=name, steps=steps, chains=count) for steps, count in chains.items()]
+
+
+def _trials(row: Row, interface: Interface) -> list[Row]:
+    """Rows that tell whether a recovery which reads tokens needs its signal at all."""
+    if not (interface.stochastic and interface.decoder_steps):
+        return []
+    signals = (ZEROED, SHUFFLED)
+    return [Row(subject=row.subject, steps=row.steps, chains=2, signal=own) for own in signals]
+
+
+def has_bound(interface: Interface) -> bool:
+    """Return whether a variational bound of blocks can be given."""
+    stochastic = interface.stochastic and interface.likelihood
+    return bool(interface.config.block and interface.bears_tokens and stochastic)
+
+
+def _bound(interface: Interface, data: PackedTokens, config: ScoreConfig) -> Totals:
+    nats, tokens = block_bound(
+        interface,
+        data,
+        windows=evaluation_windows(data, config.tokens),
+        batch=config.batch,
+        snr=config.bound_snr,
+        draws=config.bound_draws,
+    )
+    zeros = np.zeros_like(tokens)
+    return Totals(tokens, zeros, zeros, {"block_bound": nats})
+
+
+def _bound_score(row: Row, sums: Totals, config: ScoreConfig, measured: Measured) -> Score:
+    bootstrap = DocumentBootstrap(len(sums.tokens), resamples=config.resamples, seed=measured.seed)
+    estimate = bootstrap.ratio(*sums.per_token("block_bound"))
+    return Score(
+        subject=row.subject,
+        metric="block_bound",
+        value=estimate.value,
+        lo=estimate.lo,
+        hi=estimate.hi,
+        kind="bound",
+        n=int(sums.tokens.sum()),
+        unit="nats/token",
+        task=measured.task,
+        regime=measured.regime,
+        version=VERSION,
+        dtype=measured.dtype,
+        steps=row.steps,
+        chains=1,
+        nfe=config.bound_draws + 1,
+        signal=row.signal,
+        details={"snr": config.bound_snr, "draws": config.bound_draws},
+    )
 
 
 def evaluation_windows(data: PackedTokens, tokens: int) -> list[int]:

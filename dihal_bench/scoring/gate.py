@@ -17,11 +17,13 @@ import numpy as np
 import torch
 
 from dihal_bench.backbone.model import Backbone
+from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from dihal_bench.interfaces.base import Interface
@@ -42,7 +44,8 @@ class GateResult:
             numbers).
         future: largest change of a logit before the changed token.
         others: largest change in another document of the window, or in another row of the batch.
-        effect: smallest, over the tokens, of the largest change at or after the changed one.
+        effect: smallest, over the tokens that some place must hear of, of the largest change at or
+            after the changed one.
         tolerance: largest movement that counts as none.
         tokens: tokens of the part, each of which was changed.
         reach: tokens of the whole window, the longest distance that was looked over.
@@ -92,7 +95,11 @@ def _gate(interface: Interface, part: Windows, whole: Windows, steps: int) -> Ga
     dtype = interface.backbone.model.dtype
     tokens, reach = part.tokens.shape[1], whole.tokens.shape[1]
     few = np.unique(np.linspace(0, reach - 1, _ROWS - 1).round().astype(int)).tolist()
-    seen = [_moves(interface, part, range(tokens), steps), _moves(interface, whole, few, steps)]
+    shift = interface.config.block // 2  # of the blocks, if there are any
+    seen = [
+        _moves(interface, part, range(tokens), steps, 0),
+        _moves(interface, whole, few, steps, shift),
+    ]
     unchanged = max(moves.unchanged for moves in seen)
     tolerance = TOLERANCE if dtype == torch.float64 else max(TOLERANCE, unchanged)
     future, others = max(moves.future for moves in seen), max(moves.others for moves in seen)
@@ -125,26 +132,39 @@ class _Moves:
     finite: bool
 
 
-def _moves(interface: Interface, window: Windows, places: Sequence[int], steps: int) -> _Moves:
+def _moves(
+    interface: Interface, window: Windows, places: Sequence[int], steps: int, shift: int
+) -> _Moves:
     """Change the tokens at ``places`` in turn."""
-    unchanged = _logits(interface, _changed(window, []), steps)
+    unchanged = _logits(interface, _changed(window, []), steps, shift)
     base = unchanged[-1]
     batches, neighbour = [], 0.0
     for lo in range(0, len(places), _ROWS - 1):
         some = places[lo : lo + _ROWS - 1]
-        distances = _distances(_logits(interface, _changed(window, some), steps), base)
+        distances = _distances(_logits(interface, _changed(window, some), steps, shift), base)
         batches.append(distances[: len(some)])
         neighbour = max(neighbour, float(distances[-1].max()))
     moved = np.concatenate(batches)  # (places, T)
     document, at = window.documents[0], np.array(places)[:, None]
     same, after = document[at] == document, np.arange(len(document)) >= at
+    heard = _heard(interface, window, shift)[places]
     return _Moves(
         future=float(np.max(moved, where=same & ~after, initial=0.0)),
         others=max(float(np.max(moved, where=~same, initial=0.0)), neighbour),
-        effect=float(np.max(moved, where=same & after, initial=0.0, axis=1).min()),
+        effect=float(np.max(moved, where=same & after, initial=0.0, axis=1)[heard].min()),
         unchanged=float(_distances(unchanged, base).max()),
         finite=bool(np.isfinite(moved).all()),
     )
+
+
+def _heard(interface: Interface, window: Windows, shift: int) -> NDArray[np.bool_]:
+    """Return which tokens some place must hear of, bool [T]: those before the last block starts."""
+    place = np.arange(window.tokens.shape[1])
+    layout = Layout.of(torch.from_numpy(window.positions), interface.config.block, shift)
+    starts = place if layout.starts is None else layout.starts[0].numpy()
+    document = window.documents[0]
+    last = {d: starts[document == d].max() for d in np.unique(document)}
+    return np.array([p <= last[d] for p, d in zip(place, document, strict=True)])
 
 
 def _distances(logits: Tensor, base: Tensor) -> Array:
@@ -214,7 +234,8 @@ def _changed(window: Windows, places: Sequence[int]) -> Windows:
 
 
 @torch.no_grad()
-def _logits(interface: Interface, windows: Windows, steps: int) -> Tensor:
+def _logits(interface: Interface, windows: Windows, steps: int, shift: int) -> Tensor:
     batch = Batch.of(windows, interface.backbone, layers=interface.layers)
-    x0 = next(iter(interface.chains(batch, steps=steps, count=1)))
+    layout = interface.layout(batch, shift)
+    x0 = next(iter(interface.chains(batch, steps=steps, count=1, layout=layout)))
     return interface.recover(x0, batch)

@@ -1,7 +1,8 @@
-"""Teacher-forced scores: every position of a window in one causal pass, summed per document.
+"""Teacher-forced scores: every position of a window in one pass, summed per document.
 
 NLL, Brier-1, KL to the teacher and top-1 agreement of the teacher and of any interface, on the same
-windows and the same targets.
+windows and the same targets: all next tokens in the causal regime, the first ones of blocks in the
+sequence regime, where only those are predicted from all that came before.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
 
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.text.tokens import PackedTokens, Windows
 
-VERSION = 1  # of every score in this file
+VERSION = 2  # of every score in this file
 TEACHER = "teacher"
+SAMPLED, ZEROED, SHUFFLED = "sampled", "zeroed", "shuffled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +42,14 @@ class Row:
         subject: the interface's or control's name, or "teacher".
         steps: network evaluations per chain (S).
         chains: parallel chains drawn.
+        signal: what the recovery is given: "sampled", or for a trial "zeroed" or "shuffled" (that
+            of another row of the batch).
     """
 
     subject: str
     steps: int = 1
     chains: int = 1
+    signal: str = SAMPLED
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ def score(
     *,
     windows: Sequence[int],
     batch: int,
+    block: int = 0,
 ) -> dict[Row, Totals]:
     """Score all rows on the same windows.
 
@@ -87,6 +94,7 @@ def score(
         backbone: the teacher.
         windows: indices of the windows.
         batch: windows per pass.
+        block: tokens per block in the sequence regime; the blocks of every pass start elsewhere.
 
     Returns:
         Sums per document: of those that the windows touch, in one order for all rows.
@@ -98,11 +106,14 @@ def score(
         for lo in range(0, len(windows), batch):
             chosen = data.batch(windows[lo : lo + batch])
             shared = Batch.of(chosen, backbone, layers=layers, logits=True)
-            teacher = _log_probabilities(shared.teacher_logits, shared)
-            targets = shared.tokens[:, 1:][shared.scored[:, 1:]]
+            layout = Layout.of(shared.positions, block, _shift(lo // batch, block))
+            places = shared.followed & layout.first
+            teacher = _log_probabilities(shared.teacher_logits, places)
+            targets = shared.following(shared.tokens)[places]
+            followers = np.roll(places.cpu().numpy(), 1, axis=1)
             for row, accumulator in sums.items():
-                chains = _chains(row, interfaces, shared, teacher)
-                accumulator.add(chosen, token_scores(chains, teacher, targets))
+                chains = _chains(row, interfaces, shared, layout, places, teacher)
+                accumulator.add(chosen, followers, token_scores(chains, teacher, targets))
                 bar.update(len(chosen.tokens))
     return {row: accumulator.totals() for row, accumulator in sums.items()}
 
@@ -168,20 +179,40 @@ def _ensembles(own: Tensor) -> dict[str, Tensor]:
     return scores
 
 
+def _shift(index: int, block: int) -> int:
+    """Return where the blocks of a pass start: the golden ratio spreads the passes evenly."""
+    return int(index * 0.6180339887 % 1 * block)
+
+
 def _chains(
-    row: Row, interfaces: Mapping[str, Interface], batch: Batch, teacher: Tensor
+    row: Row,
+    interfaces: Mapping[str, Interface],
+    batch: Batch,
+    layout: Layout,
+    places: Tensor,
+    teacher: Tensor,
 ) -> Iterator[Tensor]:
     if row.subject == TEACHER:
         yield teacher
         return
     interface = interfaces[row.subject]
-    for x0 in interface.chains(batch, steps=row.steps, count=row.chains):
-        yield _log_probabilities(interface.recover(x0, batch), batch)
+    for x0 in interface.chains(batch, steps=row.steps, count=row.chains, layout=layout):
+        logits = interface.recover(_SIGNALS[row.signal](x0), batch)
+        yield _log_probabilities(logits, places)
 
 
-def _log_probabilities(logits: Tensor, batch: Batch) -> Tensor:
-    """Log-probabilities of the scored targets, float32 [targets, V]."""
-    return torch.log_softmax(logits[:, :-1][batch.scored[:, 1:]].float(), dim=-1)
+def _shuffle(x0: Tensor) -> Tensor:
+    """Return signals of other rows of the batch (of the other half of the window if alone)."""
+    flat = x0.flatten(0, 1)
+    return flat.roll(len(flat) // 2, dims=0).reshape(x0.shape)
+
+
+_SIGNALS = {SAMPLED: lambda x0: x0, ZEROED: torch.zeros_like, SHUFFLED: _shuffle}
+
+
+def _log_probabilities(logits: Tensor, places: Tensor) -> Tensor:
+    """Log-probabilities of what follows the scored places, float32 [targets, V]."""
+    return torch.log_softmax(logits[places].float(), dim=-1)
 
 
 class _Accumulator:
@@ -191,8 +222,7 @@ class _Accumulator:
         self._documents = documents
         self._sums: dict[str, Array] = {}
 
-    def add(self, windows: Windows, scores: dict[str, Tensor]) -> None:
-        scored = windows.scored
+    def add(self, windows: Windows, scored: NDArray[np.bool_], scores: dict[str, Tensor]) -> None:
         place = np.searchsorted(self._documents, windows.documents[scored])
         counts = {
             "tokens": scored[scored],

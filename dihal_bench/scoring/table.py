@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.records import Score
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
-from dihal_bench.scoring.likelihood import TEACHER, VERSION, Row, Totals
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, VERSION, Row, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 _CONVERGED = 0.02  # nats between half the chains and all of them
 _LARGEST_EXPONENT = 700.0  # of a perplexity that a float can hold
+_PREFIX = {"causal": "", "sequence": "first_token_"}  # scores of regimes never share a name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,29 @@ class Measured:
     resamples: int
     seed: int
 
+    def metric(self, name: str) -> str:
+        """Return what a metric is called in this regime."""
+        return f"{_PREFIX[self.regime]}{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What scores depend on of the interface that they are of.
+
+    Attributes:
+        stochastic: a diffusion interface; the others are controls.
+        likelihood: what it recovers may be scored as a distribution.
+        decoder_steps: network evaluations per chain that its recovery adds.
+    """
+
+    stochastic: bool = False
+    likelihood: bool = True
+    decoder_steps: int = 0
+
 
 def scores_of(
     totals: Mapping[Row, Totals],
-    stochastic: Mapping[str, bool],
+    traits: Mapping[str, Traits],
     measured: Measured,
     *,
     reference: Row,
@@ -39,7 +59,7 @@ def scores_of(
 
     Args:
         totals: sums per document of every row; the teacher's must be there.
-        stochastic: subject -> whether it is a diffusion interface (the others are controls).
+        traits: subject -> what kind of interface it is; the teacher needs none.
         measured: what they have in common.
         reference: the row, as a single chain, that every other is compared with in pairs.
     """
@@ -50,21 +70,26 @@ def scores_of(
     scores: list[Score] = []
     for row, sums in totals.items():
         for chains in _ensemble_sizes(sums):
-            make = _Maker(row, chains, stochastic.get(row.subject, False), sums, measured)
-            scores += _likelihoods(make, sums, chains, bootstrap)
+            make = _Maker(row, chains, traits.get(row.subject, _TEACHER), sums, measured)
+            if make.traits.likelihood:
+                scores += _likelihoods(make, sums, chains, bootstrap)
             scores += _brier(make, sums, chains, bootstrap)
             if row.subject != TEACHER:
                 scores += _against(make, sums, chains, teacher, bootstrap)
-            if (row, chains) != (reference, 1):
+            comparable = make.traits.likelihood and traits[reference.subject].likelihood
+            if (row, chains) != (reference, 1) and comparable:
                 scores += _versus(make, sums, chains, reference, totals[reference], bootstrap)
-    return [*scores, *_gains(totals, stochastic, measured, bootstrap)]
+    return [*scores, *_gains(totals, traits, measured, bootstrap)]
+
+
+_TEACHER = Traits()
 
 
 class _Maker:
     """Makes the scores of one row at one ensemble size."""
 
-    def __init__(self, row: Row, chains: int, stochastic: bool, sums: Totals, measured: Measured):
-        self.row, self.chains, self.stochastic = row, chains, stochastic
+    def __init__(self, row: Row, chains: int, traits: Traits, sums: Totals, measured: Measured):
+        self.row, self.chains, self.traits = row, chains, traits
         self.sums, self.measured = sums, measured
 
     def __call__(
@@ -72,11 +97,11 @@ class _Maker:
     ) -> Score:
         return Score(
             subject=self.row.subject,
-            metric=metric,
+            metric=self.measured.metric(metric),
             value=estimate.value,
             lo=estimate.lo,
             hi=estimate.hi,
-            kind=kind if self.stochastic else "exact",
+            kind=kind if self.traits.stochastic else "exact",
             n=int(self.sums.tokens.sum()),
             unit=unit,
             task=self.measured.task,
@@ -85,7 +110,8 @@ class _Maker:
             dtype=self.measured.dtype,
             steps=self.row.steps,
             chains=self.chains,
-            nfe=self.row.steps * self.chains,
+            nfe=(self.row.steps + self.traits.decoder_steps) * self.chains,
+            signal=self.row.signal,
             details=details,
         )
 
@@ -135,15 +161,18 @@ def _against(
     make: _Maker, sums: Totals, chains: int, teacher: Totals, bootstrap: DocumentBootstrap
 ) -> Iterator[Score]:
     """Distances to the teacher; those of one chain are means over the chains that were drawn."""
-    pair = sums.per_token(f"nll@{chains}"), teacher.per_token("nll@1")
-    excess = bootstrap.difference(*pair)
-    yield make("nll_minus_teacher", "nats/token", excess, paired="documents")
+    able = make.traits.likelihood
+    if able:
+        pair = sums.per_token(f"nll@{chains}"), teacher.per_token("nll@1")
+        excess = bootstrap.difference(*pair)
+        yield make("nll_minus_teacher", "nats/token", excess, paired="documents")
     if chains not in (1, make.row.chains):
         return
     suffix = "_chain" if chains == 1 else ""
-    yield make("kl", "nats/token", bootstrap.ratio(*sums.per_token(f"kl{suffix}")))
     yield make("top1", "share", bootstrap.ratio(*sums.per_token(f"top1{suffix}")))
-    if chains == make.row.chains:
+    if able:
+        yield make("kl", "nats/token", bootstrap.ratio(*sums.per_token(f"kl{suffix}")))
+    if able and chains == make.row.chains:
         yield make("kl_reverse", "nats/token", bootstrap.ratio(*sums.per_token("kl_reverse")))
 
 
@@ -170,65 +199,24 @@ def _versus(
 
 def _gains(
     totals: Mapping[Row, Totals],
-    stochastic: Mapping[str, bool],
+    traits: Mapping[str, Traits],
     measured: Measured,
     bootstrap: DocumentBootstrap,
 ) -> Iterator[Score]:
     """Diffusion gain: NLL of the best control, at no more evaluations, minus the row's."""
-    controls = {r: t for r, t in totals.items() if not stochastic.get(r.subject, True)}
-    for row, sums in totals.items():
-        if not stochastic.get(row.subject, False):
+    known = {row: traits.get(row.subject, Traits(likelihood=False)) for row in totals}
+    controls = [r for r, own in known.items() if own.likelihood and not own.stochastic]
+    for row, own in known.items():
+        if not (own.stochastic and own.likelihood) or row.signal != SAMPLED:
             continue
-        for chains in _ensemble_sizes(sums):
-            able = {r: t for r, t in controls.items() if r.steps <= row.steps * chains}
+        for chains in _ensemble_sizes(totals[row]):
+            spent = (row.steps + own.decoder_steps) * chains
+            able = [r for r in controls if r.steps + known[r].decoder_steps <= spent]
             if not able:
                 continue
-            best = min(able, key=lambda r: float(able[r].sums["nll@1"].sum()))
-            pair = able[best].per_token("nll@1"), sums.per_token(f"nll@{chains}")
+            best = min(able, key=lambda r: float(totals[r].sums["nll@1"].sum()))
+            pair = totals[best].per_token("nll@1"), totals[row].per_token(f"nll@{chains}")
             gain = bootstrap.difference(*pair)
-            make = _Maker(row, chains, True, sums, measured)
+            make = _Maker(row, chains, own, totals[row], measured)
             details: dict[str, Any] = {"control": best.subject, "control_steps": best.steps}
             yield make("diffusion_gain", "nats/token", gain, **details)
-
-
-def render(scores: Sequence[Score], order: Sequence[str]) -> str:
-    """Return the table of a run as text: a line per subject, steps and ensemble size."""
-    from tabulate import tabulate
-
-    lines: dict[tuple[str, int, int], dict[str, Score]] = {}
-    for score in scores:
-        lines.setdefault((score.subject, score.steps, score.chains), {})[score.metric] = score
-    keys = sorted(lines, key=lambda k: (order.index(k[0]), k[1], k[2]))
-    shown = [k for k in keys if k[2] in (1, max(c for s, t, c in keys if (s, t) == k[:2]))]
-    table = [_line(key, lines[key]) for key in shown]
-    return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
-
-
-def _line(key: tuple[str, int, int], scores: Mapping[str, Score]) -> dict[str, str]:
-    subject, steps, chains = key
-    nll = scores["nll"]
-    return {
-        "row": subject,
-        "S": str(steps) if nll.kind != "exact" or steps > 1 else "-",
-        "kind": nll.kind if nll.kind == "exact" else f"ensemble({chains})",
-        "NLL [95 %]": _plain(nll, 3) + _interval(nll, ".3f"),
-        "ΔNLL [95 %]": _signed(scores.get("nll_minus_interface")) or "reference",
-        "PPL": _plain(scores.get("ppl"), 1),
-        "bits/byte": _plain(scores.get("bits_per_byte"), 3),
-        "KL": _plain(scores.get("kl"), 4),
-        "top-1": _plain(scores.get("top1"), 3),
-        "Brier-1": _plain(scores.get("brier1"), 4),
-        "diffusion gain": _signed(scores.get("diffusion_gain")),
-    }
-
-
-def _plain(score: Score | None, digits: int) -> str:
-    return "" if score is None else f"{score.value:.{digits}f}"
-
-
-def _signed(score: Score | None) -> str:
-    return "" if score is None else f"{score.value:+.4f}" + _interval(score, "+.4f")
-
-
-def _interval(score: Score, form: str) -> str:
-    return f" [{score.lo:{form}}, {score.hi:{form}}]"

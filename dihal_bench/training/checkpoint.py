@@ -73,6 +73,30 @@ def load_interface(path: Path, interface: Interface) -> None:
         raise UserError(f"{path} does not fit the interface ({error}); train it again.") from error
 
 
+def save_phase(path: Path, interface: Interface, facts: dict[str, Any]) -> None:
+    """Write what a recovery phase has produced: all but the trunk, and facts about it."""
+    state = interface.state_dict().items()
+    kept = {name: value.contiguous() for name, value in state if not name.startswith("trunk.")}
+    with atomic_path(path) as temporary:
+        save_file(kept, temporary, metadata={"phase": json.dumps(facts)})
+
+
+def load_phase(path: Path, interface: Interface) -> dict[str, Any]:
+    """Restore what ``save_phase`` wrote; return the facts.
+
+    Raises:
+        UserError: the file cannot be read, or its tensors do not fit the interface.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["phase"])
+        kept = load_file(path, device=str(interface.backbone.device))
+        interface.load_state_dict({**interface.state_dict(), **kept})
+    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not fit the interface ({error}); delete it.") from error
+    return facts
+
+
 def _tensors(trainee: Trainee) -> dict[str, Tensor]:
     found = {f"weight/{i}": p.detach() for i, p in enumerate(trainee.parameters)}
     found |= {f"average/{i}": a for i, a in enumerate(trainee.average)}

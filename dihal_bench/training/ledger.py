@@ -24,8 +24,7 @@ class Spent:
     Attributes:
         tokens: tokens seen.
         steps: optimiser steps.
-        trunk_parameters: trainable by gradient.
-        closed_form_parameters: estimated without gradients.
+        trainable_parameters: trained by gradient in the phase.
         flops_per_token: forward, backward and optimiser of one real step, the teacher included.
         flops: the above times the tokens.
         seconds: wall time, shared steps counted in full.
@@ -34,8 +33,7 @@ class Spent:
 
     tokens: int = 0
     steps: int = 0
-    trunk_parameters: int = 0
-    closed_form_parameters: int = 0
+    trainable_parameters: int = 0
     flops_per_token: float = 0.0
     flops: float = 0.0
     seconds: float = 0.0

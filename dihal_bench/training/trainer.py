@@ -13,12 +13,13 @@ import torch
 
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.interfaces.settings import Step
 from dihal_bench.progress import progress
 from dihal_bench.training.checkpoint import load_training, save_training
 from dihal_bench.training.ledger import Meter, Spent, Stopwatch, count_flops
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
+SHARES = (0.25, 0.5)  # of a phase's steps, after which weights are kept apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,28 +70,35 @@ class TrainConfig:
 
 
 class Trainee:
-    """One interface in training: its optimisers, averaged weights, ledger and curve."""
+    """One interface in one phase of its training: optimisers, averaged weights, ledger, curve.
 
-    def __init__(self, name: str, interface: Interface, config: TrainConfig):
+    Until ``adopt_average``, what the phase does not train requires no gradient.
+    """
+
+    def __init__(
+        self, name: str, interface: Interface, config: TrainConfig, phase: str = "diffusion"
+    ):
         self.name = name
         self.interface = interface
         self.config = config
-        self.parameters = [p for p in interface.parameters() if p.requires_grad]
+        self.phase = phase
+        self._trainable = [p for p in interface.parameters() if p.requires_grad]
+        self.parameters = interface.parameters_in(phase)
+        interface.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
         self.average = [p.detach().clone() for p in self.parameters]
-        self.optimizers = _OPTIMIZERS[config.optimizer](interface, config)
+        self.optimizers = _OPTIMIZERS[config.optimizer](self.parameters, config)
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
-        self.spent = Spent(
-            trunk_parameters=sum(p.numel() for p in self.parameters),
-            closed_form_parameters=interface.closed_form_parameters,
-        )
+        self.spent = Spent(trainable_parameters=sum(p.numel() for p in self.parameters))
         self.curve: list[dict[str, float]] = []
 
-    def learn(self, batch: Batch, step: int, share: float = 1.0) -> dict[str, float]:
+    def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, float]:
         """Add the gradients of a part of the step's windows; return its losses.
 
         Args:
             batch: the windows.
-            step: the step they belong to, from 0.
+            step: the step they belong to.
             share: of the step's windows that these are; the gradients' weight.
 
         Raises:
@@ -122,16 +131,31 @@ class Trainee:
             optimizer.zero_grad(set_to_none=True)
         self._follow(min(self.config.ema, (1 + step) / (10 + step)))
 
+    @torch.no_grad()
     def adopt_average(self) -> None:
-        """Make the averaged weights the interface's own: training is over."""
+        """Make the averaged weights the interface's own: the phase is over."""
+        _copy(self.average, self.parameters)
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Interface]:
+        """Lend the interface with its averaged weights, in the midst of training."""
         with torch.no_grad():
-            for parameter, average in zip(self.parameters, self.average, strict=True):
-                parameter.copy_(average)
+            kept = [p.detach().clone() for p in self.parameters]
+            _copy(self.average, self.parameters)
+            yield self.interface
+            _copy(kept, self.parameters)
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
         for average, parameter in zip(self.average, self.parameters, strict=True):
             average.lerp_(parameter, 1 - decay)
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -151,8 +175,12 @@ def train(
     tokens: int,
     seed: int,
     checkpoint: Path,
+    keep: Callable[[str, Interface, float], None] = lambda name, interface, share: None,
 ) -> None:
     """Train for ``tokens`` tokens, from the checkpoint where there is one, and adopt the averages.
+
+    The trainees are in one phase. ``keep`` is lent each with its averaged weights when a share of
+    ``SHARES`` of the steps is done.
 
     Raises:
         UserError: the loss became NaN or infinite; the last good checkpoint stays.
@@ -160,22 +188,28 @@ def train(
     config = trainees[0].config
     per_step = config.batch * data.window
     steps = max(1, round(tokens / per_step))
+    phase, stops = trainees[0].phase, {round(share * steps): share for share in SHARES}
     start = load_training(checkpoint, trainees)
     clock = Stopwatch()
-    with progress("train", steps * per_step, unit="tokens") as bar:
+    with progress(f"train {phase}", steps * per_step, unit="tokens") as bar:
         bar.update(start * per_step)
         for step in range(start, steps):
             parts = (
                 data.draw(seed, step * config.batch + lo, min(config.micro, config.batch - lo))
                 for lo in range(0, config.batch, config.micro)
             )
-            losses = _step(trainees, backbone, parts, step, steps, checkpoint)
+            now = Step(index=step, of=steps, phase=phase)
+            losses = _step(trainees, backbone, parts, now, checkpoint)
             if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
                 for trainee in trainees:
                     point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
                     trainee.curve.append(point)
             bar.update(per_step)
             bar.note(" ".join(f"{t.name} {losses[t.name]['total']:.3f}" for t in trainees))
+            if step + 1 in stops:
+                for trainee in trainees:
+                    with trainee.averaged() as interface:
+                        keep(trainee.name, interface, stops[step + 1])
             if clock.seconds > _CHECKPOINT_SECONDS or step == steps - 1:
                 save_training(checkpoint, trainees, step + 1)
                 clock = Stopwatch()
@@ -187,13 +221,13 @@ def _step(
     trainees: Sequence[Trainee],
     backbone: Backbone,
     parts: Iterable[Windows],
-    step: int,
-    steps: int,
+    step: Step,
     checkpoint: Path,
 ) -> dict[str, dict[str, float]]:
     """Take one step of every trainee on the same windows; return their losses by name."""
     config = trainees[0].config
     layers = {layer for trainee in trainees for layer in trainee.interface.layers}
+    logits = any(trainee.interface.config.losses.kd for trainee in trainees)
     first = not trainees[0].spent.flops_per_token
     teacher, own = Meter(), {t.name: Meter(flops=first) for t in trainees}
     losses: dict[str, Counter[str]] = {trainee.name: Counter() for trainee in trainees}
@@ -202,18 +236,18 @@ def _step(
         share = len(windows.tokens) / config.batch
         tokens += windows.tokens.size
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
-            batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=True))
+            batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
         if first:  # counted apart: a backbone's very first pass also checks itself
-            forward = partial(backbone.logits, batch.tokens, batch.positions)
+            forward = partial(Batch.of, windows, backbone, layers=layers, logits=logits)
             teacher.flops += count_flops(forward)
         for trainee in trainees:
-            with _stops(trainee, step, checkpoint):
+            with _stops(trainee, step.index, checkpoint):
                 found = own[trainee.name].run(partial(trainee.learn, batch, step, share))
             losses[trainee.name].update({k: share * v for k, v in found.items()})
     for trainee in trainees:
         meter = own[trainee.name]
-        with _stops(trainee, step, checkpoint):
-            meter.run(partial(trainee.update, step, steps))
+        with _stops(trainee, step.index, checkpoint):
+            meter.run(partial(trainee.update, step.index, step.of))
         trainee.spent.add(tokens, teacher, meter)
     return {name: dict(values) for name, values in losses.items()}
 
@@ -239,18 +273,17 @@ def _adamw(parameters: list[Tensor], lr: float, decay: float) -> torch.optim.Opt
     return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=decay, fused=False)
 
 
-def _split(interface: Interface) -> tuple[list[Tensor], list[Tensor]]:
-    trained = [p for p in interface.parameters() if p.requires_grad]
-    return [p for p in trained if p.ndim == 2], [p for p in trained if p.ndim != 2]
+def _split(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    return [p for p in parameters if p.ndim == 2], [p for p in parameters if p.ndim != 2]
 
 
-def _all_adamw(interface: Interface, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    matrices, others = _split(interface)
+def _all_adamw(parameters: Sequence[Tensor], config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices, others = _split(parameters)
     return [_adamw(matrices, config.lr, config.weight_decay), _adamw(others, config.lr, 0.0)]
 
 
-def _muon(interface: Interface, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    matrices, others = _split(interface)
+def _muon(parameters: Sequence[Tensor], config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices, others = _split(parameters)
     muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
     return [muon, _adamw(others, config.lr, 0.0)]
 

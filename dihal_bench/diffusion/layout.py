@@ -1,0 +1,87 @@
+"""Who sees whom: the clean places and the noisy places that a denoiser looks at from each place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The two regimes as masks, so that a denoiser needs not know them apart.
+
+    Causal: place i sees the clean context up to i and, of the noisy signal, its own place only.
+    Sequence: the places of a block see the clean context up to the block's first place, and each
+    other. (The signal at a block's first place p belongs to what is generated after token p.)
+    Its own noise is a query's input, not a key, so that blocks of one place are the causal regime.
+
+    Attributes:
+        positions: position ids [B, T]; 0 marks the start of a document and of the window.
+        starts: per place the index in its row of its block's first place, int64 [B, T]; None in the
+            causal regime.
+    """
+
+    positions: Tensor
+    starts: Tensor | None = None
+
+    @classmethod
+    def of(cls, positions: Tensor, block: int, shift: int = 0) -> Layout:
+        """Return the causal layout for ``block`` = 0, else that of blocks of so many places."""
+        return cls.blocks(positions, block, shift) if block else cls(positions)
+
+    @classmethod
+    def blocks(cls, positions: Tensor, size: int, shift: int = 0) -> Layout:
+        """Cut every document into blocks of ``size`` places; the first has ``size - shift``.
+
+        Args:
+            positions: position ids [B, T].
+            size: places per block, B.
+            shift: 0 to size - 1.
+        """
+        first = ((positions + shift) // size * size - shift).clamp(min=0)
+        place = torch.arange(positions.shape[1], device=positions.device)
+        return cls(positions, place - (positions - first))
+
+    @property
+    def documents(self) -> Tensor:
+        """Number of the document within its row, [B, T]."""
+        return (self.positions == 0).cumsum(dim=1)
+
+    def context_mask(self) -> Tensor:
+        """Return which clean places a query may see, bool [B, 1, T, T]."""
+        place = torch.arange(self.positions.shape[1], device=self.positions.device)
+        latest = self.starts if self.starts is not None else place.expand_as(self.positions)
+        document = self.documents
+        same = document[:, :, None] == document[:, None, :]
+        return (same & (place <= latest[..., None]))[:, None]
+
+    def block_mask(self) -> Tensor | None:
+        """Return which other noisy places a query may see, bool [B, 1, T, T]; None: none at all."""
+        if self.starts is None:
+            return None
+        place = torch.arange(self.starts.shape[1], device=self.starts.device)
+        same = self.starts[:, :, None] == self.starts[:, None, :]
+        return (same & (place[:, None] != place))[:, None]
+
+    @property
+    def first(self) -> Tensor:
+        """Which places see all clean context before what they generate, bool [B, T]: likelihoods.
+
+        In the causal regime that is all of them, in the sequence regime the first of each block.
+        """
+        if self.starts is None:
+            return torch.ones_like(self.positions, dtype=torch.bool)
+        return self.starts == torch.arange(self.starts.shape[1], device=self.starts.device)
+
+    def causal(self) -> Layout:
+        """Return the same documents without blocks: how clean context is encoded."""
+        return Layout(self.positions)
+
+    def at_start(self, values: Tensor) -> Tensor:
+        """Return per place what ``values`` [B, T, ...] has at the latest clean place it may see."""
+        if self.starts is None:
+            return values
+        index = self.starts.reshape(*self.starts.shape, *[1] * (values.ndim - 2))
+        return values.gather(1, index.expand(*self.starts.shape, *values.shape[2:]))

@@ -1,0 +1,125 @@
+"""What a run rests on: the frozen teacher and the text, checked before anything is done."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dihal_bench.backbone.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
+from dihal_bench.backbone.model import Backbone
+from dihal_bench.errors import UserError
+from dihal_bench.files import write_json
+from dihal_bench.scoring.evaluate import evaluation_windows
+from dihal_bench.text.sources import load_corpus
+from dihal_bench.text.tokens import PackedTokens, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dihal_bench.config import RunConfig
+    from dihal_bench.text.documents import Corpus
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Inputs:
+    """Backbone, corpus and tokens of a configuration, each loaded when it is first asked for."""
+
+    def __init__(self, config: RunConfig, say: Callable[[str], None]):
+        self.config = config
+        self.say = say
+        if config.dtype not in _DTYPES:
+            raise UserError(
+                f"--dtype {config.dtype} is unknown; choose one of {', '.join(_DTYPES)}."
+            )
+        self.device = check_device(config.device)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen teacher."""
+        name, window = self.config.backbone, self.config.text.window
+        self.say(f"backbone: {name}")
+        dtype = _DTYPES[self.config.dtype]
+        backbone = Backbone.load(name, device=self.device, dtype=dtype)
+        if _is_judge(backbone):
+            raise UserError(
+                f"--backbone {name} is the judge, which must stay independent; choose bundled."
+            )
+        if window > backbone.info.context:
+            raise UserError(
+                f"text.window={window} exceeds the context of {name} ({backbone.info.context}); "
+                "give a smaller --set text.window."
+            )
+        return backbone
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The text."""
+        self.say(f"corpus: {self.config.corpus}")
+        corpus = load_corpus(self.config.corpus)
+        if corpus.name == "bundled" and corpus.fingerprint != (pinned := bundled_fingerprint()):
+            self.say(
+                f"corpus: its fingerprint is {corpus.fingerprint}, not {pinned}: other versions of "
+                "the dependencies are installed than constraints.txt pins, so results are not "
+                "comparable"
+            )
+        return corpus
+
+    @cached_property
+    def training_text(self) -> PackedTokens:
+        """What interfaces are trained and fitted on."""
+        return self._pack("train", self.config.text.train_tokens)
+
+    @cached_property
+    def validation_text(self) -> PackedTokens:
+        """What is evaluated on."""
+        return self._pack("validation", self.config.text.validation_tokens)
+
+    def check(self, folder: Path) -> None:
+        """Refuse text that cannot be scored, and a folder's results of other inputs of one name."""
+        evaluation_windows(self.validation_text, self.config.score.tokens)
+        found = {
+            "backbone": self.backbone.info.fingerprint,
+            "training text": self.training_text.fingerprint,
+            "validation text": self.validation_text.fingerprint,
+        }
+        kept = folder / "inputs.json"
+        if kept.exists():
+            begun = json.loads(kept.read_text(encoding="utf-8"))
+            changed = [name for name, value in found.items() if begun.get(name) != value]
+            if changed:
+                raise UserError(
+                    f"--out {folder} was begun with another {changed[0]} of the same name; "
+                    "choose another folder."
+                )
+        write_json(kept, found)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record keeps of them."""
+        return {
+            "backbone": asdict(self.backbone.info),
+            "corpus": {
+                "name": self.corpus.name,
+                "fingerprint": self.corpus.fingerprint,
+                "train_tokens": self.training_text.tokens,
+                "val_tokens": self.validation_text.tokens,
+                "notes": self.corpus.notes,
+            },
+        }
+
+    def _pack(self, split: str, limit: int) -> PackedTokens:
+        tokenizer, window = self.backbone.tokenizer, self.config.text.window
+        return pack(self.corpus, split, tokenizer, window=window, max_tokens=limit or None)
+
+
+def _is_judge(backbone: Backbone) -> bool:
+    """Whether a backbone has the judge's weights, whatever its name."""
+    if backbone.info.parameters != bundled_facts(JUDGE)["parameters"]:
+        return False
+    judge = Backbone.load(JUDGE, device=backbone.device, dtype=backbone.model.dtype)
+    return judge.info.fingerprint == backbone.info.fingerprint

@@ -1,0 +1,37 @@
+"""Losses that all interfaces share, as means over the places that count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dihal_bench.interfaces.batch import Batch
+
+
+def mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of ``values`` [B, T] where ``mask`` [B, T] is true.
+
+    A product, not an index: the gradient of indexing is serial on CPU.
+    """
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def token_losses(logits: Tensor, batch: Batch, *, ce: bool, kd: bool) -> dict[str, Tensor]:
+    """Return what is asked for of cross-entropy and KL(teacher || logits) over scored tokens."""
+    if not ce and not kd:
+        return {}
+    scored, losses = batch.scored[:, 1:], {}
+    student = F.log_softmax(logits[:, :-1].float(), dim=-1)  # (B, T - 1, V)
+    if ce:
+        own = -student.gather(-1, batch.tokens[:, 1:, None])[..., 0]
+        losses["ce"] = mean_over(own, scored)
+    if kd:  # cross-entropy - entropy: no logarithm is taken again
+        teacher, entropy = batch.teacher
+        distance = -torch.linalg.vecdot(teacher[:, :-1], student) - entropy[:, :-1]
+        losses["kd"] = mean_over(distance, scored)
+    return losses

@@ -1,0 +1,121 @@
+"""Signals that bear the next token: the blocks above a are replaced, head and all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import skip_init
+
+from dihal_bench.errors import UserError
+from dihal_bench.interfaces.base import Interface
+
+if TYPE_CHECKING:
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.interfaces.batch import Batch
+    from dihal_bench.interfaces.settings import InterfaceConfig, LossWeights, Span
+    from dihal_bench.interfaces.statistics import SpanStatistics
+
+
+class TokenSpace(Interface):
+    """The signal at i stands for token i + 1; the condition is the standardised h_a.
+
+    Subclasses add ``sizes``, ``target`` and ``recover``.
+    """
+
+    bears_tokens: ClassVar[bool] = True
+
+    def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
+        super().__init__(backbone, span, config)
+        zeros = torch.zeros(backbone.hidden_size, dtype=torch.float32, device=backbone.device)
+        self.register_buffer("condition_mean", zeros)
+        self.register_buffer("condition_std", torch.ones_like(zeros))
+        self.condition_mean: Tensor
+        self.condition_std: Tensor
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """h_a is the condition; the signal needs no state of the teacher."""
+        return (self.span.a,)
+
+    def fit(self, statistics: SpanStatistics) -> None:
+        """Keep the standardisation of the condition."""
+        self.condition_mean.copy_(statistics.condition_mean)
+        self.condition_std.copy_(statistics.condition_std)
+
+    def condition(self, batch: Batch) -> Tensor:
+        """Return the standardised h_a, [B, T, C]."""
+        state = batch.hidden(self.span.a).to(self.condition_std.dtype)
+        return (state - self.condition_mean) / self.condition_std
+
+
+class NextState(TokenSpace):
+    """The signal at i is made of the teacher's state h_L of the next token, h_L(i + 1).
+
+    L is ``options.layer``; 0: the last block but two, at least 1.
+    """
+
+    def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
+        super().__init__(backbone, span, config)
+        if not 0 <= self.options.layer <= backbone.blocks:
+            raise UserError(
+                f"layer={self.options.layer} of the signal is no block of {backbone.blocks}; "
+                f"choose 1 to {backbone.blocks}, or 0 for the default."
+            )
+        zeros = torch.zeros(backbone.hidden_size, dtype=torch.float32, device=backbone.device)
+        self.register_buffer("mean", zeros)
+        self.register_buffer("std", torch.ones_like(zeros))
+        self.mean: Tensor
+        self.std: Tensor
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """h_a is the condition, h_L of the next token the signal."""
+        return self.span.a, self.options.layer or max(1, self.span.blocks - 2)
+
+    def fit(self, statistics: SpanStatistics) -> None:
+        """Keep the standardisations of condition and state."""
+        super().fit(statistics)
+        self.mean.copy_(statistics.mean)
+        self.std.copy_(statistics.std)
+
+    def next_state(self, batch: Batch) -> Tensor:
+        """Return the standardised h_L(i + 1), [B, T, hidden]."""
+        state = batch.following(batch.hidden(self.layers[-1])).to(self.std.dtype)
+        return (state - self.mean) / self.std
+
+
+def normalised(rows: Tensor) -> Tensor:
+    """Return rows of norm sqrt(D), [V, D]."""
+    return F.normalize(rows, dim=-1) * rows.shape[-1] ** 0.5
+
+
+def embedding_rows(backbone: Backbone) -> Tensor:
+    """Return the backbone's token embeddings, rows of norm sqrt(D), float32 [V, D]."""
+    weight: Tensor = backbone.model.get_input_embeddings().weight
+    return normalised(weight.detach()[: backbone.vocab_size].float())
+
+
+def new_readout(backbone: Backbone) -> nn.Linear:
+    """Return a linear map to logits whose rows start as the embeddings', with norm 1.
+
+    An embedding of ``embedding_rows`` so has the logit sqrt(D) for its own token.
+    """
+    rows = embedding_rows(backbone)
+    readout: nn.Linear = skip_init(nn.Linear, *reversed(rows.shape), bias=False, device=rows.device)
+    with torch.no_grad():
+        readout.weight.copy_(rows / rows.shape[1] ** 0.5)
+    return readout
+
+
+def token_shares(weights: LossWeights) -> dict[str, float]:
+    """Return the configured proportion of the token losses, the larger at 1; without any, CE's.
+
+    What is trained by token losses alone learns with it from what its rivals learn from.
+    """
+    most = max(weights.ce, weights.kd)
+    if not most:
+        return {"ce": 1.0, "kd": 0.0}
+    return {"ce": weights.ce / most, "kd": weights.kd / most}

@@ -1,0 +1,80 @@
+"""Scores at shares of the budget: how much of it a result needed."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.scoring.likelihood import Row, score
+from dihal_bench.training.checkpoint import load_interface
+from dihal_bench.training.phases import kept_weights
+from dihal_bench.training.trainer import SHARES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.scoring.evaluate import ScoreConfig
+    from dihal_bench.text.tokens import PackedTokens
+
+_METRICS = ("nll@1", "brier1", "kl_chain")
+
+
+def scores_on_the_way(
+    interfaces: Mapping[str, Interface],
+    folder: Path,
+    data: PackedTokens,
+    config: ScoreConfig,
+    *,
+    windows: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Score all that was trained in a diffusion phase at 25, 50 and 100 % of it.
+
+    Means per token over the given windows: NLL of single chains, Brier-1 and KL, at one step and at
+    the headline's; the shares are of the diffusion phase, whose weights were averaged there.
+
+    Args:
+        interfaces: as they are at the end.
+        folder: of the run.
+        data: the evaluation text.
+        config: what is scored.
+        windows: indices of the windows.
+    """
+    found = []
+    for name, interface in interfaces.items():
+        if interface.trunk is None:
+            continue
+        for share in (*SHARES, 1.0):
+            then = _at(name, interface, folder, share)
+            for row in _rows(name, then, config):
+                totals = score(
+                    [row],
+                    {name: then},
+                    data,
+                    then.backbone,
+                    windows=windows,
+                    batch=config.batch,
+                    block=then.config.block,
+                )[row]
+                metrics = _METRICS if then.likelihood else ("brier1",)
+                means = {m: float(totals.sums[m].sum() / totals.tokens.sum()) for m in metrics}
+                found.append({"subject": name, "share": share, "steps": row.steps, **means})
+    return found
+
+
+def _at(name: str, interface: Interface, folder: Path, share: float) -> Interface:
+    if share == 1.0:
+        return interface
+    then = copy.deepcopy(interface, {id(interface.backbone): interface.backbone})
+    load_interface(kept_weights(folder, name, share), then)
+    return then
+
+
+def _rows(name: str, interface: Interface, config: ScoreConfig) -> list[Row]:
+    if not interface.stochastic:
+        return [Row(subject=name, steps=config.steps[-1] if interface.iterative else 1)]
+    return [
+        Row(subject=name, steps=s, chains=1 if s == 1 and interface.diffusion.blind_start else 2)
+        for s in dict.fromkeys((config.steps[0], config.steps[-1]))
+    ]
