@@ -1,0 +1,88 @@
+"""Flags that several verbs have in common, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dihal_bench.config import RunConfig
+
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+INCLUDE = "a Python file that registers interfaces (repeatable)"
+JSON = "print JSON, and nothing else, on standard output"
+_FLAGS = (
+    *("interface", "layer", "from_layer", "backbone", "corpus", "budget", "denoiser", "regime"),
+    *("controls", "seed", "device", "dtype", "config"),
+)
+
+
+def common_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that decide what is run, and where."""
+    add = parser.add_argument
+    add("--layer", help="auto, early, middle, late, or a number (default: auto)")
+    add("--from", dest="from_layer", metavar="A", help="layer that conditions (default: 0)")
+    add("--backbone", help="bundled, a folder, or a hub id (default: bundled)")
+    add("--corpus", help="bundled, a file, a folder, or a Hugging Face dataset (default: bundled)")
+    add("--budget", "--preset", default="tiny", help="tiny, small or paper (default: tiny)")
+    add("--denoiser", help="registered denoiser (default: transformer)")
+    add("--regime", help="causal (default) or sequence: blocks that are denoised jointly")
+    add("--seed", help="seed of everything (default: 0)")
+    add("--device", help="torch device (default: cpu)")
+    add("--dtype", help="dtype of the backbone (default: by preset)")
+    add("--out", type=Path, help="folder of the run (default: under runs/)")
+    add("--include", action="append", metavar="FILE", help=INCLUDE)
+    add("--config", metavar="FILE", help="TOML or JSON file with configuration keys")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any configuration key")
+    add("--dry-run", action="store_true", help="print the resolved plan and its cost, do nothing")
+    add("--json", action="store_true", help=JSON)
+
+
+def config_of(arguments: argparse.Namespace) -> RunConfig:
+    """Return the configuration that the flags of ``common_flags`` mean."""
+    from dihal_bench.resolve import resolve
+
+    names = ("interface", "controls", "layer", "from_layer", "backbone", "corpus", "regime", "seed")
+    values = {name: getattr(arguments, name, None) for name in (*names, "device", "dtype")}
+    values["denoiser.name"] = arguments.denoiser
+    values["include"] = tuple(arguments.include) if arguments.include else None
+    return resolve(
+        preset=arguments.budget, file=arguments.config, values=values, sets=arguments.set
+    )
+
+
+def say(text: str) -> None:
+    """Tell a person something, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_plan(plan: dict[str, Any], *, as_json: bool) -> int:
+    """Print what a dry run found; return the exit status."""
+    if as_json:
+        print_json(plan)
+    else:
+        for key, value in plan["summary"].items():
+            print(f"{key}: {value}")
+    return 0
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on standard output."""
+    print(json.dumps(value, indent=1, sort_keys=True))
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """The command as it can be typed again: the folder it wrote to is left out."""
+    words = ["dihal-bench", arguments.verb]
+    for name in (*_FLAGS, "include", "set"):
+        value = getattr(arguments, name)
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None:
+                words += [f"--{name.removesuffix('_layer')}", str(item)]
+    return shlex.join(words)

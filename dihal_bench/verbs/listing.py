@@ -1,0 +1,44 @@
+"""``dihal-bench list``: what is registered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dihal_bench.verbs.common import INCLUDE, JSON, print_json
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dihal_bench.verbs.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser("list", help="what is registered, and where it comes from")
+    parser.add_argument("--include", action="append", metavar="FILE", help=INCLUDE)
+    parser.add_argument("--json", action="store_true", help=JSON)
+    parser.set_defaults(work=_work)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from dihal_bench.registry import REGISTRIES, include
+
+    for path in arguments.include or ():
+        include(path)
+    entries = [
+        {
+            "kind": registry.kind,
+            "name": name,
+            "origin": registry.origin(name),
+            "help": registry.help(name),
+        }
+        for registry in REGISTRIES
+        for name in registry.names()
+    ]
+    if arguments.json:
+        print_json(entries)
+        return 0
+    from tabulate import tabulate
+
+    print(tabulate(entries, headers="keys", tablefmt="simple"))
+    return 0
