@@ -107,7 +107,8 @@ class Decoded(NextState):
 
     def recover(self, x0: Tensor, batch: Batch) -> Tensor:
         """Decode all places in one causal pass."""
-        return self._decode(x0, batch) / self.options.temperature
+        logits: Tensor = self._decode(x0, batch) / self.options.temperature
+        return logits
 
     def heard(self, batch: Batch, step: Step) -> Tensor:
         """Return the signal [B, T, D] that the decoder hears in a step of its training.
@@ -120,8 +121,10 @@ class Decoded(NextState):
         drawn = self._recovery_normal(batch, self.sizes[0] + 2, step)
         eps, uniform = drawn[..., :-2], torch.special.ndtr(drawn[..., -2:])  # of a normal: uniform
         t = self.diffusion.draw_level(uniform[..., 0])
-        seen = self.diffusion.network_input(self.diffusion.corrupt(x0, eps, t), t)
-        return seen * (uniform[:, :1, 1:] >= _SILENT)
+        z = self.diffusion.corrupt(x0, eps, t)
+        audible = (uniform[:, :1, 1:] >= _SILENT).to(z.dtype)  # (B, 1, 1)
+        heard: Tensor = self.diffusion.network_input(z, t) * audible
+        return heard
 
     def recovery_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Return the decoder's token losses, each times its share."""

@@ -70,6 +70,7 @@ class EmbeddingSpace(TokenSpace):
     """Signal E[x_{i+1}], rows of norm sqrt(D); recovery by a linear readout that starts as E."""
 
     Options: ClassVar[type | None] = EmbeddingOptions
+    rows: Tensor
 
     def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
         super().__init__(backbone, span, config)
@@ -78,7 +79,6 @@ class EmbeddingSpace(TokenSpace):
             self.rows = nn.Parameter(rows)
         else:  # the backbone's: no need to keep them beside it
             self.register_buffer("rows", rows, persistent=False)
-        self.rows: Tensor
         self.readout = new_readout(backbone)
 
     @property

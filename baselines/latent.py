@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
 
+_DIM = 64
 _STEEPNESS, _CENTRE = 10.0, 0.8  # of LDLM's warm-up
 
 
@@ -41,8 +42,8 @@ class LatentOptions:
 
     Attributes:
         layer: L, whose state is encoded; 0: the last block but two, at least 1.
-        dim: dimensions of a latent.
-        width: hidden units of the encoder and of both decoders.
+        dim: dimensions of a latent; 0: 64, with ``states`` as many as the state has (as in LDLM).
+        width: hidden units of the encoder and of both decoders; 0: four times the state's.
         noise: standard deviation of the noise at the decoder's input while it is trained, in units
             of the latents.
         states: the latent is trained to give back the state, and the token decoder on what comes
@@ -51,18 +52,25 @@ class LatentOptions:
     """
 
     layer: int = 0
-    dim: int = 64
-    width: int = 256
+    dim: int = 0
+    width: int = 0
     noise: float = 0.5
     states: bool = False
     joint: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"latent.{name}={getattr(self, name)} must be 1 or more.")
-        if self.noise < 0:
-            raise UserError(f"latent.noise={self.noise} must be 0 or more.")
+        for name in ("dim", "width", "noise"):
+            if getattr(self, name) < 0:
+                raise UserError(f"latent.{name}={getattr(self, name)} must be 0 or more.")
+
+    @property
+    def gives_back_states(self) -> bool:
+        """Whether the state's error is a loss of its own."""
+        return self.states or self.joint
+
+    def dim_for(self, hidden: int) -> int:
+        """Return the dimensions of a latent of states of ``hidden`` dimensions."""
+        return self.dim or (hidden if self.gives_back_states else _DIM)
 
 
 class Autoencoder(nn.Module):
@@ -70,11 +78,12 @@ class Autoencoder(nn.Module):
 
     def __init__(self, backbone: Backbone, options: LatentOptions):
         super().__init__()
-        hidden, self.dim = backbone.hidden_size, options.dim
-        self.encoder = _perceptron(hidden, options.width, self.dim)
-        self.state_decoder = _perceptron(self.dim, options.width, hidden)
+        hidden = backbone.hidden_size
+        width, self.dim = options.width or 4 * hidden, options.dim_for(hidden)
+        self.encoder = _perceptron(hidden, width, self.dim)
+        self.state_decoder = _perceptron(self.dim, width, hidden)
         self.readout = new_readout(backbone)
-        self.token_decoder = _perceptron(hidden, options.width, self.readout.in_features)
+        self.token_decoder = _perceptron(hidden, width, self.readout.in_features)
 
     def encode(self, state: Tensor) -> Tensor:
         """Return latents of mean square 1 [..., dim]: a scale without parameters cannot shrink."""
@@ -99,7 +108,7 @@ class Latent(NextState):
     def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
         super().__init__(backbone, span, config)
         self.recovery: Autoencoder = self._built(lambda: Autoencoder(backbone, self.options))
-        zeros = torch.zeros(self.options.dim, dtype=torch.float32, device=backbone.device)
+        zeros = torch.zeros(self.recovery.dim, dtype=torch.float32, device=backbone.device)
         self.register_buffer("latent_mean", zeros)
         self.register_buffer("latent_std", torch.ones_like(zeros))
         self.latent_mean: Tensor
@@ -108,7 +117,8 @@ class Latent(NextState):
     @property
     def sizes(self) -> tuple[int, int]:
         """Latent dimensions, and the condition's."""
-        return self.options.dim, self.backbone.hidden_size
+        hidden = self.backbone.hidden_size
+        return self.options.dim_for(hidden), hidden
 
     def target(self, batch: Batch) -> Tensor:
         """Return the standardised latent of h_L(i + 1), [B, T, D]; fixed unless trained jointly."""
@@ -126,10 +136,10 @@ class Latent(NextState):
         """Return the cross-entropy of the decoded token, and with ``states`` the state's error."""
         state = self.next_state(batch)
         latent = self.recovery.encode(state)
-        noise = self._recovery_normal(batch, self.options.dim, step).to(latent.dtype)
+        noise = self._recovery_normal(batch, self.sizes[0], step).to(latent.dtype)
         decoded = self.recovery.state_decoder(latent + self.options.noise * noise)
         losses = {}
-        if self.options.states or self.options.joint:
+        if self.options.gives_back_states:
             losses["states"] = mean_over((decoded - state).square().mean(-1), self.known(batch))
             decoded = decoded.detach()
         logits = self.recovery.tokens(decoded)

@@ -29,6 +29,7 @@ class LookUp(HiddenSpace):
     stochastic: ClassVar[bool] = False
     iterative: ClassVar[bool] = False
     phases: ClassVar[tuple[str, ...]] = ()
+    regimes: ClassVar[tuple[str, ...]] = ("causal",)  # in a block the token itself is not known
     tables: ClassVar[tuple[str, ...]] = ()  # fields of the statistics that the prediction uses
 
     def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):

@@ -16,7 +16,7 @@ from dihal_bench import environment
 from dihal_bench.config import AUTO
 from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.errors import UserError
-from dihal_bench.files import atomic_path, write_json
+from dihal_bench.files import atomic_path, short_hash, write_json
 from dihal_bench.folder import claimed, run_folder
 from dihal_bench.geometry.locate import Located, locate
 from dihal_bench.geometry.score import resolve_layer
@@ -53,6 +53,7 @@ def run(
     *,
     out: Path | None = None,
     shared: Path | None = None,
+    inputs: Inputs | None = None,
     command: str | None = None,
     say: Callable[[str], None] = lambda text: None,
     show: Callable[[Located], None] = lambda located: None,
@@ -62,7 +63,8 @@ def run(
     Args:
         config: everything that decides the result.
         out: the run's folder; by default the one that ``run_folder`` says.
-        shared: where recovery phases lie that several runs have in common; by default in ``out``.
+        shared: where lies what several runs have in common; by default in ``out``.
+        inputs: backbone and text, if they are loaded already.
         command: the command line, for the record.
         say: takes one-line messages for a person.
         show: is called with the located layers, if any, before anything is trained.
@@ -74,7 +76,7 @@ def run(
         UserError: the configuration cannot be run, or the folder holds another run.
     """
     folder = run_folder(config, out)
-    job = Job(config, folder, say, shared=shared)
+    job = Job(config, folder, say, shared=shared, inputs=inputs)
     with claimed(folder, config):
         done = folder / "record.json"
         if done.exists():
@@ -99,10 +101,11 @@ class Job:
         say: Callable[[str], None] = lambda text: None,
         *,
         shared: Path | None = None,
+        inputs: Inputs | None = None,
     ):
         self.config = config
         self.folder = folder
-        self.shared = shared or folder / "phases"
+        self.shared = shared or folder / "shared"
         self.say = say
         for path in config.include:
             include(path)
@@ -115,7 +118,7 @@ class Job:
                 )
         DENOISERS.get(config.denoiser.name)
         Diffusion.create(config.diffusion)
-        self.inputs = Inputs(config, say)
+        self.inputs = inputs or Inputs(config, say)
 
     @cached_property
     def names(self) -> list[str]:
@@ -137,15 +140,17 @@ class Job:
     @cached_property
     def located(self) -> Located:
         """Proxies and score of every candidate layer."""
-        kept = self.folder / "locate.json"
+        config = self.config
+        depends = [asdict(config.locate), config.residual, config.seed, asdict(config.text)]
+        kept = self.shared / f"locate-{short_hash(depends)}.json"
         if kept.exists():
             return Located.from_dict(json.loads(kept.read_text(encoding="utf-8")))
         found = locate(
             self.inputs.backbone,
             self.inputs.training_text,
-            self.config.locate,
-            residual=self.config.residual,
-            seed=self.config.seed,
+            config.locate,
+            residual=config.residual,
+            seed=config.seed,
         )
         write_json(kept, found.to_dict())
         return found
@@ -187,11 +192,12 @@ class Job:
 
     def statistics(self, a: int, b: int) -> SpanStatistics:
         """Return closed-form statistics of h_a -> h_b over the windows that trunks see."""
-        kept = self.folder / f"statistics-{a}-{b}.safetensors"
-        if kept.exists():
-            return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
         text = self.inputs.training_text
         count = max(1, min(len(text), self.config.budget.diffusion_tokens // text.window))
+        depends = [a, b, count, text.window, self.config.seed]
+        kept = self.shared / f"statistics-{short_hash(depends)}.safetensors"
+        if kept.exists():
+            return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
         found = SpanStatistics.collect(self._sweep(count, (a, b)), a, b)
         with atomic_path(kept) as temporary:
             save_file(asdict(found), temporary)

@@ -52,7 +52,8 @@ class Interface(nn.Module, ABC):
         least_accuracy: share of tokens that must be recovered from the true signal, else training
             stops before diffusion.
         controls: what stands beside it in its table by default.
-        Options: dataclass of its own settings, given as ``--set NAME.key=value``; None: it has none.
+        slow_controls: what stands there too where everything is compared.
+        Options: dataclass of its own settings (``--set NAME.key=value``); None: it has none.
         section: NAME, where it is not the registered one: a control shares its interface's.
         help: one line for ``dihal-bench list``.
     """
@@ -66,6 +67,7 @@ class Interface(nn.Module, ABC):
     least_accuracy: ClassVar[float] = 0.0
     regimes: ClassVar[tuple[str, ...]] = REGIMES
     controls: ClassVar[tuple[str, ...]] = ()
+    slow_controls: ClassVar[tuple[str, ...]] = ()
     section: ClassVar[str] = ""
     Options: ClassVar[type | None] = None
     help: ClassVar[str] = ""
@@ -120,12 +122,11 @@ class Interface(nn.Module, ABC):
 
         Rows that agree in all of it train the phase once.
         """
-        parts = {
-            "span": self.span,
-            "losses": self.config.losses,
-            "diffusion": self.config.diffusion,
+        return {
+            "span": asdict(self.span),
+            "losses": asdict(self.config.losses),
+            "diffusion": asdict(self.config.diffusion),
         }
-        return {name: asdict(part) for name, part in parts.items()}
 
     def settle(self, batches: Iterable[Batch]) -> None:
         """Estimate what depends on the trained recovery, once its phase is over."""
@@ -187,7 +188,7 @@ class Interface(nn.Module, ABC):
         return torch.stack(terms).sum()
 
     def layout(self, batch: Batch, shift: int = 0) -> Layout:
-        """Return who sees whom: nobody but the past, or blocks whose first is short by ``shift``."""
+        """Return who sees whom; in the sequence regime the first block is short by ``shift``."""
         return Layout.of(batch.positions, self.config.block, shift)
 
     def training_input(
@@ -240,7 +241,7 @@ class Interface(nn.Module, ABC):
         ).to(self.dtype)
 
     def parameters_in(self, phase: str) -> list[nn.Parameter]:
-        """Return what is trained in a phase, of what requires a gradient; all else stays as it is."""
+        """Return what a phase trains, of all that requires a gradient; the rest stays as it is."""
         own = set() if self.recovery is None else set(self.recovery.parameters())
         trainable = [p for p in self.parameters() if p.requires_grad]
         return [p for p in trainable if (p in own) == (phase == "recovery")]
@@ -307,7 +308,8 @@ class Interface(nn.Module, ABC):
                 f"block jointly, as --regime {config.regime} does; choose transformer."
             )
         inputs = signal * (2 if config.diffusion.self_conditioning else 1)
-        return self._built(lambda: kind(inputs, signal, condition, config.denoiser))
+        trunk: Denoiser = self._built(lambda: kind(inputs, signal, condition, config.denoiser))
+        return trunk
 
     def _built(self, make: Callable[[], Any]) -> Any:
         """Return a module whose initial weights are a function of the seed alone, in its place."""

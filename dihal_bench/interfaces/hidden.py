@@ -102,4 +102,5 @@ class Hidden(HiddenSpace):
     """The DiHAL bridge: diffusion over h_b given the clean prefix's h_a."""
 
     controls: ClassVar[tuple[str, ...]] = ("regress", "token-mean", "ridge", "mean", "identity")
+    slow_controls: ClassVar[tuple[str, ...]] = ("regress-loop",)
     help: ClassVar[str] = "DiHAL: diffusion over the hidden state at a layer, frozen upper layers"

@@ -78,7 +78,7 @@ class InterfaceConfig:
 
     @property
     def regime(self) -> str:
-        """ "causal" or "sequence"."""
+        """Either "causal" or "sequence"."""
         return REGIMES[self.block > 0]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import skip_init
 
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
@@ -89,7 +89,8 @@ class NextState(TokenSpace):
 
 def normalised(rows: Tensor) -> Tensor:
     """Return rows of norm sqrt(D), [V, D]."""
-    return F.normalize(rows, dim=-1) * rows.shape[-1] ** 0.5
+    out: Tensor = F.normalize(rows, dim=-1) * math.sqrt(rows.shape[-1])
+    return out
 
 
 def embedding_rows(backbone: Backbone) -> Tensor:
@@ -104,9 +105,8 @@ def new_readout(backbone: Backbone) -> nn.Linear:
     An embedding of ``embedding_rows`` so has the logit sqrt(D) for its own token.
     """
     rows = embedding_rows(backbone)
-    readout: nn.Linear = skip_init(nn.Linear, *reversed(rows.shape), bias=False, device=rows.device)
-    with torch.no_grad():
-        readout.weight.copy_(rows / rows.shape[1] ** 0.5)
+    readout = nn.Linear(rows.shape[1], rows.shape[0], bias=False, device="meta")
+    readout.weight = nn.Parameter(rows / math.sqrt(rows.shape[1]))
     return readout
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from dihal_bench.diffusion.layout import Layout
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from dihal_bench.diffusion.layout import Layout
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.text.tokens import PackedTokens
@@ -115,4 +115,5 @@ def _prior(process: Any, x0: Tensor) -> Tensor:
     """Return KL(q(z_T | x) || N(0, I)) per place, float64 [B, T]; 0 at zero terminal SNR."""
     alpha, variance = float(process.alpha[-1]), float(process.sigma[-1]) ** 2
     spread = x0.shape[-1] * (variance - 1 - np.log(variance))
-    return 0.5 * (alpha**2 * x0.double().square().sum(-1) + spread)
+    total: Tensor = 0.5 * (alpha**2 * x0.double().square().sum(-1) + spread)
+    return total

@@ -1,4 +1,4 @@
-"""What an interface costs: parameters by kind, and FLOPs against those of the blocks it replaces."""
+"""What an interface costs: parameters by kind, FLOPs against those of the replaced blocks."""
 
 from __future__ import annotations
 

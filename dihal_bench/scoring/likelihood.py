@@ -20,7 +20,7 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -207,7 +207,11 @@ def _shuffle(x0: Tensor) -> Tensor:
     return flat.roll(len(flat) // 2, dims=0).reshape(x0.shape)
 
 
-_SIGNALS = {SAMPLED: lambda x0: x0, ZEROED: torch.zeros_like, SHUFFLED: _shuffle}
+_SIGNALS: dict[str, Callable[[Tensor], Tensor]] = {
+    SAMPLED: lambda x0: x0,
+    ZEROED: torch.zeros_like,
+    SHUFFLED: _shuffle,
+}
 
 
 def _log_probabilities(logits: Tensor, places: Tensor) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.files import short_hash
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import PHASES
@@ -125,7 +124,7 @@ class Trainer:
             return
         interface = done.interfaces[name]
         interface.settle(self._batches(interface))
-        facts = {
+        facts: dict[str, Any] = {
             "spent": done.spent[name][phase].to_dict(),
             "curve": done.curves[name][phase],
             "accuracy": self._accuracy(interface),
@@ -181,8 +180,7 @@ class Trainer:
             "train": asdict(self.config),
             "seed": self.seed,
         }
-        digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:12]
-        return self.shared / f"{name}-{phase}-{digest}.safetensors"
+        return self.shared / f"{name}-{phase}-{short_hash(depends)}.safetensors"
 
 
 def kept_weights(folder: Path, name: str, share: float) -> Path:
