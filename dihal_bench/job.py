@@ -243,7 +243,11 @@ class Job:
         interfaces = {name: self.new(name) for name in self.names}
         for interface in interfaces.values():
             self._fit(interface)
-        trainer = Trainer(
+        return self._trainer.run(interfaces)
+
+    @cached_property
+    def _trainer(self) -> Trainer:
+        return Trainer(
             data=self.inputs.training_text,
             held_out=self.inputs.validation_text,
             backbone=self.inputs.backbone,
@@ -255,7 +259,6 @@ class Job:
             fit=self._fit,
             say=self.say,
         )
-        return trainer.run(interfaces)
 
     # --- judge ------------------------------------------------------------------------------------
 
@@ -304,7 +307,7 @@ class Job:
             **found.to_dict(),
             "oracle": oracle(interface, text, windows=part, batch=config.batch).to_dict(),
             "progress": scores_on_the_way(
-                self.trained.interfaces, self.folder, text, config, windows=part
+                self.trained.interfaces, self._trainer.file, text, config, windows=part
             ),
             "curves": self.trained.curves,
         }

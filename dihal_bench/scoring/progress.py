@@ -6,12 +6,12 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.scoring.likelihood import Row, score
-from dihal_bench.training.checkpoint import load_interface
+from dihal_bench.training.checkpoint import load_phase
 from dihal_bench.training.phases import kept_weights
 from dihal_bench.training.trainer import SHARES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.interfaces.base import Interface
@@ -23,7 +23,7 @@ _METRICS = ("nll@1", "brier1", "kl_chain")
 
 def scores_on_the_way(
     interfaces: Mapping[str, Interface],
-    folder: Path,
+    file: Callable[[str, Interface, str], Path],
     data: PackedTokens,
     config: ScoreConfig,
     *,
@@ -36,7 +36,7 @@ def scores_on_the_way(
 
     Args:
         interfaces: as they are at the end.
-        folder: of the run.
+        file: name, interface, phase -> where the finished phase lies.
         data: the evaluation text.
         config: what is scored.
         windows: indices of the windows.
@@ -46,7 +46,7 @@ def scores_on_the_way(
         if interface.trunk is None:
             continue
         for share in (*SHARES, 1.0):
-            then = _at(name, interface, folder, share)
+            then = _at(interface, file(name, interface, "diffusion"), share)
             for row in _rows(name, then, config):
                 totals = score(
                     [row],
@@ -63,11 +63,11 @@ def scores_on_the_way(
     return found
 
 
-def _at(name: str, interface: Interface, folder: Path, share: float) -> Interface:
+def _at(interface: Interface, file: Path, share: float) -> Interface:
     if share == 1.0:
         return interface
     then = copy.deepcopy(interface, {id(interface.backbone): interface.backbone})
-    load_interface(kept_weights(folder, name, share), then)
+    load_phase(kept_weights(file, share), then)
     return then
 
 

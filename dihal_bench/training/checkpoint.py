@@ -73,12 +73,18 @@ def load_interface(path: Path, interface: Interface) -> None:
         raise UserError(f"{path} does not fit the interface ({error}); train it again.") from error
 
 
-def save_phase(path: Path, interface: Interface, facts: dict[str, Any]) -> None:
-    """Write what a recovery phase has produced: all but the trunk, and facts about it."""
-    state = interface.state_dict().items()
-    kept = {name: value.contiguous() for name, value in state if not name.startswith("trunk.")}
+def save_phase(path: Path, interface: Interface, phase: str, facts: dict[str, Any]) -> None:
+    """Write an interface as a phase has left it, and facts about the phase.
+
+    A recovery serves trunks of any shape: they are no part of it.
+    """
+    state = {
+        name: value.contiguous()
+        for name, value in interface.state_dict().items()
+        if phase == "diffusion" or not name.startswith("trunk.")
+    }
     with atomic_path(path) as temporary:
-        save_file(kept, temporary, metadata={"phase": json.dumps(facts)})
+        save_file(state, temporary, metadata={"phase": json.dumps(facts)})
 
 
 def load_phase(path: Path, interface: Interface) -> dict[str, Any]:

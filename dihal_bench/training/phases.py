@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
@@ -34,6 +34,7 @@ class Trained:
     """Interfaces ready to be scored, by name, with what each spent and how its losses went.
 
     Attributes:
+        interfaces: by name.
         spent: name -> phase -> what it cost.
         curves: name -> phase -> losses along the way.
     """
@@ -55,7 +56,7 @@ class Trainer:
         config: optimiser, batches, rates.
         seed: of the data order.
         folder: of the run: checkpoints and weights.
-        shared: where recovery phases lie that several runs have in common.
+        shared: where finished phases lie; runs that have one in common train it once.
         fit: estimates an interface's closed-form parts.
         say: takes one-line messages for a person.
     """
@@ -82,14 +83,32 @@ class Trainer:
             done.spent[name], done.curves[name] = {}, {}
         for phase in PHASES:
             for tokens, names in self._groups(interfaces, phase).items():
-                missing = [n for n in names if not self._load_shared(done, n, phase)]
+                missing = [n for n in names if not self.file(n, interfaces[n], phase).exists()]
                 if missing:
-                    self._train(done, missing, phase, tokens)
-                for name in missing:
-                    self._settle(done, name, phase)
+                    self._train({n: interfaces[n] for n in missing}, phase, tokens)
+                for name in names:
+                    self._take(done, name, phase)
         for name, interface in interfaces.items():
             save_interface(self.folder / "weights" / f"{name}.safetensors", interface)
         return done
+
+    def file(self, name: str, interface: Interface, phase: str) -> Path:
+        """Return where a finished phase lies; its name is a digest of all that it depends on."""
+        plan = self.budget.plan(interface.phases)
+        depends: dict[str, Any] = {
+            "origin": f"{type(interface).__module__}:{type(interface).__qualname__}",
+            "options": asdict(interface.options) if interface.options else None,
+            "key": interface.recovery_key(),
+            "backbone": self.backbone.info.fingerprint,
+            "text": [self.data.fingerprint, self.data.window],
+            "tokens": {"recovery": plan.get("recovery")},
+            "train": asdict(self.config),
+            "seed": self.seed,
+        }
+        if phase == "diffusion":
+            own = asdict(replace(interface.config, options=None))
+            depends |= {"config": own, "span": asdict(interface.span), "tokens": plan}
+        return self.shared / f"{name}-{phase}-{short_hash(depends)}.safetensors"
 
     def _groups(self, interfaces: Mapping[str, Interface], phase: str) -> dict[int, list[str]]:
         groups: dict[int, list[str]] = defaultdict(list)
@@ -99,9 +118,15 @@ class Trainer:
                 groups[tokens].append(name)
         return groups
 
-    def _train(self, done: Trained, names: list[str], phase: str, tokens: int) -> None:
-        self.say(f"training {' and '.join(names)}: {phase}")
-        trainees = [Trainee(n, done.interfaces[n], self.config, phase) for n in names]
+    def _train(self, interfaces: Mapping[str, Interface], phase: str, tokens: int) -> None:
+        """Train a phase and write what came of it."""
+        self.say(f"training {' and '.join(interfaces)}: {phase}")
+        trainees = [Trainee(n, i, self.config, phase) for n, i in interfaces.items()]
+        files = {name: self.file(name, interface, phase) for name, interface in interfaces.items()}
+
+        def keep(name: str, interface: Interface, share: float) -> None:
+            save_phase(kept_weights(files[name], share), interface, phase, {})
+
         train(
             trainees,
             self.data,
@@ -109,50 +134,28 @@ class Trainer:
             tokens=tokens,
             seed=self.seed,
             checkpoint=self.folder / f"training-{phase}-{tokens}.safetensors",
-            keep=self._keep if phase == "diffusion" else _forget,
+            keep=keep,
         )
         for trainee in trainees:
-            done.spent[trainee.name][phase] = trainee.spent
-            done.curves[trainee.name][phase] = trainee.curve
+            interface = trainee.interface
+            facts = {"spent": trainee.spent.to_dict(), "curve": trainee.curve, "accuracy": 1.0}
+            if phase == "recovery":
+                interface.settle(self._batches(interface))
+                facts["accuracy"] = self._accuracy(interface)
+            save_phase(files[trainee.name], interface, phase, facts)
 
-    def _keep(self, name: str, interface: Interface, share: float) -> None:
-        save_interface(kept_weights(self.folder, name, share), interface)
-
-    def _settle(self, done: Trained, name: str, phase: str) -> None:
-        """Finish a recovery phase: statistics, a look at its accuracy, and a copy to share."""
-        if phase != "recovery":
-            return
+    def _take(self, done: Trained, name: str, phase: str) -> None:
+        """Load a finished phase, and look whether its recovery is good enough."""
         interface = done.interfaces[name]
-        interface.settle(self._batches(interface))
-        facts: dict[str, Any] = {
-            "spent": done.spent[name][phase].to_dict(),
-            "curve": done.curves[name][phase],
-            "accuracy": self._accuracy(interface),
-        }
-        save_phase(self._shared_file(name, interface, phase), interface, facts)
-        self._check(name, interface, facts["accuracy"])
-
-    def _load_shared(self, done: Trained, name: str, phase: str) -> bool:
-        if phase != "recovery":
-            return False
-        interface = done.interfaces[name]
-        file = self._shared_file(name, interface, phase)
-        if not file.exists():
-            return False
-        facts = load_phase(file, interface)
+        facts = load_phase(self.file(name, interface, phase), interface)
         self.fit(interface)  # its condition may be another than that of the run which trained it
-        self.say(f"{name}: its {phase} phase is there already")
         done.spent[name][phase] = Spent(**facts["spent"])
         done.curves[name][phase] = facts["curve"]
-        self._check(name, interface, facts["accuracy"])
-        return True
-
-    def _check(self, name: str, interface: Interface, accuracy: float) -> None:
-        if accuracy < interface.least_accuracy:
+        if facts["accuracy"] < interface.least_accuracy:
             raise UserError(
-                f"{name} recovers {accuracy:.1%} of the tokens from their true signal, less than "
-                f"the {interface.least_accuracy:.0%} that diffusion needs; give its recovery more "
-                "budget.recovery_tokens or a wider signal."
+                f"{name} recovers {facts['accuracy']:.1%} of the tokens from their true signal, "
+                f"less than the {interface.least_accuracy:.0%} that diffusion needs; give its "
+                "recovery more budget.recovery_tokens or a wider signal."
             )
 
     def _accuracy(self, interface: Interface) -> float:
@@ -167,26 +170,7 @@ class Trainer:
             windows = self.data.draw(self.seed, lo, min(_SETTLING_BATCH, count - lo))
             yield Batch.of(windows, self.backbone, layers=interface.layers)
 
-    def _shared_file(self, name: str, interface: Interface, phase: str) -> Path:
-        """Return where the phase lies; its name is a digest of all that it depends on."""
-        depends: dict[str, Any] = {
-            "interface": name,
-            "origin": f"{type(interface).__module__}:{type(interface).__qualname__}",
-            "options": asdict(interface.options) if interface.options else None,
-            "key": interface.recovery_key(),
-            "backbone": self.backbone.info.fingerprint,
-            "text": [self.data.fingerprint, self.data.window],
-            "tokens": self.budget.plan(interface.phases)[phase],
-            "train": asdict(self.config),
-            "seed": self.seed,
-        }
-        return self.shared / f"{name}-{phase}-{short_hash(depends)}.safetensors"
 
-
-def kept_weights(folder: Path, name: str, share: float) -> Path:
-    """Return where the weights lie that an interface had after a share of its diffusion phase."""
-    return folder / "weights" / f"{name}@{share:.0%}.safetensors"
-
-
-def _forget(name: str, interface: Interface, share: float) -> None:
-    """Keep nothing."""
+def kept_weights(file: Path, share: float) -> Path:
+    """Return where the weights lie that belong to a share of the phase that ends in ``file``."""
+    return file.with_name(f"{file.stem}@{share:.0%}{file.suffix}")

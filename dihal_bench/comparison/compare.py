@@ -1,0 +1,88 @@
+"""Train and score all interfaces under one budget; what is done already is not done again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dihal_bench.comparison.plan import BLOCKS, Entry, chosen_interfaces, plan
+from dihal_bench.config import AUTO
+from dihal_bench.errors import UserError
+from dihal_bench.inputs import Inputs
+from dihal_bench.job import Job, run
+from dihal_bench.registry import INTERFACES, include
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dihal_bench.config import RunConfig
+
+
+def planned(
+    base: RunConfig,
+    out: Path,
+    *,
+    interfaces: Sequence[str],
+    seeds: Sequence[int],
+    blocks: Sequence[str],
+    denoisers: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[list[Entry], Inputs]:
+    """Choose the layer and return the runs, with what they all rest on.
+
+    Raises:
+        UserError: a name is unknown, or the configuration cannot be run.
+    """
+    for path in base.include:
+        include(path)
+    for key in blocks:
+        if key not in BLOCKS:
+            raise UserError(
+                f"--blocks {key} is unknown; choose among {', '.join(BLOCKS)}, or leave it out."
+            )
+    if not seeds or not interfaces:
+        raise UserError("--seeds and --interfaces must name one or more.")
+    names = chosen_interfaces(interfaces)
+    first = replace(base, seed=seeds[0], interface=names[0], controls=(AUTO,))
+    inputs = Inputs(first, say)
+    depth, layer = inputs.backbone.blocks, 0
+    if not all(INTERFACES.get(name).bears_tokens for name in names):
+        layer = Job(first, out, say, shared=out / "shared", inputs=inputs).span(names[0]).b
+    entries = plan(
+        base,
+        out,
+        interfaces=names,
+        seeds=seeds,
+        blocks=blocks,
+        denoisers=denoisers,
+        layer=layer or depth,
+        depth=depth,
+    )
+    return entries, inputs
+
+
+def work_off(
+    entries: Sequence[Entry],
+    inputs: Inputs,
+    out: Path,
+    *,
+    command: str,
+    say: Callable[[str], None],
+) -> None:
+    """Do every run that is not done yet, one after the other."""
+    distinct = {entry.folder: entry for entry in reversed(entries)}  # the first of equal ones
+    folders = list(dict.fromkeys(entry.folder for entry in entries))
+    for number, entry in enumerate((distinct[folder] for folder in folders), start=1):
+        if (entry.folder / "record.json").exists():
+            continue
+        block, seed = BLOCKS[entry.block].title, entry.config.seed
+        say(f"run {number} of {len(folders)}: {entry.label}, seed {seed}, {block}")
+        run(
+            entry.config,
+            out=entry.folder,
+            shared=out / "shared",
+            inputs=inputs,
+            command=command,
+            say=say,
+        )

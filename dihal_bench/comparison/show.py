@@ -1,0 +1,115 @@
+"""Tables of a comparison as text, Markdown and CSV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dihal_bench.comparison.plan import BLOCKS
+from dihal_bench.files import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from dihal_bench.comparison.table import Line
+    from dihal_bench.scoring.intervals import Estimate
+
+LEGEND = (
+    "ΔNLL, ΔBrier: minus hidden's at equal S and K (controls: minus a single chain of its "
+    "headline), paired; intervals: 95 %, bootstrap over seeds and documents; ~: not converged, "
+    "doubling K still moves NLL by 0.02 or more; diffusion gain: NLL of the row's best control at "
+    "no more evaluations minus its own; rank: by Brier-1 at equal S, ties share one, none below 3 "
+    "seeds; FLOPs/replaced: of a chain over those of the replaced blocks; !: outside its budget"
+)
+
+
+def show(tables: Mapping[str, Sequence[Line]], *, form: str = "simple") -> str:
+    """Return the tables of all blocks as text, scores first, then what they cost.
+
+    Args:
+        tables: key of ``BLOCKS`` -> lines.
+        form: of tabulate: "simple", or "github" for Markdown.
+    """
+    from tabulate import tabulate
+
+    parts = []
+    for key, lines in tables.items():
+        block = BLOCKS[key]
+        title = f"{block.regime} regime, {block.title}"
+        head = f"### {title}" if form == "github" else f"== {title} =="
+        scores = [_scores(line, block.regime) for line in lines]
+        costs = [_costs(line) for line in lines if line.role != "teacher" and line.chains == 1]
+        both = (
+            tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
+            for rows in (scores, list({c["row"]: c for c in costs}.values()))
+        )
+        parts += [head, "", *(f"{table}\n" for table in both)]
+    return "\n".join([*parts, LEGEND])
+
+
+def write(tables: Mapping[str, Sequence[Line]], folder: Path) -> list[Path]:
+    """Write table.md and table.csv; return their paths."""
+    import pandas
+
+    plain = [line.to_dict() for lines in tables.values() for line in lines]
+    contents = {
+        "table.md": show(tables, form="github") + "\n",
+        "table.csv": pandas.DataFrame(plain).to_csv(index=False, lineterminator="\n"),
+    }
+    for name, text in contents.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
+def _scores(line: Line, regime: str) -> dict[str, str]:
+    first = "first-token " if regime == "sequence" else ""
+    unsure = " ~" if line.converged is False else ""
+    shown = {
+        "row": _indented(line),
+        "S": "-" if line.kind == "exact" and line.steps == 1 else str(line.steps),
+        "K": "-" if line.kind == "exact" else str(line.chains),
+        "NFE": str(line.nfe or "-"),
+        "Brier-1": _with_interval(line.brier1, ".4f"),
+        "ΔBrier": _with_interval(line.brier1_versus, "+.4f"),
+        f"{first}NLL": _with_interval(line.nll, ".3f") + unsure,
+        "ΔNLL": _with_interval(line.versus, "+.3f"),
+        "KL": _value(line.kl, ".4f"),
+        "top-1": _value(line.top1, ".3f"),
+        "diffusion gain": _with_interval(line.gain, "+.3f")
+        + (f" ({line.gain_over})" if line.gain_over else ""),
+        "rank": str(line.rank or ""),
+    }
+    if regime == "sequence":
+        shown["block bound"] = "" if line.bound is None else f"{line.bound:.3f}"
+    return shown
+
+
+def _costs(line: Line) -> dict[str, str]:
+    return {
+        "row": _indented(line) + ("" if line.within is not False else " !"),
+        "seeds": str(line.seeds),
+        "replaced": str(line.replaced),
+        "retained": str(line.retained),
+        "FLOPs/replaced": "" if line.flop_ratio is None else f"{line.flop_ratio:.2f}",
+        "diffusion tokens": f"{line.diffusion_tokens:,}",
+        "recovery tokens": f"{line.recovery_tokens:,}",
+        "trunk": f"{line.trunk:,}",
+        "recovery parameters": f"{line.recovery:,}",
+        "training FLOPs": f"{line.flops:.3g}",
+        "seconds": f"{line.seconds:.0f}",
+    }
+
+
+def _indented(line: Line) -> str:
+    return f"· {line.row}" if line.role == "control" else line.row
+
+
+def _value(estimate: Estimate | None, form: str) -> str:
+    return "" if estimate is None else f"{estimate.value:{form}}"
+
+
+def _with_interval(estimate: Estimate | None, form: str) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate.value:{form}} [{estimate.lo:{form}}, {estimate.hi:{form}}]"

@@ -1,0 +1,280 @@
+"""The table of a block: scores over all seeds, paired with the reference, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.comparison.plan import REFERENCE
+from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
+from dihal_bench.scoring.likelihood import SAMPLED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dihal_bench.comparison.pool import Key, Pool
+
+_CONVERGED = 0.02  # nats between half the chains and all of them
+_LEAST_SEEDS = 3  # for a rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row of a comparison's table; None where a number has no meaning.
+
+    Attributes:
+        block: of the table.
+        row: the interface or control; and the interface whose run it is from.
+        role: "teacher", "interface" or "control".
+        seeds: trainings behind it.
+        steps: network evaluations per chain.
+        chains: chains in the ensemble.
+        nfe: evaluations in all, a decoder's included.
+        kind: "exact" or "ensemble".
+        n: scored tokens.
+        nll: nats per token.
+        versus: NLL minus the reference's at the same steps and chains.
+        converged: whether doubling the chains still changes NLL by 0.02 or more.
+        brier1: Brier-1, higher is better.
+        brier1_versus: its difference to the reference's.
+        kl: KL(teacher || row).
+        top1: agreement with the teacher.
+        gain: NLL of the best control of its run at no more evaluations, minus its own.
+        gain_over: that control.
+        bound: variational bound of the block, nats per token.
+        rank: by Brier-1 among interfaces at the headline's steps: 1 + how many are surely better.
+        replaced: blocks it stands in for.
+        retained: of the rest, those that are executed.
+        flop_ratio: FLOPs of a chain over those of the replaced blocks.
+        diffusion_tokens: spent in that phase.
+        recovery_tokens: spent in that phase.
+        trunk: parameters.
+        recovery: parameters trained in the recovery phase, and readouts.
+        flops: of training.
+        seconds: of training.
+        within: whether it kept to its budget.
+    """
+
+    block: str
+    row: str
+    role: str
+    seeds: int
+    steps: int
+    chains: int
+    nfe: int
+    kind: str
+    n: int
+    nll: Estimate | None
+    versus: Estimate | None
+    converged: bool | None
+    brier1: Estimate | None
+    brier1_versus: Estimate | None
+    kl: Estimate | None
+    top1: Estimate | None
+    gain: Estimate | None
+    gain_over: str
+    bound: float | None
+    rank: int | None
+    replaced: int | None
+    retained: int | None
+    flop_ratio: float | None
+    diffusion_tokens: int
+    recovery_tokens: int
+    trunk: int
+    recovery: int
+    flops: float
+    seconds: float
+    within: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; an estimate becomes three columns."""
+        plain: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            plain[each.name] = value.value if isinstance(value, Estimate) else value
+            if each.type == "Estimate | None":
+                plain[f"{each.name}_lo"] = value.lo if value else None
+                plain[f"{each.name}_hi"] = value.hi if value else None
+        return plain
+
+
+def lines(pool: Pool, block: str, *, resamples: int) -> list[Line]:
+    """Return the rows of a block: the teacher, then interface by interface with its controls."""
+    if not pool.seeds:
+        return []
+    return list(_Builder(pool, block, resamples).lines())
+
+
+class _Builder:
+    """Makes the lines of one block; all of them share the resamples."""
+
+    def __init__(self, pool: Pool, block: str, resamples: int):
+        self.pool, self.block = pool, block
+        tokens = pool.totals[pool.teacher()][0].tokens
+        self.bootstrap = DocumentBootstrap(len(tokens), trainings=pool.seeds, resamples=resamples)
+        self.n = int(tokens.sum())
+
+    def lines(self) -> Iterator[Line]:
+        yield self._line(self.pool.teacher(), 1)
+        for key in self.pool.rows():
+            sizes = self._sizes(key)
+            for chains in dict.fromkeys((1, sizes[-1])):
+                yield self._line(key, chains)
+
+    def _line(self, key: Key, chains: int) -> Line:
+        pool, row = self.pool, key.row
+        traits, record = pool.traits(key), pool.records[key.interface][0]
+        teacher = key == pool.teacher()
+        scored = teacher or self._likely(key)
+        whole = chains == row.chains
+        suffix = "" if whole else "_chain"
+        spent = [r["spent"].get(row.subject, {}) for r in pool.records[key.interface]]
+        cost = record["costs"].get(row.subject)
+        half = self._nll(key, chains // 2).value if scored and chains > 1 else None
+        nll = self._nll(key, chains) if scored else None
+        reference = self._reference(key, chains)
+        gain, over = self._gain(key, chains)
+        return Line(
+            block=self.block,
+            row=self._name(key),
+            role="teacher" if teacher else "control" if key.control else "interface",
+            seeds=1 if teacher else pool.seeds,
+            steps=row.steps,
+            chains=chains,
+            nfe=0 if teacher else traits["nfe"] // traits["chains"] * chains,
+            kind=traits["kind"] if traits["kind"] != "estimate" else "ensemble",
+            n=self.n,
+            nll=nll,
+            versus=self._versus(key, chains, reference) if scored else None,
+            converged=half - nll.value < _CONVERGED if nll and half is not None else None,
+            brier1=self._ratio(key, "brier1") if whole else None,
+            brier1_versus=self._brier_versus(key, reference) if whole else None,
+            kl=self._ratio(key, f"kl{suffix}") if scored and not teacher else None,
+            top1=None if teacher else self._ratio(key, f"top1{suffix}"),
+            gain=gain,
+            gain_over=over,
+            bound=self._bound(key, chains),
+            rank=self._rank(key) if whole else None,
+            replaced=None if teacher else record["interface"]["replaced"],
+            retained=None
+            if teacher
+            else record["backbone"]["blocks"] - record["interface"]["replaced"],
+            flop_ratio=cost["ratio"] if cost else None,
+            diffusion_tokens=_phase(spent, "diffusion", "tokens"),
+            recovery_tokens=_phase(spent, "recovery", "tokens"),
+            trunk=cost["trunk_parameters"] if cost else 0,
+            recovery=cost["recovery_parameters"] + cost["other_parameters"] if cost else 0,
+            flops=sum(p["flops"] for s in spent for p in s.values()) / len(spent),
+            seconds=sum(p["seconds"] for s in spent for p in s.values()) / len(spent),
+            within=None
+            if key.control
+            else all(r["budget"]["within"] for r in pool.records[key.interface]),
+        )
+
+    # --- numbers ----------------------------------------------------------------------------------
+
+    def _sizes(self, key: Key) -> list[int]:
+        names = self.pool.totals[key][0].sums
+        return sorted(int(n.removeprefix("nll@")) for n in names if n.startswith("nll@"))
+
+    def _ratio(self, key: Key, metric: str) -> Estimate:
+        return self.bootstrap.ratio(*self.pool.stacked(key, metric))
+
+    def _nll(self, key: Key, chains: int) -> Estimate:
+        return self._ratio(key, f"nll@{chains}")
+
+    def _likely(self, key: Key) -> bool:
+        """Whether the row's run has an NLL of it: not every recovery is a distribution."""
+        return any(
+            s["subject"] == key.row.subject and s["metric"].endswith("nll")
+            for s in self.pool.records[key.interface][0]["scores"]
+        )
+
+    def _reference(self, key: Key, chains: int) -> tuple[Key, int] | None:
+        """Return the reference's row at the same steps and chains, else its headline, one chain."""
+        own = [
+            k
+            for k in self.pool.rows()
+            if k.row.subject == REFERENCE == k.interface.partition(" ")[0]
+            and k.row.signal == SAMPLED
+        ]
+        if not own:
+            return None
+        same = [k for k in own if k.row.steps == key.row.steps and chains in self._sizes(k)]
+        stochastic = self.pool.traits(key)["kind"] != "exact"
+        return (same[0], chains) if same and stochastic else (own[-1], 1)
+
+    def _versus(self, key: Key, chains: int, reference: tuple[Key, int] | None) -> Estimate | None:
+        if reference is None or reference == (key, chains):
+            return None
+        other, size = reference
+        return self.bootstrap.difference(
+            self.pool.stacked(key, f"nll@{chains}"), self.pool.stacked(other, f"nll@{size}")
+        )
+
+    def _brier_versus(self, key: Key, reference: tuple[Key, int] | None) -> Estimate | None:
+        if reference is None or reference[0] == key:
+            return None
+        return self._brier_difference(key, reference[0])
+
+    def _brier_difference(self, one: Key, other: Key) -> Estimate:
+        return self.bootstrap.difference(
+            self.pool.stacked(one, "brier1"), self.pool.stacked(other, "brier1")
+        )
+
+    def _gain(self, key: Key, chains: int) -> tuple[Estimate | None, str]:
+        if key.control or key.row.signal != SAMPLED or not self._likely(key):
+            return None, ""
+        spent = self.pool.traits(key)["nfe"] // self.pool.traits(key)["chains"] * chains
+        able = [
+            k
+            for k in self.pool.totals
+            if k.interface == key.interface
+            and k.control
+            and k != self.pool.teacher()
+            and self._likely(k)
+            and self.pool.traits(k)["nfe"] <= spent
+        ]
+        if not able:
+            return None, ""
+        best = min(able, key=lambda k: self._nll(k, 1).value)
+        gain = self.bootstrap.difference(
+            self.pool.stacked(best, "nll@1"), self.pool.stacked(key, f"nll@{chains}")
+        )
+        return gain, best.row.subject
+
+    def _bound(self, key: Key, chains: int) -> float | None:
+        if chains > 1 or key.control:
+            return None
+        values = [
+            s["value"]
+            for r in self.pool.records[key.interface]
+            for s in r["scores"]
+            if s["metric"] == "block_bound" and s["steps"] == key.row.steps
+        ]
+        return sum(values) / len(values) if values else None
+
+    def _rank(self, key: Key) -> int | None:
+        """Return 1 + the number of interfaces that are better beyond doubt; ties share a rank."""
+        if self.pool.seeds < _LEAST_SEEDS or not self._ranked(key):
+            return None
+        peers = [k for k in self.pool.rows() if self._ranked(k) and k != key]
+        same = [k for k in peers if k.row.steps == key.row.steps]
+        return 1 + sum(self._brier_difference(other, key).lo > 0 for other in same)
+
+    def _ranked(self, key: Key) -> bool:
+        return not key.control and key.row.signal == SAMPLED and key != self.pool.teacher()
+
+    def _name(self, key: Key) -> str:
+        trial = "" if key.row.signal == SAMPLED else f", signal {key.row.signal}"
+        if key == self.pool.teacher():
+            return key.row.subject
+        if not key.control:
+            return f"{key.interface}{trial}"
+        twins = [k for k in self.pool.rows() if k.row == key.row and k.interface != key.interface]
+        beside = f" (beside {key.interface})" if twins else ""
+        return f"{key.row.subject}{beside}"
+
+
+def _phase(spent: list[dict[str, Any]], phase: str, what: str) -> int:
+    return int(max((s[phase][what] for s in spent if phase in s), default=0))

@@ -1,0 +1,105 @@
+"""``dihal-bench compare``: all interfaces under one budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.errors import UserError
+from dihal_bench.verbs.common import command_of, common_flags, config_of, print_json, say
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dihal_bench.comparison.plan import Entry
+    from dihal_bench.verbs.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "compare", help="train and score all interfaces and controls under one budget"
+    )
+    parser.add_argument("--interfaces", default="all", help="comma-separated (default: all)")
+    parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
+    parser.add_argument("--denoisers", help="comma-separated (default: that of --denoiser)")
+    parser.add_argument("--blocks", help="parts of the table, comma-separated (default: all)")
+    common_flags(parser)
+    parser.set_defaults(work=_work)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    from dihal_bench.comparison.compare import planned, work_off
+    from dihal_bench.comparison.plan import BLOCKS
+    from dihal_bench.comparison.pool import Pool
+    from dihal_bench.comparison.show import show, write
+    from dihal_bench.comparison.table import lines
+    from dihal_bench.folder import claimed, run_folder
+
+    seeds = _seeds(arguments.seeds)
+    blocks = _list(arguments.blocks) or [
+        key for key, block in BLOCKS.items() if arguments.regime in (None, block.regime)
+    ]
+    base = replace(config, regime="causal", block=0, interface="hidden", seed=seeds[0])
+    out = run_folder(base, arguments.out, name="compare")
+    with claimed(out, base):
+        entries, inputs = planned(
+            base,
+            out,
+            interfaces=_list(arguments.interfaces),
+            seeds=seeds,
+            blocks=blocks,
+            denoisers=_list(arguments.denoisers) or [config.denoiser.name],
+            say=say,
+        )
+        if arguments.dry_run:
+            return _print_runs(entries, as_json=arguments.json)
+        inputs.check(out)
+        work_off(entries, inputs, out, command=command_of(arguments), say=say)
+        pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
+        resamples = config.score.resamples
+        tables = {key: lines(pool, key, resamples=resamples) for key, pool in pools.items()}
+        files = write(tables, out)
+    if arguments.json:
+        print_json({key: [line.to_dict() for line in own] for key, own in tables.items()})
+    else:
+        print(show(tables))
+        print("tables: " + " and ".join(str(path) for path in files))
+    return 0
+
+
+def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
+    rows: list[dict[str, Any]] = [
+        {
+            "block": entry.block,
+            "interface": entry.label,
+            "seed": entry.config.seed,
+            "from": entry.config.from_layer,
+            "layer": entry.config.layer,
+            "done": (entry.folder / "record.json").exists(),
+            "folder": str(entry.folder),
+        }
+        for entry in entries
+    ]
+    if as_json:
+        print_json(rows)
+        return 0
+    from tabulate import tabulate
+
+    print(tabulate(rows, headers="keys"))
+    return 0
+
+
+def _list(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in _list(text)]
+    except ValueError as error:
+        raise UserError(f"--seeds {text}: give whole numbers, such as 0,1,2.") from error
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: give different numbers from 0 upwards.")
+    return seeds
