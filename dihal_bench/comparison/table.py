@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.comparison.plan import REFERENCE
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
-from dihal_bench.scoring.likelihood import SAMPLED
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,7 +231,7 @@ class _Builder:
             for k in self.pool.totals
             if k.interface == key.interface
             and k.control
-            and k != self.pool.teacher()
+            and k.row.subject != TEACHER
             and self._likely(k)
             and self.pool.traits(k)["nfe"] <= spent
         ]

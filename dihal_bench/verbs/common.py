@@ -20,6 +20,7 @@ JSON = "print JSON, and nothing else, on standard output"
 _FLAGS = (
     *("interface", "layer", "from_layer", "backbone", "corpus", "budget", "denoiser", "regime"),
     *("controls", "seed", "device", "dtype", "config"),
+    *("interfaces", "seeds", "denoisers", "blocks"),
 )
 
 
@@ -81,7 +82,7 @@ def command_of(arguments: argparse.Namespace) -> str:
     """The command as it can be typed again: the folder it wrote to is left out."""
     words = ["dihal-bench", arguments.verb]
     for name in (*_FLAGS, "include", "set"):
-        value = getattr(arguments, name)
+        value = getattr(arguments, name, None)
         for item in value if isinstance(value, list) else [value]:
             if item is not None:
                 words += [f"--{name.removesuffix('_layer')}", str(item)]
