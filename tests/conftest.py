@@ -15,6 +15,7 @@ SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "
 SETTINGS = {
     "text.window": 32,
     "budget.diffusion_tokens": 1024,
+    "budget.recovery_tokens": 512,
     "locate.windows": 40,
     "locate.sample": 200,
     "locate.resamples": 2,
@@ -29,6 +30,7 @@ SETTINGS = {
     "train.batch": 4,
     "train.autocast": "false",
     "score.tokens": 512,
+    "score.oracle_tokens": 128,
     "score.steps": "1,4",
     "score.chains": 2,
     "score.resamples": 100,

@@ -10,6 +10,7 @@ from dihal_bench.resolve import resolve
 def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     sets = [
         "budget.diffusion_tokens=65536",
+        "budget.recovery_tokens=65536",
         "locate.resamples=2",
         "locate.stability_resamples=2",
         "score.tokens=8192",
@@ -33,5 +34,5 @@ def test_the_bridge_lies_between_its_teacher_and_the_hopeless(record: Record) ->
 @pytest.mark.slow
 def test_every_row_passed_the_gate(record: Record) -> None:
     gates = record.data["gates"]["leak"]
-    assert set(gates) == {"hidden", *record.data["config"]["controls"]}
+    assert set(gates) == {"hidden", *record.data["interface"]["controls"]}
     assert all(gate["verdict"] == "pass" for gate in gates.values())

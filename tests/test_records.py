@@ -27,6 +27,7 @@ SCORE = Score(
     steps=16,
     chains=8,
     nfe=128,
+    signal="sampled",
     details={"sum_nll": 4000.0},
 )
 DATA: dict[str, Any] = {
@@ -44,6 +45,7 @@ DATA: dict[str, Any] = {
     "budget": {"name": "tiny", "within": True},
     "spent": {},
     "locate": {},
+    "costs": {},
     "bridge": {"fvu_mmse": 0.5, "curves": {"hidden": [{"total": 1.5}]}},
     "scores": [SCORE.to_dict()],
     "gates": {"leak": {"hidden": {"verdict": "pass"}}},

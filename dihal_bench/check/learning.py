@@ -49,18 +49,18 @@ def _movement(subject: Subject, lesson: Lesson, frozen: set[str]) -> Outcome:
     after = f"after {FEW} steps of the {lesson.phase} phase"
     wrong = sorted(lesson.declared & frozen)
     if wrong:
-        return fail(f"parameters_in must leave out {_some(wrong)}, which requires no gradient")
+        return fail(f"parameters_in must leave out {some(wrong)}, which requires no gradient")
     wrong = sorted(lesson.moved - lesson.declared)
     if wrong:
-        return fail(f"{_some(wrong)} must stay frozen, and moved {after}")
+        return fail(f"{some(wrong)} must stay frozen, and moved {after}")
     if lesson.teacher_moved:
         return fail(f"the teacher must stay frozen, and moved {after}")
     wrong = sorted(lesson.declared - lesson.moved)
     if wrong:
-        return fail(f"{_some(wrong)} must be trained, and did not move {after}")
+        return fail(f"{some(wrong)} must be trained, and did not move {after}")
     wrong = sorted(lesson.deaf)
     if wrong and subject.kind.stochastic:  # without noise, weights that read it have nothing to do
-        return fail(f"losses must depend on {_some(wrong)}, whose gradient was zero {after}")
+        return fail(f"losses must depend on {some(wrong)}, whose gradient was zero {after}")
     return PASSED
 
 
@@ -166,6 +166,7 @@ def _equal(one: Interface, other: Interface) -> bool:
     return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first few of many names."""
     rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(names[:2]) + rest

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dihal_bench.errors import UserError
-from dihal_bench.interfaces.base import Interface, LossWeights, Span, token_losses
+from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.hidden import HiddenSpace
+from dihal_bench.interfaces.losses import token_losses
+from dihal_bench.interfaces.settings import LossWeights, Span, Step
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.registry import INTERFACES
 from dihal_bench.text.tokens import Windows
@@ -196,7 +198,7 @@ def test_one_pass_of_the_loop_is_the_regression(residual: str) -> None:
 
 def test_regression_is_the_denoiser_at_zero_and_the_last_level() -> None:
     interface, batch = redrawn("regress"), batch_of(PROBE, torch.float64)
-    context = interface.trunk.encode(interface.condition(batch), batch.positions)
+    context = interface.trunk.encode(interface.condition(batch), interface.layout(batch))
     zeros = torch.zeros_like(interface.target(batch))
     with torch.no_grad():
         expected = interface.trunk(zeros, torch.ones(zeros.shape[:-1]), context)
@@ -227,24 +229,26 @@ def test_building_a_trunk_leaves_the_global_generator_alone() -> None:
 def test_losses_of_an_untrained_trunk_in_closed_form() -> None:
     """It puts out zero: L_rec is the mean square of the target, and L_diff weighs it by level."""
     interface, batch = build("hidden"), batch_of(TEXT)
-    losses = interface.losses(batch, 3)
-    _, t = interface.training_input(interface.target(batch), batch, 3)
+    step = Step(index=3)
+    losses = interface.losses(batch, step)
+    layout = interface.layout(batch)
+    _, t = interface.training_input(interface.target(batch), batch, layout, step)
     weight = interface.diffusion.loss_weight(t)
     square = interface.target(batch).square().mean(-1)
     assert float(losses["rec"]) == pytest.approx(float(square.mean()), rel=1e-5)
     expected = (weight * square).mean()
     assert float(losses["diff"]) == pytest.approx(float(expected), rel=1e-5)
     mean = interface.recover(torch.zeros_like(interface.target(batch)), batch)
-    assert float(losses["ce"]) == pytest.approx(float(token_losses(mean, batch)["ce"]), rel=1e-5)
+    assert float(losses["ce"]) == pytest.approx(float(token_losses(mean, batch, ce=True, kd=False)["ce"]), rel=1e-5)
     total = interface.total(losses)
     assert float(total) == pytest.approx(sum(float(v) for v in losses.values()), rel=1e-5)
 
 
 def test_token_losses() -> None:
     batch = batch_of(PROBE)
-    at_teacher = token_losses(batch.teacher_logits, batch)
+    at_teacher = token_losses(batch.teacher_logits, batch, ce=True, kd=True)
     assert float(at_teacher["kd"]) == pytest.approx(0.0, abs=1e-6)
-    flat = token_losses(torch.zeros_like(batch.teacher_logits), batch)
+    flat = token_losses(torch.zeros_like(batch.teacher_logits), batch, ce=True, kd=True)
     assert float(flat["ce"]) == pytest.approx(np.log(VOCABULARY), rel=1e-6)
     targets = [
         (row, i) for row, i in np.ndindex(PROBE.tokens.shape) if i > 0 and PROBE.scored[row, i]
@@ -260,12 +264,12 @@ def test_token_losses() -> None:
 def test_weights_of_zero_leave_losses_out() -> None:
     batch = batch_of(PROBE)
     bare = build("hidden", losses=LossWeights(diff=2.0, rec=0.5, ce=0.0, kd=0.0))
-    losses = bare.losses(batch, 0)
+    losses = bare.losses(batch, Step(index=0))
     assert losses.keys() == {"diff", "rec"}
     expected = 2.0 * float(losses["diff"]) + 0.5 * float(losses["rec"])
     assert float(bare.total(losses)) == pytest.approx(expected, rel=1e-6)
     regress = build("regress", losses=LossWeights(diff=2.0, rec=0.5, ce=0.0, kd=0.0))
-    losses = regress.losses(batch, 0)
+    losses = regress.losses(batch, Step(index=0))
     assert losses.keys() == {"rec"}
     assert float(regress.total(losses)) == pytest.approx(2.5 * float(losses["rec"]), rel=1e-6)
 
@@ -273,15 +277,16 @@ def test_weights_of_zero_leave_losses_out() -> None:
 def test_training_noise_is_fresh_at_every_step_and_never_that_of_a_chain() -> None:
     interface, batch = build("hidden"), batch_of(PROBE)
     zeros = torch.zeros_like(interface.target(batch))
-    (z0, t0), (z1, t1) = (interface.training_input(zeros, batch, step) for step in (0, 1))
-    (e0, _), (e1, _) = (interface.terminal_input(zeros, batch, step) for step in (0, 1))
+    layout, steps = interface.layout(batch), (Step(index=0), Step(index=1))
+    (z0, t0), (z1, t1) = (interface.training_input(zeros, batch, layout, s) for s in steps)
+    (e0, _), (e1, _) = (interface.terminal_input(zeros, batch, layout, s) for s in steps)
     assert not torch.equal(t0, t1)
     chains = [interface._normal(batch, chain).float() for chain in range(4)]
     scale = interface.diffusion.sigma[t0][..., None].float()
     streams = [z0 / scale, e0, e1, *chains]
     table = torch.stack([s.flatten() for s in streams])
     assert float((torch.corrcoef(table) - torch.eye(len(streams))).abs().max()) < 0.25
-    assert torch.equal(interface.training_input(zeros, batch, 0)[0], z0)
+    assert torch.equal(interface.training_input(zeros, batch, layout, steps[0])[0], z0)
     assert not torch.equal(z0, z1)
 
 
@@ -294,12 +299,12 @@ def test_gradients_reach_the_trunk_and_only_the_trunk(
     interface, batch = build(name, residual=residual), batch_of(TEXT)
     trainee = Trainee(name, interface, TrainConfig(autocast=autocast))
     for step in range(2):
-        values = trainee.learn(batch, step)
+        values = trainee.learn(batch, Step(index=step))
         trainee.update(step, 10)
         assert all(np.isfinite(value) for value in values.values())
     for step in range(2, 8):  # the loop's first pass cannot hear its input; others are as deep
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            total = interface.total(interface.losses(batch, step))
+            total = interface.total(interface.losses(batch, Step(index=step)))
         total.backward()
     for key, parameter in interface.named_parameters():
         if name == "regress" and key == "trunk.embed_signal.weight":

@@ -10,7 +10,8 @@ from dihal_bench.errors import UserError
 from dihal_bench.records import Score
 from dihal_bench.scoring.evaluate import ScoreConfig, evaluate, evaluation_windows
 from dihal_bench.scoring.likelihood import TEACHER, Row, Totals
-from dihal_bench.scoring.table import Measured, render, scores_of
+from dihal_bench.scoring.render import render
+from dihal_bench.scoring.table import Measured, Traits, scores_of
 
 from ..tiny import backbone, redrawn
 from .texts import Text
@@ -19,7 +20,7 @@ MEASURED = Measured(task="text", regime="causal", dtype="float32", resamples=200
 TOKENS = np.array([30.0, 50.0, 20.0, 60.0])
 COUNTS = {"words": TOKENS // 2, "bytes": 3 * TOKENS}
 HIDDEN = Row(subject="hidden", steps=4, chains=2)
-STOCHASTIC = {"hidden": True, "loop": False, "ridge": False, "mean": False}
+TRAITS = {"hidden": Traits(stochastic=True), **dict.fromkeys(("loop", "ridge", "mean"), Traits())}
 
 
 def totals(nll: float, *, chains: int = 1, kl: float = 0.5) -> Totals:
@@ -44,7 +45,7 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def scores() -> list[Score]:
-    return scores_of(ROWS, STOCHASTIC, MEASURED, reference=HIDDEN)
+    return scores_of(ROWS, TRAITS, MEASURED, reference=HIDDEN)
 
 
 def one(scores: list[Score], subject: str, metric: str, chains: int = 1) -> Score:
@@ -118,21 +119,21 @@ def test_the_gain_is_against_the_best_control_with_no_more_evaluations(scores):
 
 def test_without_a_control_there_is_no_gain():
     rows = {row: sums for row, sums in ROWS.items() if row.subject in (TEACHER, "hidden")}
-    scores = scores_of(rows, {"hidden": True}, MEASURED, reference=HIDDEN)
+    scores = scores_of(rows, {"hidden": TRAITS["hidden"]}, MEASURED, reference=HIDDEN)
     assert not [s for s in scores if s.metric == "diffusion_gain"]
 
 
 def test_a_hopeless_row_has_no_perplexity_but_still_a_likelihood():
     rows = ROWS | {Row(subject="mean"): totals(800.0)}
-    scores = scores_of(rows, STOCHASTIC, MEASURED, reference=HIDDEN)
+    scores = scores_of(rows, TRAITS, MEASURED, reference=HIDDEN)
     assert one(scores, "mean", "nll").value > 700
     assert not [s for s in scores if s.subject == "mean" and "ppl" in s.metric]
-    assert "mean" in render(scores, [*STOCHASTIC, TEACHER])
+    assert "mean" in render(scores, [*TRAITS, TEACHER])
 
 
 def test_text_without_words_has_no_perplexity_per_word():
     empty = {row: replace(sums, words=0 * TOKENS) for row, sums in ROWS.items()}
-    scores = scores_of(empty, STOCHASTIC, MEASURED, reference=HIDDEN)
+    scores = scores_of(empty, TRAITS, MEASURED, reference=HIDDEN)
     assert not [s for s in scores if s.metric == "word_ppl"]
 
 
@@ -159,11 +160,13 @@ def test_rows_of_every_kind_come_from_real_interfaces():
     text = Text([[(0, 3, 9), (1, 0, 15)], [(2, 0, 24)]])
     interfaces = {name: redrawn(name) for name in ("hidden", "regress-loop", "ridge")}
     config = ScoreConfig(tokens=48, steps=(1, 3), chains=4, batch=2, resamples=50)
-    scores = evaluate(interfaces, text, backbone(), config, MEASURED)
+    scores, sums = evaluate(interfaces, text, backbone(), config, MEASURED)
+    assert {row.subject for row in sums} == {TEACHER, *interfaces}
     nll = {(s.subject, s.steps, s.chains) for s in scores if s.metric == "nll"}
     assert nll == {
         (TEACHER, 1, 1),
-        *(("hidden", steps, chains) for steps in (1, 3) for chains in (1, 2, 4)),
+        ("hidden", 1, 1),  # one step from pure noise: all chains are equal
+        *(("hidden", 3, chains) for chains in (1, 2, 4)),
         ("regress-loop", 3, 1),
         ("ridge", 1, 1),
     }

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dihal_bench.errors import UserError
-from dihal_bench.interfaces.base import Interface, LossWeights
+from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.interfaces.settings import LossWeights, Step
 from dihal_bench.text.documents import Corpus
 from dihal_bench.text.tokens import PackedTokens, pack
 from dihal_bench.training import trainer as module
@@ -82,7 +83,7 @@ def run(
 
 
 def take_step(trainee: Trainee, step: int, steps: int) -> None:
-    trainee.learn(batch_of(PROBE), step)
+    trainee.learn(batch_of(PROBE), Step(index=step, of=steps))
     trainee.update(step, steps)
 
 
@@ -219,9 +220,9 @@ def test_a_step_in_parts_is_the_same_step(micro: int, data: PackedTokens, tmp_pa
 def poison_loss(interface: Interface, at: int) -> None:
     whole = interface.losses
 
-    def losses(batch: Batch, step: int) -> dict[str, torch.Tensor]:
+    def losses(batch: Batch, step: Step) -> dict[str, torch.Tensor]:
         found = whole(batch, step)
-        return found | {"rec": found["rec"] * float("nan")} if step == at else found
+        return found | {"rec": found["rec"] * float("nan")} if step.index == at else found
 
     interface.losses = losses  # type: ignore[method-assign]
 
@@ -229,9 +230,9 @@ def poison_loss(interface: Interface, at: int) -> None:
 def poison_gradient(interface: Interface, at: int) -> None:
     whole = interface.losses
 
-    def losses(batch: Batch, step: int) -> dict[str, torch.Tensor]:
+    def losses(batch: Batch, step: Step) -> dict[str, torch.Tensor]:
         found = whole(batch, step)
-        if step == at:
+        if step.index == at:
             found["rec"].register_hook(lambda gradient: gradient * float("inf"))
         return found
 
@@ -356,15 +357,14 @@ def test_the_ledger_of_a_training(config: TrainConfig, data: PackedTokens, tmp_p
     (trainee,) = run(trainees_of(["hidden"], config), data, tmp_path / "it", steps=3)
     spent, tokens = trainee.spent, BATCH * WINDOW
     assert (spent.steps, spent.tokens) == (3, 3 * tokens)
-    assert spent.trunk_parameters == sum(p.numel() for p in trainee.interface.parameters())
-    assert spent.closed_form_parameters == sum(b.numel() for b in trainee.interface.buffers())
+    assert spent.trainable_parameters == sum(p.numel() for p in trainee.interface.parameters())
     assert spent.flops == spent.flops_per_token * spent.tokens
     assert spent.seconds > 0
     assert spent.peak_memory_bytes > 10_000_000
     (other,) = trainees_of(["hidden"], config)
     batch = Batch.of(data.draw(0, 0, BATCH), backbone(), layers=(1, 3), logits=True)
     teacher = count_flops(lambda: backbone().logits(batch.tokens, batch.positions))
-    step = count_flops(lambda: (other.learn(batch, 0), other.update(0, 3)))
+    step = count_flops(lambda: (other.learn(batch, Step(index=0, of=3)), other.update(0, 3)))
     assert spent.flops_per_token == (teacher + step) / tokens
     matrices = sum(p.numel() for p in other.parameters if p.ndim == 2)
     assert step / tokens > 6 * matrices  # forward once, backward twice, a multiply-add is two
