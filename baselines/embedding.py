@@ -3,7 +3,7 @@
 Li et al. (Diffusion-LM, arXiv 2205.14217): learned embeddings, rounding by the nearest one, the
 clamp trick; Strudel et al. (SED, arXiv 2211.04236): frozen pretrained embeddings, their rows
 normalised to the square root of D, a linear readout trained at a small noise, self-conditioning
-(``--set diffusion.self_conditioning=true``).
+(``--set diffusion.self_conditioning=true``). Unlike theirs, the rows are centred beforehand.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class EmbeddingOptions:
 
 
 class EmbeddingSpace(TokenSpace):
-    """Signal E[x_{i+1}], rows of norm sqrt(D); recovery by a linear readout that starts as E."""
+    """Signal E[x_{i+1}], centred, rows of norm sqrt(D); recovery by a linear readout that starts as E."""
 
     Options: ClassVar[type | None] = EmbeddingOptions
     rows: Tensor

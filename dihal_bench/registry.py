@@ -84,7 +84,7 @@ class Registry:
         """Return the entry's one line of help: its own, else the first of its docstring."""
         self._load()
         entry = self._entries.get(name)
-        own = getattr(entry, "help", None)
+        own = getattr(entry, "__dict__", {}).get("help")  # not that of what it derives from
         return str(own or (inspect.getdoc(entry) or "").partition("\n")[0])
 
     def _load(self) -> None:

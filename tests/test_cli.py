@@ -100,7 +100,7 @@ def test_a_dry_run_plans_and_does_nothing(tiny: Tiny, capsys, tmp_path, monkeypa
     monkeypatch.setenv("DIHAL_BENCH_CACHE", str(tmp_path / "cache"))
     assert main(["run", "--dry-run", *tiny.flags()]) == 0
     out = capsys.readouterr().out
-    assert "training tokens: 1,024 in windows of 32" in out
+    assert "training tokens: hidden 1,024, regress 1,024 in windows of 32" in out
     assert "layer: auto (of 1..3), conditioned on layer 0" in out
     assert main(["run", "--dry-run", "--json", *tiny.flags()]) == 0
     plan = json.loads(capsys.readouterr().out)

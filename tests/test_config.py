@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from typing import Any, get_args, get_origin, get_type_hints
@@ -129,7 +130,10 @@ def test_settings_are_read_as_their_type(setting, value):
         ("score.steps=4,4", "score.steps=4,4 must be different numbers"),
         ("score.steps=2000", "score.steps=2000 exceeds diffusion.train_steps=1000"),
         ("score.chains=3", "score.chains=3 must be a power of two"),
-        ("bridge.residual=all", "bridge.residual=all is unknown; choose one of none, token-mean"),
+        (
+            "bridge.residual=all",
+            "bridge.residual=all is unknown; choose one of auto, none, token-mean",
+        ),
         ("train.optimizer=sgd", "train.optimizer=sgd is unknown"),
         ("seed", "--set seed: write it as key.path=value"),
     ],
@@ -203,7 +207,10 @@ OTHERS = {
     "denoiser.width": "64",
     "score.chains": "16",
     "score.steps": "2",
+    "regime": "sequence",
+    "budget.matched": "total",
 }
+ELSEWHERE = ("include", "options", "block", "denoiser.unet.")  # of no meaning on their own
 
 
 def another(key: str, kind: Any, default: Any) -> str:
@@ -217,10 +224,54 @@ def another(key: str, kind: Any, default: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("key", "kind", "default"), [leaf for leaf in LEAVES if leaf[0] != "include"]
+    ("key", "kind", "default"), [leaf for leaf in LEAVES if not leaf[0].startswith(ELSEWHERE)]
 )
 def test_every_key_changes_the_digest(key, kind, default):
     assert with_sets(f"{key}={another(key, kind, default)}").digest() != RunConfig().digest()
+
+
+@pytest.mark.parametrize(
+    ("before", "sets"),
+    [
+        (["regime=sequence"], ["block=4"]),
+        (["denoiser.name=sd-unet"], ["denoiser.unet.image=4,8"]),
+        (["denoiser.name=sd-unet"], ["denoiser.unet.widths=16,32"]),
+        ([], ["embedding.clamp=true"]),
+        ([], ["c2d.temperature=0.5"]),
+    ],
+)
+def test_what_depends_on_a_choice_changes_the_digest(before, sets):
+    assert with_sets(*before, *sets).digest() != with_sets(*before).digest()
+
+
+@pytest.mark.parametrize(
+    ("sets", "sentence"),
+    [
+        (["block=4"], "block=4 has no meaning in the causal regime; add --regime sequence"),
+        (["regime=sequence", "block=300"], "block=300 must be between 1 and text.window=256"),
+        (["regime=sequence", "text.window=8", "train.batch=1"], "block=16 must be between 1 and"),
+        (["regime=sideways"], "--regime sideways is unknown; choose causal or sequence"),
+        (
+            ["regime=sequence", "bridge.residual=token-mean"],
+            "bridge.residual=token-mean needs the tokens of a block before they are generated",
+        ),
+        (["budget.matched=steps"], "budget.matched=steps is unknown; choose one of diffusion, tot"),
+        (["budget.recovery_tokens=100"], "budget.recovery_tokens=100 is less than one step"),
+        (["budget.warmup_tokens=1"], "there is no configuration key budget.warmup_tokens"),
+        (["embedding.clamps=true"], "there is no configuration key embedding.clamps; those here"),
+        (["embedding.rounding=up"], "embedding.rounding=up is unknown; choose one of readout"),
+    ],
+)
+def test_regimes_budgets_and_options_are_checked(sets, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        with_sets(*sets)
+
+
+def test_what_is_saved_can_be_read_as_a_file(tmp_path):
+    config = with_sets("regime=sequence", "block=4", "embedding.clamp=true", "latent.dim=8")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    again = resolve(file=str(tmp_path / "config.json"), values={})
+    assert again.to_dict() == config.to_dict()
 
 
 def test_an_included_files_content_changes_the_digest(tmp_path):

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from dihal_bench.check import sample
 from dihal_bench.check.outcome import PASSED, Outcome, fail
 from dihal_bench.check.subject import SEED, STEPS, Subject, chain_logits
-from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.interfaces.validate import validate
 
 if TYPE_CHECKING:
     from dihal_bench.interfaces.base import Interface
+    from dihal_bench.interfaces.batch import Batch
 
 STILL = 1e-10  # of float64: a number that moved by no more has not moved
 _SCALE = (0.25, 4.0)  # mean square of a signal that diffusion can take for standardised

@@ -100,9 +100,7 @@ def _listen(name: str, parameter: Tensor, heard: set[str]) -> None:
 def _teacher_pass(interface: Interface) -> float:
     windows, layers = sample.text().batch(range(TRAINING.batch)), interface.layers
     logits = interface.config.losses.kd > 0
-    return count_flops(
-        lambda: Batch.of(windows, interface.backbone, layers=layers, logits=logits)
-    )
+    return count_flops(lambda: Batch.of(windows, interface.backbone, layers=layers, logits=logits))
 
 
 def _copy(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -53,9 +53,8 @@ def text() -> SampleText:
     return SampleText()
 
 
-@functools.cache
-def teacher(dtype: torch.dtype = torch.float32) -> Backbone:
-    """Return a Llama with random weights, the same in any precision."""
+def new_teacher(dtype: torch.dtype = torch.float32) -> Backbone:
+    """Return a Llama with random weights, the same at every call and in any precision."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -116,12 +115,12 @@ class PieceByPiece(Backbone):
         return _in_pieces(run, hidden, positions)
 
 
-def _in_pieces(
-    run: Callable[[Tensor], Tensor], entry: Tensor, positions: Tensor | None
-) -> Tensor:
+def _in_pieces(run: Callable[[Tensor], Tensor], entry: Tensor, positions: Tensor | None) -> Tensor:
     """Feed places 0, 1-3, 4, 5-7, ... one after the other."""
     assert positions is None or not bool((positions[:, 1:] == 0).any())
-    sizes, total = [], entry.shape[1]
-    while sum(sizes) < total:
-        sizes.append(min(3 if len(sizes) % 2 else 1, total - sum(sizes)))
-    return torch.cat([run(piece) for piece in entry.split(sizes, dim=1)], dim=1)
+    places, pieces = list(range(entry.shape[1])), []
+    while places:
+        size = 3 if len(pieces) % 2 else 1
+        pieces.append(run(entry[:, places[:size]]))
+        places = places[size:]
+    return torch.cat(pieces, dim=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.scoring.generation import rows_as_windows
 
 if TYPE_CHECKING:
+    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
 
 BLOCK, SEED, STEPS = 4, 7, 3
@@ -42,6 +43,7 @@ class Subject:
     kind: type[Interface]
     regime: str
     denoiser: str = "transformer"
+    _teachers: dict[torch.dtype, Backbone] = field(default_factory=dict)
 
     @property
     def span(self) -> Span:
@@ -62,7 +64,9 @@ class Subject:
             seed=seed,
             block=0 if causal else BLOCK,
         )
-        return self.kind(sample.teacher(dtype), self.span, config).eval()
+        if dtype not in self._teachers:
+            self._teachers[dtype] = sample.new_teacher(dtype)
+        return self.kind(self._teachers[dtype], self.span, config).eval()
 
     def fitted(self, dtype: torch.dtype = torch.float32, *, seed: int = SEED) -> Interface:
         """Return the interface with its closed-form parts, untrained."""
@@ -107,9 +111,9 @@ class Subject:
 
     @cached_property
     def lessons(self) -> list[Lesson]:
-        """A few steps of every phase, observed."""
+        """A few steps of every phase, observed, on a teacher of their own: some would change it."""
         found = []
-        interface = self.fitted()
+        interface = Subject(self.name, self.kind, self.regime, self.denoiser).fitted()
         for phase in self.phases:
             found.append(observe(interface, phase))
             if phase == "recovery":

@@ -40,7 +40,9 @@ def blamed(*kinds: type) -> Iterator[None]:
         raise
     except Exception as error:  # an author's code may fail in any way; the cause is kept
         said = " ".join(str(error).split()) or "without a message"
-        raise UserError(f"{_culprit(error, kinds)} raised {type(error).__name__}: {said}") from error
+        raise UserError(
+            f"{_culprit(error, kinds)} raised {type(error).__name__}: {said}"
+        ) from error
 
 
 def validate(interface: Interface, batch: Batch) -> None:

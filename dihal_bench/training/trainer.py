@@ -188,7 +188,7 @@ def train(
     config = trainees[0].config
     per_step = config.batch * data.window
     steps = max(1, round(tokens / per_step))
-    phase, stops = trainees[0].phase, {round(share * steps): share for share in SHARES}
+    phase = trainees[0].phase
     start = load_training(checkpoint, trainees)
     clock = Stopwatch()
     with progress(f"train {phase}", steps * per_step, unit="tokens") as bar:
@@ -206,15 +206,22 @@ def train(
                     trainee.curve.append(point)
             bar.update(per_step)
             bar.note(" ".join(f"{t.name} {losses[t.name]['total']:.3f}" for t in trainees))
-            if step + 1 in stops:
-                for trainee in trainees:
-                    with trainee.averaged() as interface:
-                        keep(trainee.name, interface, stops[step + 1])
+            for share in SHARES:
+                if step + 1 == max(1, round(share * steps)):
+                    _lend(trainees, keep, share)
             if clock.seconds > _CHECKPOINT_SECONDS or step == steps - 1:
                 save_training(checkpoint, trainees, step + 1)
                 clock = Stopwatch()
     for trainee in trainees:
         trainee.adopt_average()
+
+
+def _lend(
+    trainees: Sequence[Trainee], keep: Callable[[str, Interface, float], None], share: float
+) -> None:
+    for trainee in trainees:
+        with trainee.averaged() as interface:
+            keep(trainee.name, interface, share)
 
 
 def _step(

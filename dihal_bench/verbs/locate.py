@@ -21,6 +21,7 @@ def add(verbs: Verbs) -> None:
 
 def _work(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
+    from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
     from dihal_bench.job import Job
@@ -31,8 +32,10 @@ def _work(arguments: argparse.Namespace) -> int:
     folder = run_folder(config, arguments.out, name="locate")
     job = Job(config, folder, say)
     with claimed(folder, config):
+        job.check_span()
         job.inputs.check(folder)
         located = job.located
+        write_json(folder / "locate.json", located.to_dict())
         figures = draw(located, folder / "locate")
     if arguments.json:
         print_json(located.to_dict())

@@ -183,7 +183,7 @@ def test_another_seed_gives_other_chains_and_weights() -> None:
             next(redrawn("hidden", seed=seed).chains(batch, steps=2, count=1)) for seed in (0, 1)
         )
     assert float((one - two).abs().min()) > 0
-    weights = [build("hidden", seed=seed).trunk.out_norm.weight for seed in (0, 1)]
+    weights = [build("hidden", seed=seed).trunk.head.norm.weight for seed in (0, 1)]
     assert torch.equal(*weights)
     weights = [build("hidden", seed=seed).trunk.embed_signal.weight for seed in (0, 1)]
     assert not torch.equal(*weights)
@@ -239,7 +239,9 @@ def test_losses_of_an_untrained_trunk_in_closed_form() -> None:
     expected = (weight * square).mean()
     assert float(losses["diff"]) == pytest.approx(float(expected), rel=1e-5)
     mean = interface.recover(torch.zeros_like(interface.target(batch)), batch)
-    assert float(losses["ce"]) == pytest.approx(float(token_losses(mean, batch, ce=True, kd=False)["ce"]), rel=1e-5)
+    assert float(losses["ce"]) == pytest.approx(
+        float(token_losses(mean, batch, ce=True, kd=False)["ce"]), rel=1e-5
+    )
     total = interface.total(losses)
     assert float(total) == pytest.approx(sum(float(v) for v in losses.values()), rel=1e-5)
 

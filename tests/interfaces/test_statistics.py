@@ -124,7 +124,6 @@ def test_mean_says_the_same_everywhere() -> None:
 def test_look_ups_have_nothing_to_train(name: str) -> None:
     interface = build(name, residual="token-mean")  # which they ignore: they predict the state
     assert list(interface.parameters()) == []
-    assert not interface.trainable
     assert interface.phases == ()
     assert interface.trunk is None
     assert len(interface.baseline) == 1

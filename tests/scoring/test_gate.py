@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
+from dihal_bench.diffusion.layout import Layout
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.scoring.evaluate import check_gates
@@ -27,7 +28,7 @@ def leak_gate(interface: Interface, text: Text, **options: int) -> GateResult:
 def with_denoiser(denoiser: type[nn.Module], name: str = "hidden") -> Interface:
     """An interface whose trunk, parameters drawn anew, is of another class."""
     interface = redrawn(name)
-    trunk = denoiser(*interface.sizes, CONFIG.denoiser).double()
+    trunk = denoiser(interface.sizes[0], *interface.sizes, CONFIG.denoiser).double()
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for parameter in trunk.parameters():
@@ -68,10 +69,9 @@ def test_a_denoiser_that_looks_ahead_is_caught():
 class LooksAside(TransformerDenoiser):
     """Attends to earlier documents of the window: causal, but no longer the same text."""
 
-    def encode(self, condition: Tensor, positions: Tensor):
-        return super().encode(
-            condition, torch.arange(positions.shape[1])[None].expand_as(positions)
-        )
+    def encode(self, condition: Tensor, layout: Layout):
+        place = torch.arange(layout.positions.shape[1])
+        return super().encode(condition, Layout(place[None].expand_as(layout.positions)))
 
 
 def test_a_denoiser_that_looks_into_another_document_is_caught():

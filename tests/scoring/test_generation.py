@@ -1,4 +1,4 @@
-"""Generation follows the law that is scored: forced to a text, it uses the parallel pass's logits."""
+"""Generation follows the law that is scored: forced to a text, it gives the scored logits."""
 
 from dataclasses import replace
 

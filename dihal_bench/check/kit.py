@@ -1,0 +1,124 @@
+"""The conformance kit: which checks there are, and how they are run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.check import accounts, contract, leaks, learning
+from dihal_bench.check.outcome import FAIL, SKIPPED, Outcome
+from dihal_bench.check.subject import Subject
+from dihal_bench.errors import UserError
+from dihal_bench.interfaces.validate import blamed, origin
+from dihal_bench.progress import progress
+from dihal_bench.registry import DENOISERS, INTERFACES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+FIRST = ("shapes and numbers", contract.shapes)  # without it nothing else can be said
+CHECKS: tuple[tuple[str, Callable[[Subject], Outcome]], ...] = (
+    FIRST,
+    ("dtype", contract.dtypes),
+    ("determinism", contract.determinism),
+    ("standardisation", contract.standardisation),
+    ("locality of the target", contract.target_locality),
+    ("locality of the recovery", contract.recovery_locality),
+    ("no leak: likelihood", leaks.future),
+    ("no leak: generation", leaks.generation),
+    ("no leak: caches", leaks.caches),
+    ("no leak: neighbours", leaks.neighbours),
+    ("no leak: padding", leaks.padding),
+    ("no leak: document starts", leaks.document_starts),
+    ("recovery hears its signal", learning.hearing),
+    ("training moves what it should", learning.movement),
+    ("ledger: parameters", accounts.parameters),
+    ("ledger: passes", accounts.passes),
+    ("ledger: FLOPs", accounts.flops),
+    ("checkpoint", learning.checkpoint),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Outcome of one check.
+
+    Attributes:
+        interface: registered name.
+        regime: "causal" or "sequence".
+        check: what was checked.
+        verdict: "pass", "FAIL" or "n/a".
+        sentence: on failure the method, what was expected, and what came.
+    """
+
+    interface: str
+    regime: str
+    check: str
+    verdict: str
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+def subjects(names: Sequence[str], denoiser: str) -> list[Subject]:
+    """Return what is to be checked: every interface in every regime that it and its trunk have.
+
+    Raises:
+        UserError: a name is not registered, or an interface cannot use the denoiser.
+    """
+    return [subject for name in names for subject in _regimes(name, denoiser)]
+
+
+def examine(chosen: Sequence[Subject]) -> list[Finding]:
+    """Run all checks on all subjects."""
+    findings: list[Finding] = []
+    with progress("check", len(chosen) * len(CHECKS), unit="checks") as bar:
+        for subject in chosen:
+            bar.note(f"{subject.name} {subject.regime}")
+            for finding in _findings(subject):
+                findings.append(finding)
+                bar.update()
+    return findings
+
+
+def _findings(subject: Subject) -> Iterator[Finding]:
+    broken = False
+    for name, check in CHECKS:
+        outcome = Outcome(SKIPPED, "not run") if broken else _run(subject, check)
+        broken |= (name, check) == FIRST and outcome.verdict == FAIL
+        yield Finding(
+            interface=subject.name,
+            regime=subject.regime,
+            check=name,
+            verdict=outcome.verdict,
+            sentence=outcome.sentence,
+        )
+
+
+def _run(subject: Subject, check: Callable[[Subject], Outcome]) -> Outcome:
+    """Return the outcome; whatever is raised is a failure of the method that raised it."""
+    try:
+        with blamed(subject.kind, DENOISERS.get(subject.denoiser)):
+            outcome = check(subject)
+    except UserError as error:
+        return Outcome(FAIL, str(error))
+    if outcome.verdict != FAIL:
+        return outcome
+    return Outcome(FAIL, f"{origin(subject.kind)}: {outcome.sentence}")
+
+
+def _regimes(name: str, denoiser: str) -> list[Subject]:
+    kind, trunk = INTERFACES.get(name), DENOISERS.get(denoiser)
+    both = [
+        regime
+        for regime in kind.regimes
+        if regime in trunk.regimes or "diffusion" not in kind.phases
+    ]
+    if not both:
+        raise UserError(
+            f"--denoiser {denoiser} cannot be used by {name}: the regimes of one are "
+            f"{', '.join(trunk.regimes)}, of the other {', '.join(kind.regimes)}; choose another."
+        )
+    return [Subject(name, kind, regime, denoiser) for regime in both]

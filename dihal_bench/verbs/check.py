@@ -1,0 +1,67 @@
+"""``dihal-bench check``: the conformance kit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dihal_bench.verbs.common import INCLUDE, JSON, print_json
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from dihal_bench.verbs.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "check", help="hold an interface against the contract, on a tiny model, in seconds"
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="interfaces (default: those of --include)"
+    )
+    parser.add_argument("--include", action="append", metavar="FILE", help=INCLUDE)
+    parser.add_argument(
+        "--denoiser", default="transformer", help="registered denoiser (default: transformer)"
+    )
+    parser.add_argument("--json", action="store_true", help=JSON)
+    parser.set_defaults(work=_work)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from dihal_bench.check.kit import examine, subjects
+    from dihal_bench.check.outcome import FAIL
+    from dihal_bench.check.table import render
+    from dihal_bench.registry import include
+
+    files = arguments.include or []
+    for path in files:
+        include(path)
+    findings = examine(subjects(arguments.names or _registered_by(files), arguments.denoiser))
+    if arguments.json:
+        print_json([finding.to_dict() for finding in findings])
+    else:
+        print(render(findings))
+    return int(any(finding.verdict == FAIL for finding in findings))
+
+
+def _registered_by(files: Sequence[str]) -> list[str]:
+    """Return the interfaces that come from the included files.
+
+    Raises:
+        UserError: there are none.
+    """
+    from pathlib import Path
+
+    from dihal_bench.errors import UserError
+    from dihal_bench.registry import INTERFACES
+
+    places = tuple(f"{Path(file).resolve()}:" for file in files)
+    found = [name for name in INTERFACES.names() if INTERFACES.origin(name).startswith(places)]
+    if not found:
+        raise UserError(
+            "check: nothing says which interface; give its NAME, or --include a file that "
+            "registers one."
+        )
+    return found

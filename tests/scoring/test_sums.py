@@ -1,0 +1,37 @@
+"""Sums per document survive the disk."""
+
+import numpy as np
+import pytest
+
+from dihal_bench.errors import UserError
+from dihal_bench.scoring.likelihood import ZEROED, Row, Totals
+from dihal_bench.scoring.sums import read_sums, write_sums
+
+TOKENS = np.array([3.0, 5.0])
+ROWS = {
+    Row(subject="teacher"): Totals(TOKENS, TOKENS, 3 * TOKENS, {"nll@1": 2 * TOKENS}),
+    Row(subject="c2d", steps=4, chains=2, signal=ZEROED): Totals(
+        TOKENS, TOKENS, 3 * TOKENS, {"nll@1": TOKENS / 3, "nll@2": TOKENS / 7}
+    ),
+}
+
+
+def test_what_is_written_is_read(tmp_path) -> None:
+    write_sums(tmp_path / "sums", ROWS)
+    found = read_sums(tmp_path / "sums")
+    assert list(found) == list(ROWS)
+    for row, totals in ROWS.items():
+        for name in ("tokens", "words", "bytes"):
+            np.testing.assert_array_equal(getattr(found[row], name), getattr(totals, name))
+        assert found[row].sums.keys() == totals.sums.keys()
+        for name, values in totals.sums.items():
+            np.testing.assert_array_equal(found[row].sums[name], values)
+
+
+def test_a_damaged_file_is_named(tmp_path) -> None:
+    with pytest.raises(UserError, match="sums cannot be read"):
+        read_sums(tmp_path / "sums")
+    write_sums(tmp_path / "sums", ROWS)
+    (tmp_path / "sums").write_bytes((tmp_path / "sums").read_bytes()[:-8])
+    with pytest.raises(UserError, match="sums cannot be read"):
+        read_sums(tmp_path / "sums")
