@@ -67,7 +67,7 @@ class EmbeddingOptions:
 
 
 class EmbeddingSpace(TokenSpace):
-    """Signal E[x_{i+1}], centred, rows of norm sqrt(D); recovery by a linear readout that starts as E."""
+    """Signal E[x_{i+1}], rows of norm sqrt(D); recovery by a linear readout that starts as E."""
 
     Options: ClassVar[type | None] = EmbeddingOptions
     rows: Tensor

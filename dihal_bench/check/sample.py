@@ -118,7 +118,8 @@ class PieceByPiece(Backbone):
 def _in_pieces(run: Callable[[Tensor], Tensor], entry: Tensor, positions: Tensor | None) -> Tensor:
     """Feed places 0, 1-3, 4, 5-7, ... one after the other."""
     assert positions is None or not bool((positions[:, 1:] == 0).any())
-    places, pieces = list(range(entry.shape[1])), []
+    places = list(range(entry.shape[1]))
+    pieces: list[Tensor] = []
     while places:
         size = 3 if len(pieces) % 2 else 1
         pieces.append(run(entry[:, places[:size]]))

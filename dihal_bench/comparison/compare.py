@@ -10,7 +10,7 @@ from dihal_bench.config import AUTO
 from dihal_bench.errors import UserError
 from dihal_bench.inputs import Inputs
 from dihal_bench.job import Job, run
-from dihal_bench.registry import INTERFACES, include
+from dihal_bench.registry import DENOISERS, INTERFACES, include
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ def planned(
     seeds: Sequence[int],
     blocks: Sequence[str],
     denoisers: Sequence[str],
+    size: int,
     say: Callable[[str], None],
 ) -> tuple[list[Entry], Inputs]:
     """Choose the layer and return the runs, with what they all rest on.
@@ -41,6 +42,8 @@ def planned(
             raise UserError(
                 f"--blocks {key} is unknown; choose among {', '.join(BLOCKS)}, or leave it out."
             )
+    for name in denoisers:
+        DENOISERS.get(name)
     if not seeds or not interfaces:
         raise UserError("--seeds and --interfaces must name one or more.")
     names = chosen_interfaces(interfaces)
@@ -56,6 +59,7 @@ def planned(
         seeds=seeds,
         blocks=blocks,
         denoisers=denoisers,
+        size=size,
         layer=layer or depth,
         depth=depth,
     )

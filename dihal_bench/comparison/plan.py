@@ -94,6 +94,7 @@ def plan(
     seeds: Sequence[int],
     blocks: Sequence[str],
     denoisers: Sequence[str],
+    size: int,
     layer: int,
     depth: int,
 ) -> list[Entry]:
@@ -106,11 +107,10 @@ def plan(
         seeds: of training, data order and noise.
         blocks: keys of ``BLOCKS``.
         denoisers: names.
+        size: tokens per block in the sequence regime; 0: its default.
         layer: the upper end l of the span of interfaces that are entered at a layer.
         depth: N, the backbone's blocks.
     """
-    for name in denoisers:
-        DENOISERS.get(name)
     entries = []
     for seed in seeds:
         for key in blocks:
@@ -120,7 +120,7 @@ def plan(
                 for name in interfaces:
                     if BLOCKS[key].regime not in INTERFACES.get(name).regimes:
                         continue
-                    config = _config(base, BLOCKS[key], name, denoiser, seed, layer, depth)
+                    config = _config(base, BLOCKS[key], name, denoiser, seed, size, layer, depth)
                     folder = out / "runs" / f"{name}-{config.digest()}"
                     label = f"{name} ({denoiser})" if len(denoisers) > 1 else name
                     entries.append(Entry(block=key, label=label, config=config, folder=folder))
@@ -128,7 +128,14 @@ def plan(
 
 
 def _config(
-    base: RunConfig, block: Block, name: str, denoiser: str, seed: int, layer: int, depth: int
+    base: RunConfig,
+    block: Block,
+    name: str,
+    denoiser: str,
+    seed: int,
+    size: int,
+    layer: int,
+    depth: int,
 ) -> RunConfig:
     kind = INTERFACES.get(name)
     controls = [n for n in kind.controls if block.regime in INTERFACES.get(n).regimes]
@@ -141,7 +148,7 @@ def _config(
         layer=AUTO if bears else str(layer),
         from_layer=depth - layer if bears and block.replaced else base.from_layer,
         regime=block.regime,
-        block=base.block if block.regime == "sequence" else 0,
+        block=size if block.regime == "sequence" else 0,
         seed=seed,
         denoiser=replace(base.denoiser, name=denoiser),
         losses=base.losses if block.aux else replace(base.losses, ce=0.0, kd=0.0),

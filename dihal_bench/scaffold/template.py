@@ -69,6 +69,5 @@ class MyInterface(Interface):
 
     def recover(self, x0: Tensor, batch: Batch) -> Tensor:
         """Return next-token logits [B, T, V]; at i of x0 and tokens at places <= i only."""
-        del batch  # this readout sees the signal at its own place, and no token
-        logits: Tensor = self.readout(x0)
+        logits: Tensor = self.readout(x0)  # it sees the signal at its own place, and no token
         return logits

@@ -29,6 +29,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
+    given = arguments.regime
+    arguments.regime = given or "sequence"  # the only one that has blocks of tokens
     config = config_of(arguments)
     from dihal_bench.comparison.compare import planned, work_off
     from dihal_bench.comparison.plan import BLOCKS
@@ -39,7 +41,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
     seeds = _seeds(arguments.seeds)
     blocks = _list(arguments.blocks) or [
-        key for key, block in BLOCKS.items() if arguments.regime in (None, block.regime)
+        key for key, block in BLOCKS.items() if given in (None, block.regime)
     ]
     base = replace(config, regime="causal", block=0, interface="hidden", seed=seeds[0])
     out = run_folder(base, arguments.out, name="compare")
@@ -51,11 +53,13 @@ def _work(arguments: argparse.Namespace) -> int:
             seeds=seeds,
             blocks=blocks,
             denoisers=_list(arguments.denoisers) or [config.denoiser.name],
+            size=config.block,
             say=say,
         )
         if arguments.dry_run:
             return _print_runs(entries, as_json=arguments.json)
         inputs.check(out)
+        arguments.regime = given
         work_off(entries, inputs, out, command=command_of(arguments), say=say)
         pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
         resamples = config.score.resamples

@@ -4,7 +4,10 @@ from importlib import resources
 
 HEALTHY = resources.files("dihal_bench.scaffold").joinpath("template.py").read_text("utf-8")
 TARGET = "return self.codes[batch.following(batch.tokens)]"
-RECOVER = "logits: Tensor = self.readout(x0)\n        return logits"
+RECOVER = (
+    "logits: Tensor = self.readout(x0)  # it sees the signal at its own place, and no token\n"
+    "        return logits"
+)
 READOUT = "self.readout.weight.data.copy_(self.codes)"
 FIT = "self.std.copy_(statistics.condition_std)"
 END = "        return logits\n"
@@ -25,7 +28,7 @@ def adding(method: str) -> tuple[str, str]:
     return END, f"{END}\n{method}"
 
 
-DENOISER = '''
+DENOISER = """
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
 from dihal_bench.registry import DENOISERS
 import torch
@@ -39,4 +42,4 @@ class Theirs(TransformerDenoiser):
         self.gate = nn.Parameter(torch.zeros(()))
 
     def {method}
-'''
+"""

@@ -60,7 +60,10 @@ DECODER = (
     ),
 )
 DECODE = "pair = torch.cat((x0, self.condition(batch)), dim=-1)\n        logits: Tensor = "
-HEARING = (RECOVER, f"{DECODE}self.readout(x0) + self.out(self.recovery(pair))\n        return logits")
+HEARING = (
+    RECOVER,
+    f"{DECODE}self.readout(x0) + self.out(self.recovery(pair))\n        return logits",
+)
 
 
 def ahead(what: str) -> tuple[str, str]:
@@ -213,7 +216,7 @@ FAULTS = {
         [FLOPS],
     ),
     "a decoder's pass is not counted": (
-        [*DECODER[1:], HEARING, ('    help: ', '    decoder_steps = 0\n    help: ')],
+        [*DECODER[1:], HEARING, ("    help: ", "    decoder_steps = 0\n    help: ")],
         [PASSES],
     ),
     "a decoder's second pass is not counted": (
@@ -237,7 +240,12 @@ FAULTS = {
     ),
     "the wrong scale": ([(TARGET, f"{TARGET} * 10")], ["standardisation"]),
     "standardised by the batch": (
-        [(TARGET, "x0 = self.codes[batch.following(batch.tokens)]\n        return x0 / x0.std(0)")],
+        [
+            (
+                TARGET,
+                "x0 = self.codes[batch.following(batch.tokens)]\n        return x0 - x0.mean(0)",
+            )
+        ],
         ["standardisation"],
     ),
     "a table that is not saved": (

@@ -77,3 +77,38 @@ def test_the_seed_decides():
     assert one == same
     assert one != other
     assert one.value == other.value
+
+
+def test_trainings_that_differ_widen_the_interval():
+    row, tokens = documents(np.random.default_rng(3), 60)
+    equal = np.stack([row] * 3)
+    apart = equal + 0.2 * tokens * np.array([-1.0, 0.0, 1.0])[:, None]
+    bootstrap = DocumentBootstrap(60, trainings=3)
+    same, wider = (bootstrap.ratio(sums, np.stack([tokens] * 3)) for sums in (equal, apart))
+    alone = DocumentBootstrap(60).ratio(row, tokens)
+    assert (same.lo, same.hi) == pytest.approx((alone.lo, alone.hi))  # three of a kind say no more
+    assert wider.value == pytest.approx(alone.value)
+    assert wider.hi - wider.lo > 1.5 * (alone.hi - alone.lo)
+
+
+def test_crossed_resampling_covers_the_truth():
+    """Three trainings, each with an effect of its own: few, so that coverage falls short of 95 %."""
+    generator = np.random.default_rng(4)
+    hits = 0
+    for seed in range(200):
+        row, tokens = documents(generator, 80)
+        effects = generator.normal(0, 0.02, 3)
+        sums = row + tokens * effects[:, None]
+        found = DocumentBootstrap(80, trainings=3, resamples=300, seed=seed).ratio(
+            sums, np.stack([tokens] * 3)
+        )
+        hits += found.lo <= truth() <= found.hi
+    assert 0.85 <= hits / 200 <= 0.99
+
+
+def test_a_row_that_is_not_trained_is_paired_with_rows_that_are():
+    row, tokens = documents(np.random.default_rng(5), 40)
+    trained = (np.stack([row, row + tokens]), np.stack([tokens, tokens]))
+    found = DocumentBootstrap(40, trainings=2).difference((row, tokens), trained)
+    assert found.value == pytest.approx(-0.5)
+    assert (found.lo, found.hi) == pytest.approx((-1.0, 0.0), abs=1e-9)

@@ -82,8 +82,8 @@ def test_a_recovery_serves_several_trunks(data, tmp_path, monkeypatch) -> None: 
         "train",
         lambda trainees, *a, **k: (trained.append(trainees), train(trainees, *a, **k)),
     )
-    wide = replace(build("c2d").config.denoiser, width=32)
-    for number, settings in enumerate(({}, {"denoiser": wide}, {"block": 4})):
+    deep = replace(build("c2d").config.denoiser, layers=2)
+    for number, settings in enumerate(({}, {"denoiser": deep}, {"block": 4})):
         run = trainer(data, tmp_path / str(number))
         run.run({"c2d": build("c2d", **settings)})
     assert [[t.phase for t in some] for some in trained] == [

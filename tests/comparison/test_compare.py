@@ -1,0 +1,148 @@
+"""A comparison through the real command line: complete, resumable, paired over seeds."""
+
+import contextlib
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dihal_bench.cli import main
+from dihal_bench.training import phases
+
+from ..conftest import Tiny
+
+SHORT = {"budget__diffusion_tokens": 256, "budget__recovery_tokens": 256, "score__tokens": 256}
+FLAGS = ["--interfaces", "embedding,hidden", "--seeds", "0,1,2", "--blocks", "scratch,sequence"]
+
+
+def words(tiny: Tiny, out: Path, *flags: str) -> list[str]:
+    settings = SHORT | {"score__steps": "1,3", "train__batch": 2}
+    return ["compare", *tiny.flags(**settings), "--set", "block=4", *flags, "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def compared(_tiny: Tiny, _tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Folder and output of a comparison of three seeds."""
+    out, err = tmp_path_factory.mktemp("compared") / "it", io.StringIO()
+    text = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIHAL_BENCH_CACHE", str(_tiny_cache))
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(err):
+            assert main(words(_tiny, out, *FLAGS)) == 0, err.getvalue()
+    return out, text.getvalue()
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def of(folder: Path, block: str, row: str, **fields: str) -> dict[str, str]:
+    wanted = {"block": block, "row": row} | fields
+    found = [r for r in rows(folder) if all(r[k] == v for k, v in wanted.items())]
+    assert found, wanted
+    return found[-1]
+
+
+def test_every_interface_and_control_has_its_row(compared) -> None:
+    folder, text = compared
+    causal = {r["row"] for r in rows(folder) if r["block"] == "scratch"}
+    controls = {"regress", "regress-loop", "token-mean", "ridge", "mean", "identity", "lm"}
+    assert causal == {"teacher", "hidden", "embedding", *controls}
+    blocks = {r["row"] for r in rows(folder) if r["block"] == "sequence"}
+    assert blocks == {"teacher", "hidden", "embedding", "regress", "lm"}
+    assert "causal regime, from scratch" in text
+    assert "sequence regime" in text
+    assert text.index("hidden  ") < text.index("embedding  ")  # the reference comes first
+
+
+def test_differences_are_to_the_reference_at_equal_evaluations(compared) -> None:
+    folder, _ = compared
+    hidden = of(folder, "scratch", "hidden", steps="3", chains="2")
+    other = of(folder, "scratch", "embedding", steps="3", chains="2")
+    assert float(other["versus"]) == pytest.approx(float(other["nll"]) - float(hidden["nll"]))
+    assert hidden["versus"] == ""
+    assert float(other["versus_lo"]) <= float(other["versus"]) <= float(other["versus_hi"])
+    regress = of(folder, "scratch", "regress")
+    single = of(folder, "scratch", "hidden", steps="3", chains="1")
+    assert float(regress["versus"]) == pytest.approx(float(regress["nll"]) - float(single["nll"]))
+    assert float(single["gain"]) == pytest.approx(
+        float(of(folder, "scratch", single["gain_over"])["nll"]) - float(single["nll"])
+    )
+
+
+def test_ranks_need_three_seeds_and_are_of_interfaces(compared) -> None:
+    folder, _ = compared
+    ranked = [r for r in rows(folder) if r["rank"]]
+    assert {r["role"] for r in ranked} == {"interface"}
+    assert {float(r["rank"]) for r in ranked} <= {1.0, 2.0}
+    assert all(r["seeds"] == "3" for r in rows(folder) if r["role"] != "teacher")
+
+
+def test_spending_is_that_of_the_budget(compared) -> None:
+    folder, _ = compared
+    for row in rows(folder):
+        trained = row["row"] in ("hidden", "regress", "regress-loop", "embedding", "lm")
+        assert int(row["diffusion_tokens"]) == (256 if trained else 0)
+        assert int(row["recovery_tokens"]) == 0
+    assert float(of(folder, "sequence", "embedding", chains="1")["bound"]) > 0
+
+
+def test_issued_again_nothing_is_done_again(compared, tiny: Tiny, monkeypatch, capsys) -> None:
+    folder, text = compared
+    monkeypatch.setattr(phases, "train", None)
+    assert main(words(tiny, folder, *FLAGS)) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_an_interrupted_comparison_goes_on(tiny: Tiny, tmp_path, monkeypatch, capsys) -> None:
+    flags = ["--interfaces", "embedding", "--blocks", "scratch,total"]
+    done: list[str] = []
+    train = phases.train
+
+    def tired(trainees: Any, *arguments: Any, **settings: Any) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(trainees[0].name)
+        train(trainees, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phases, "train", tired)
+        assert main(words(tiny, tmp_path / "it", *flags)) == 130
+    assert len(list((tmp_path / "it").glob("runs/*/record.json"))) == 1
+    assert not (tmp_path / "it" / "table.csv").exists()
+    capsys.readouterr()
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0
+    assert of(tmp_path / "it", "total", "embedding")["diffusion_tokens"] == "512"
+    assert "run 1 of 2" not in capsys.readouterr().err
+
+
+def test_equal_replaced_blocks(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "all", "--blocks", "replaced", "--layer", "1", "--dry-run", "--json"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0
+    runs = {run["interface"]: run for run in json.loads(capsys.readouterr().out)}
+    assert (runs["hidden"]["layer"], runs["hidden"]["from"]) == ("1", 0)
+    for name in ("embedding", "latent", "c2d"):
+        assert runs[name]["from"] == 3, name  # of four blocks
+    assert not (tmp_path / "it").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--interfaces", "regress"], "--interfaces regress is a control"),
+        (["--interfaces", "hiden"], "did you mean 'hidden'?"),
+        (["--blocks", "all"], "--blocks all is unknown; choose among scratch, "),
+        (["--seeds", "1,one"], "--seeds 1,one: give whole numbers"),
+        (["--seeds", "1,1"], "--seeds 1,1: give different numbers"),
+        (["--denoisers", "unet"], "there is no denoiser called 'unet'"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags, sentence, tiny: Tiny, tmp_path, capsys) -> None:
+    assert main(words(tiny, tmp_path / "it", *flags)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence in error
+    assert not (tmp_path / "it").exists()
