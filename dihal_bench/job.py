@@ -24,6 +24,7 @@ from dihal_bench.inputs import Inputs
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
+from dihal_bench.interfaces.validate import blamed, validate
 from dihal_bench.progress import progress
 from dihal_bench.records import SCHEMA, Record
 from dihal_bench.registry import DENOISERS, INTERFACES, include
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.cost import Cost
 
 _STATISTICS_BATCH = 16  # windows per pass
+_VALIDATED = 2  # windows
 
 
 def run(
@@ -224,11 +226,15 @@ class Job:
             block=config.block_size,
             options=config.options.get(kind.section or name),
         )
-        interface: Interface = kind(self.inputs.backbone, self.span(name), own)
+        backbone, span = self.inputs.backbone, self.span(name)
+        with blamed(kind):
+            interface: Interface = kind(backbone, span, own)
         return interface.eval()
 
     def _fit(self, interface: Interface) -> None:
-        interface.fit(self.statistics(interface.layers[0], interface.layers[-1]))
+        statistics = self.statistics(interface.layers[0], interface.layers[-1])
+        with blamed(type(interface)):
+            interface.fit(statistics)
 
     def trunk_parameters(self) -> int:
         """Return the parameters of a trunk between states of the backbone: the reference size."""
@@ -241,8 +247,11 @@ class Job:
     def trained(self) -> Trained:
         """The interface and its controls, fitted, and trained side by side where they learn."""
         interfaces = {name: self.new(name) for name in self.names}
+        windows = self.inputs.training_text.draw(self.config.seed, 0, _VALIDATED)
         for interface in interfaces.values():
             self._fit(interface)
+            layers = interface.layers
+            validate(interface, Batch.of(windows, self.inputs.backbone, layers=layers))
         return self._trainer.run(interfaces)
 
     @cached_property

@@ -76,7 +76,10 @@ def determinism(subject: Subject) -> Outcome:
         other = _draws(subject, again)
     for name, value in first.state_dict().items():
         if not torch.equal(value, again.state_dict()[name]):
-            return fail(f"{name} must be a function of the seed, and differs when built again")
+            return fail(
+                f"{name} must be a function of the seed (self._built makes modules so), and "
+                "differs when built again"
+            )
     for name, value in one.items():
         if not torch.equal(value, other[name]):
             return fail(f"{name} must be a function of the seed, and differs when run again")

@@ -34,7 +34,8 @@ class MyInterface(Interface):
         super().__init__(backbone, span, config)  # builds the trunk, from sizes
         device, ids = backbone.device, torch.arange(backbone.vocab_size)[:, None]
         bits = ids >> torch.arange(self.sizes[0]) & 1
-        # Buffers and parameters are saved, moved and counted; plain tensors would not be.
+        # Buffers and parameters are saved, moved and counted; plain tensors would not be. Modules
+        # that keep random weights come from the seed: self._built(lambda: nn.Linear(...)).
         self.register_buffer("codes", (2.0 * bits - 1).to(device))  # [V, D]
         self.register_buffer("mean", torch.zeros(backbone.hidden_size, device=device))
         self.register_buffer("std", torch.ones(backbone.hidden_size, device=device))

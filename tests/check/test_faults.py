@@ -54,9 +54,9 @@ DECODER = (
     ),
     (
         READOUT,
-        f"{READOUT}\n        self.recovery = nn.Sequential("
-        "nn.Linear(self.sizes[0] + backbone.hidden_size, 32), nn.ReLU(), nn.Linear(32, 32))\n"
-        "        self.out = nn.Linear(32, backbone.vocab_size)",
+        f"{READOUT}\n        self.recovery = self._built(lambda: nn.Sequential("
+        "nn.Linear(self.sizes[0] + backbone.hidden_size, 32), nn.ReLU(), nn.Linear(32, 32)))\n"
+        "        self.out = self._built(lambda: nn.Linear(32, backbone.vocab_size))",
     ),
 )
 DECODE = "pair = torch.cat((x0, self.condition(batch)), dim=-1)\n        logits: Tensor = "
