@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.losses import mean_over, token_losses
-from dihal_bench.interfaces.tokens import NextState, new_readout
+from dihal_bench.interfaces.tokens import NextState, new_readout, normalised
 from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
@@ -86,8 +85,8 @@ class Autoencoder(nn.Module):
         self.token_decoder = _perceptron(hidden, width, self.readout.in_features)
 
     def encode(self, state: Tensor) -> Tensor:
-        """Return latents of mean square 1 [..., dim]: a scale without parameters cannot shrink."""
-        return F.rms_norm(self.encoder(state), (self.dim,))
+        """Return latents of norm sqrt(dim) [..., dim]: no parameter can shrink their scale."""
+        return normalised(self.encoder(state))
 
     def tokens(self, state: Tensor) -> Tensor:
         """Return the logits [..., V] of what the state decoder gives back."""

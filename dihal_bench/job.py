@@ -314,12 +314,23 @@ class Job:
         part = windows[:: max(1, len(windows) * text.window // config.oracle_tokens)]
         return {
             **found.to_dict(),
+            "denoiser": self._denoiser_oracle(interface),
             "oracle": oracle(interface, text, windows=part, batch=config.batch).to_dict(),
             "progress": scores_on_the_way(
                 self.trained.interfaces, self._trainer.file, text, config, windows=part
             ),
             "curves": self.trained.curves,
         }
+
+    def _denoiser_oracle(self, interface: Interface) -> dict[str, float]:
+        """Ask the trunk what it loses of true signals before any noise is added."""
+        if interface.trunk is None:
+            return {}
+        windows = self.inputs.validation_text.batch([0])
+        batch = Batch.of(windows, self.inputs.backbone, layers=interface.layers)
+        signal = interface.clean(batch).flatten(0, 1).detach()
+        copies = interface.trunk.inputs // signal.shape[-1]  # it may see an earlier estimate too
+        return interface.trunk.oracle(signal.repeat(1, copies))
 
     def _identity(self, command: str) -> dict[str, Any]:
         config = self.config

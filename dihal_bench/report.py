@@ -110,6 +110,7 @@ def _bridge(record: Record) -> list[str]:
         f"fvu: {bridge['fvu_mmse']:.4f} one step{sampled}; leak gate: passed by every row",
         f"recovery from the true signal: agreement {own['agreement']:.4f}, KL {own['kl']:.2g}; "
         f"agreement halves {half}",
+        *(f"denoiser: {what} {value:.4f}" for what, value in bridge["denoiser"].items()),
     ]
 
 

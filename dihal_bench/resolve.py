@@ -59,6 +59,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+_OF_DENOISERS: dict[tuple[str, str], dict[str, Any]] = {  # sizes that a preset has for a denoiser
+    ("small", "sd-unet"): {"denoiser.unet.image": "4,16", "denoiser.unet.widths": "64,128,128"},
+    ("paper", "sd-unet"): {  # Stable Diffusion 1.5: 4 x 32 x 32 is d = 4096
+        "denoiser.unet.image": "4,32",
+        "denoiser.unet.widths": "320,640,1280,1280",
+        "denoiser.layers": 2,
+    },
+}
+
 
 def resolve(
     *,
@@ -98,7 +107,8 @@ def resolve(
         include(path)
     own_budget = any(key.startswith("budget.") for key in given)
     name = {"budget.name": "custom" if own_budget else preset}
-    flat = {**PRESETS[preset], **name, **given}
+    sizes = _OF_DENOISERS.get((preset, str(given.get("denoiser.name"))), {})
+    flat = {**PRESETS[preset], **sizes, **name, **given}
     sections = {section: kind for section, kind in _sections().items() if _within(flat, section)}
     options = {
         section: _build(

@@ -8,9 +8,11 @@ import sys
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 
 from dihal_bench.config import RunConfig
 from dihal_bench.errors import UserError
+from dihal_bench.registry import DENOISERS
 from dihal_bench.resolve import PRESETS, resolve
 from dihal_bench.training.budget import BudgetConfig
 
@@ -265,6 +267,16 @@ def test_what_depends_on_a_choice_changes_the_digest(before, sets):
 def test_regimes_budgets_and_options_are_checked(sets, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         with_sets(*sets)
+
+
+@pytest.mark.parametrize(("preset", "size"), [("small", 21.5e6), ("paper", 927.6e6)])
+def test_presets_have_sizes_for_the_unet(preset, size):
+    config = resolve(preset=preset, values={"denoiser.name": "sd-unet"})
+    wide = 4096 if preset == "paper" else 768
+    with torch.device("meta"):
+        trunk = DENOISERS.get("sd-unet")(wide, wide, wide, config.denoiser)
+    count = sum(p.numel() for p in trunk.parameters())
+    assert count == pytest.approx(size, rel=0.05)
 
 
 def test_what_is_saved_can_be_read_as_a_file(tmp_path):

@@ -12,8 +12,8 @@ from dihal_bench.backbone.model import Backbone
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.interfaces.base import Interface
-from dihal_bench.interfaces.settings import InterfaceConfig, LossWeights, Span
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.interfaces.settings import InterfaceConfig, LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.registry import INTERFACES
 from dihal_bench.text.tokens import Windows

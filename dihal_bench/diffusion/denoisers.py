@@ -130,6 +130,14 @@ class Denoiser(nn.Module, ABC):
             What ``forward`` wants to see of it; independent of the noise and its level.
         """
 
+    def oracle(self, signal: Tensor) -> dict[str, float]:
+        """Return what it loses of noisefree signals [N, inputs] by construction, by name.
+
+        Most lose nothing and have nothing to say.
+        """
+        del signal
+        return {}
+
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, context: Any) -> Tensor:
         """Return the output [B, T, outputs].

@@ -156,6 +156,10 @@ class UNetDenoiser(Denoiser):
         lost = (states - found).square().sum() / (states - states.mean(0)).square().sum()
         return float(lost)
 
+    def oracle(self, signal: Tensor) -> dict[str, float]:
+        """Return the fraction of variance that the autoencoder alone loses, if there is one."""
+        return {} if self.vae is None else {"vae_fvu": self.vae_fvu(signal)}
+
     def _outer_shape(self) -> tuple[int, int, int]:
         """Return the shape of the image that a state is mapped to: what the VAE reads, if any."""
         if self.vae is None:

@@ -88,7 +88,7 @@ class NextState(TokenSpace):
 
 
 def normalised(rows: Tensor) -> Tensor:
-    """Return rows of norm sqrt(D), [V, D]."""
+    """Return rows of norm sqrt(D), [..., D]."""
     out: Tensor = F.normalize(rows, dim=-1) * math.sqrt(rows.shape[-1])
     return out
 

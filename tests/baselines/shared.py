@@ -18,9 +18,7 @@ from ..tiny import CONFIG, PROBE, SPAN, TEXT, backbone, slice_windows
 RECOVERY, DIFFUSION = Step(index=3, of=10, phase="recovery"), Step(index=3, of=10)
 
 
-def batch_for(
-    interface: Interface, windows: Windows, dtype: torch.dtype = torch.float32
-) -> Batch:
+def batch_for(interface: Interface, windows: Windows, dtype: torch.dtype = torch.float32) -> Batch:
     return Batch.of(windows, backbone(dtype), layers=interface.layers, logits=True)
 
 
