@@ -19,7 +19,10 @@ LEGEND = (
     "headline), paired; intervals: 95 %, bootstrap over seeds and documents; ~: not converged, "
     "doubling K still moves NLL by 0.02 or more; diffusion gain: NLL of the row's best control at "
     "no more evaluations minus its own; rank: by Brier-1 at equal S, ties share one, none below 3 "
-    "seeds; FLOPs/replaced: of a chain over those of the replaced blocks; !: outside its budget"
+    "seeds; FLOPs/replaced: of a chain over those of the replaced blocks; oracle: agreement of "
+    "what is recovered from the true signal with the text (hidden: with the teacher), σ½: noise "
+    "that halves it; Brier-1 at shares of the diffusion budget: on a part of the text; !: outside "
+    "its budget"
 )
 
 
@@ -98,11 +101,19 @@ def _costs(line: Line) -> dict[str, str]:
         "recovery parameters": f"{line.recovery:,}",
         "training FLOPs": f"{line.flops:.3g}",
         "seconds": f"{line.seconds:.0f}",
+        "oracle": _number(line.oracle, ".4f"),
+        "oracle KL": _number(line.oracle_kl, ".1g"),
+        "σ½": _number(line.sigma_half, ".2f"),
+        "Brier-1 at 25/50/100 %": "/".join(f"{value:.3f}" for value in line.course),
     }
 
 
 def _indented(line: Line) -> str:
     return f"· {line.row}" if line.role == "control" else line.row
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
 
 
 def _value(estimate: Estimate | None, form: str) -> str:

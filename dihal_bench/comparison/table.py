@@ -10,7 +10,7 @@ from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dihal_bench.comparison.pool import Key, Pool
 
@@ -52,6 +52,10 @@ class Line:
         recovery: parameters trained in the recovery phase, and readouts.
         flops: of training.
         seconds: of training.
+        oracle: agreement of what is recovered from the true signal with the text (or the teacher).
+        oracle_kl: KL(teacher || recovered) from the true signal.
+        sigma_half: noise at which that agreement halves.
+        course: Brier-1 at 25, 50 and 100 % of the diffusion budget, on a part of the text.
         within: whether it kept to its budget.
     """
 
@@ -84,6 +88,10 @@ class Line:
     recovery: int
     flops: float
     seconds: float
+    oracle: float | None
+    oracle_kl: float | None
+    sigma_half: float | None
+    course: tuple[float, ...]
     within: bool | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,6 +174,8 @@ class _Builder:
             recovery=cost["recovery_parameters"] + cost["other_parameters"] if cost else 0,
             flops=sum(p["flops"] for s in spent for p in s.values()) / len(spent),
             seconds=sum(p["seconds"] for s in spent for p in s.values()) / len(spent),
+            **self._oracle(key),
+            course=self._course(key),
             within=None
             if key.control
             else all(r["budget"]["within"] for r in pool.records[key.interface]),
@@ -254,6 +264,26 @@ class _Builder:
         ]
         return sum(values) / len(values) if values else None
 
+    def _oracle(self, key: Key) -> dict[str, Any]:
+        """Return means over seeds of what recovery makes of the true signal; of interfaces only."""
+        names = {"oracle": "agreement", "oracle_kl": "kl", "sigma_half": "sigma_half"}
+        if key.control:
+            return dict.fromkeys(names)
+        found = [r["bridge"]["oracle"] for r in self.pool.records[key.interface]]
+        return {
+            name: None if any(o[own] is None for o in found) else _mean(o[own] for o in found)
+            for name, own in names.items()
+        }
+
+    def _course(self, key: Key) -> tuple[float, ...]:
+        """Return mean Brier-1 over seeds, share by share."""
+        points: dict[float, list[float]] = {}
+        for record in self.pool.records[key.interface]:
+            for point in record["bridge"]["progress"]:
+                if (point["subject"], point["steps"]) == (key.row.subject, key.row.steps):
+                    points.setdefault(point["share"], []).append(point["brier1"])
+        return tuple(_mean(points[share]) for share in sorted(points))
+
     def _rank(self, key: Key) -> int | None:
         """Return 1 + the number of interfaces that are better beyond doubt; ties share a rank."""
         if self.pool.seeds < _LEAST_SEEDS or not self._ranked(key):
@@ -274,6 +304,11 @@ class _Builder:
         twins = [k for k in self.pool.rows() if k.row == key.row and k.interface != key.interface]
         beside = f" (beside {key.interface})" if twins else ""
         return f"{key.row.subject}{beside}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    kept = list(values)
+    return sum(kept) / len(kept)
 
 
 def _phase(spent: list[dict[str, Any]], phase: str, what: str) -> int:

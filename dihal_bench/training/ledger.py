@@ -25,7 +25,8 @@ class Spent:
         tokens: tokens seen.
         steps: optimiser steps.
         trainable_parameters: trained by gradient in the phase.
-        flops_per_token: forward, backward and optimiser of one real step, the teacher included.
+        counted_tokens: tokens of the real steps whose FLOPs were counted.
+        flops_per_token: forward, backward and optimiser of those steps, the teacher included.
         flops: the above times the tokens.
         seconds: wall time, shared steps counted in full.
         peak_memory_bytes: of the process.
@@ -34,18 +35,22 @@ class Spent:
     tokens: int = 0
     steps: int = 0
     trainable_parameters: int = 0
+    counted_tokens: int = 0
     flops_per_token: float = 0.0
     flops: float = 0.0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
 
     def add(self, tokens: int, *meters: Meter) -> None:
-        """Count one step; the first one's meters say what a token costs."""
+        """Count one step; where its meters counted FLOPs, they say what a token costs."""
         self.tokens += tokens
         self.steps += 1
         self.seconds += sum(meter.seconds for meter in meters)
-        if not self.flops_per_token:
-            self.flops_per_token = sum(meter.flops for meter in meters) / tokens
+        counted = sum(meter.flops for meter in meters)
+        if counted:
+            known = self.flops_per_token * self.counted_tokens
+            self.counted_tokens += tokens
+            self.flops_per_token = (known + counted) / self.counted_tokens
         self.flops = self.flops_per_token * self.tokens
         self.peak_memory_bytes = peak_memory()
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
+_COUNTED_STEPS = 4  # whose FLOPs are counted: they may differ, as where passes are drawn
 SHARES = (0.25, 0.5)  # of a phase's steps, after which weights are kept apart
 
 
@@ -235,8 +236,8 @@ def _step(
     config = trainees[0].config
     layers = {layer for trainee in trainees for layer in trainee.interface.layers}
     logits = any(trainee.interface.config.losses.kd for trainee in trainees)
-    first = not trainees[0].spent.flops_per_token
-    teacher, own = Meter(), {t.name: Meter(flops=first) for t in trainees}
+    counts = trainees[0].spent.steps < _COUNTED_STEPS
+    teacher, own = Meter(), {t.name: Meter(flops=counts) for t in trainees}
     losses: dict[str, Counter[str]] = {trainee.name: Counter() for trainee in trainees}
     tokens = 0
     for windows in parts:
@@ -244,7 +245,7 @@ def _step(
         tokens += windows.tokens.size
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
             batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
-        if first:  # counted apart: a backbone's very first pass also checks itself
+        if counts:  # counted apart: a backbone's very first pass also checks itself
             forward = partial(Batch.of, windows, backbone, layers=layers, logits=logits)
             teacher.flops += count_flops(forward)
         for trainee in trainees:

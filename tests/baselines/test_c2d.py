@@ -141,9 +141,7 @@ def test_the_decoder_learns_by_token_losses_in_proportion(
     interface = redrawn("lm-decoder", losses=LossWeights(ce=ce, kd=kd))
     batch = batch_for(interface, TEXT, DOUBLE)
     losses = interface.losses(batch, RECOVERY)
-    plain = token_losses(
-        interface.recover(interface.target(batch), batch), batch, ce=True, kd=True
-    )
+    plain = token_losses(interface.recover(interface.target(batch), batch), batch, ce=True, kd=True)
     expected = sum(share * float(plain[name]) for name, share in shares.items())
     assert len(losses) == len(shares)
     assert float(interface.total(losses)) == pytest.approx(expected)
@@ -154,7 +152,9 @@ def test_what_the_decoder_hears_runs_from_the_signal_down_to_nothing() -> None:
     interface = fitted("c2d", dtype=DOUBLE)
     batch = batch_for(interface, TEXT, DOUBLE)
     x0 = interface.target(batch)
-    heard = torch.stack([interface.heard(batch, Step(index=i, phase="recovery")) for i in range(60)])
+    heard = torch.stack(
+        [interface.heard(batch, Step(index=i, phase="recovery")) for i in range(60)]
+    )
     silent = (heard == 0).all(-1).all(-1)  # (steps, B)
     assert 0.05 < float(silent.double().mean()) < 0.15
     loud = heard[~silent]  # (windows, T, D)
@@ -202,9 +202,7 @@ def test_recovery_learns_to_use_the_signal() -> None:
     interface = fitted("c2d", options=C2DOptions(width=32), losses=LossWeights(ce=1.0, kd=0.0))
     batch = batch_for(interface, TEXT)
     train(interface, batch, "recovery", 250)
-    noise = torch.randn(
-        *TEXT.tokens.shape, HIDDEN, generator=torch.Generator().manual_seed(0)
-    )
+    noise = torch.randn(*TEXT.tokens.shape, HIDDEN, generator=torch.Generator().manual_seed(0))
     true = recovery_accuracy(interface, batch)
     assert true > 0.9
     assert recovery_accuracy(interface, batch, noise) < true - 0.15

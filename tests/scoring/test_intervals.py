@@ -92,7 +92,7 @@ def test_trainings_that_differ_widen_the_interval():
 
 
 def test_crossed_resampling_covers_the_truth():
-    """Three trainings, each with an effect of its own: few, so that coverage falls short of 95 %."""
+    """Three trainings, each with an effect of its own: few, so coverage falls short of 95 %."""
     generator = np.random.default_rng(4)
     hits = 0
     for seed in range(200):
