@@ -11,6 +11,7 @@ from dihal_bench.check import sample
 from dihal_bench.check.contract import STILL
 from dihal_bench.check.formulas import by_hand
 from dihal_bench.check.learning import some
+from dihal_bench.check.lessons import MANY, account
 from dihal_bench.check.outcome import PASSED, Outcome, fail
 from dihal_bench.check.strays import hidden_tensors, leaves
 from dihal_bench.check.subject import Subject, chain
@@ -153,11 +154,12 @@ def flops(subject: Subject) -> Outcome:
     for outcome in (_trunk(subject), _chain(subject)):
         if outcome != PASSED:
             return outcome
-    for lesson in subject.lessons:
-        if not _close(lesson.spent.flops, lesson.flops):
+    for phase in subject.phases:
+        said, spent = account(subject.fitted(), phase)
+        if not _close(said, spent):
             return fail(
-                f"every step of the {lesson.phase} phase must cost what its first one does: the "
-                f"ledger says {lesson.spent.flops:.4g} FLOPs, and {lesson.flops:.4g} were spent"
+                f"all steps of the {phase} phase must cost what the first ones do: of {MANY} steps "
+                f"the ledger says {said:.4g} FLOPs, and {spent:.4g} were spent"
             )
     return PASSED
 

@@ -103,10 +103,11 @@ def _run(subject: Subject, check: Callable[[Subject], Outcome]) -> Outcome:
         with blamed(subject.kind, DENOISERS.get(subject.denoiser)):
             outcome = check(subject)
     except UserError as error:
-        return Outcome(FAIL, str(error))
-    if outcome.verdict != FAIL:
+        outcome = Outcome(FAIL, str(error))
+    place = origin(subject.kind)
+    if outcome.verdict != FAIL or place.rpartition(":")[0] in outcome.sentence:
         return outcome
-    return Outcome(FAIL, f"{origin(subject.kind)}: {outcome.sentence}")
+    return Outcome(FAIL, f"{place}: {outcome.sentence}")
 
 
 def _regimes(name: str, denoiser: str) -> list[Subject]:

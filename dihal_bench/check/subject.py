@@ -17,6 +17,7 @@ from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import PHASES, InterfaceConfig, LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
+from dihal_bench.interfaces.validate import declared
 from dihal_bench.scoring.generation import rows_as_windows
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class Subject:
         )
         if dtype not in self._teachers:
             self._teachers[dtype] = sample.new_teacher(dtype)
-        return self.kind(self._teachers[dtype], self.span, config).eval()
+        interface = self.kind(self._teachers[dtype], self.span, config)
+        declared(interface)
+        return interface.eval()
 
     def fitted(self, dtype: torch.dtype = torch.float32, *, seed: int = SEED) -> Interface:
         """Return the interface with its closed-form parts, untrained."""

@@ -57,8 +57,8 @@ def validate(interface: Interface, batch: Batch) -> None:
             message names the file, the method and what is expected.
     """
     kind = type(interface)
+    declared(interface)
     with blamed(kind, type(interface.trunk)):
-        _check_numbers(kind, interface, batch)
         shape, (signal, condition) = tuple(batch.tokens.shape), interface.sizes
         vocabulary = batch.backbone.vocab_size
         with torch.no_grad():
@@ -74,17 +74,15 @@ def validate(interface: Interface, batch: Batch) -> None:
                 _check(kind, "chains", x0, (*shape, signal))
 
 
-def origin(kind: type) -> str:
-    """Return where a class is written, as ``file:line``; its name where that is not known."""
-    try:
-        file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
-    except (TypeError, OSError):
-        return f"{kind.__module__}.{kind.__qualname__}"
-    return f"{_short(file or '?')}:{line}"
+def declared(interface: Interface) -> None:
+    """Look at what an interface says of itself, before even its closed-form parts are fitted.
 
-
-def _check_numbers(kind: type, interface: Interface, batch: Batch) -> None:
-    sizes, layers, blocks = interface.sizes, interface.layers, batch.backbone.blocks
+    Raises:
+        UserError: sizes, layers or phases are none.
+    """
+    kind, blocks = type(interface), interface.backbone.blocks
+    with blamed(kind):
+        sizes, layers = interface.sizes, interface.layers
     if len(sizes) != 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise _broken(kind, "sizes", "two whole numbers above 0 (signal, condition)", sizes)
     if not layers or not all(isinstance(n, int) and 0 <= n <= blocks for n in layers):
@@ -92,6 +90,15 @@ def _check_numbers(kind: type, interface: Interface, batch: Batch) -> None:
     unknown = [phase for phase in interface.phases if phase not in PHASES]
     if unknown:
         raise _broken(kind, "phases", f"some of {', '.join(PHASES)}", interface.phases)
+
+
+def origin(kind: type) -> str:
+    """Return where a class is written, as ``file:line``; its name where that is not known."""
+    try:
+        file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
+    except (TypeError, OSError):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{_short(file or '?')}:{line}"
 
 
 def _check_losses(kind: type, interface: Interface, batch: Batch, phase: str) -> None:

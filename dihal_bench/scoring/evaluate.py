@@ -45,7 +45,7 @@ class ScoreConfig:
     chains: int = 8
     batch: int = 8
     resamples: int = 2000
-    oracle_tokens: int = 6_144
+    oracle_tokens: int = 4_096
     bound_draws: int = 8
     bound_snr: float = 1.0
 

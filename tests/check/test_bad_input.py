@@ -59,13 +59,14 @@ def test_a_check_of_nothing(argv, expected, capsys):
     assert expected in refused(["check", *argv], capsys)
 
 
-def test_a_denoiser_that_an_interface_cannot_use(tmp_path, capsys):
+def test_a_denoiser_that_an_interface_cannot_use(tmp_path, tiny, capsys):
     file = tmp_path / "mine.py"
     file.write_text(broken(regime="sequence"), encoding="utf-8")
     line = refused(["check", "--include", file, "--denoiser", "mlp"], capsys)
     assert line.startswith("--denoiser mlp cannot be used by my-interface: the regimes of one are ")
-    line = refused(["run", "--regime=sequence", "--denoiser=mlp", "--dry-run"], capsys)
-    assert line.startswith("--denoiser mlp ")
+    flags = ["--regime=sequence", "--denoiser=mlp", "--out", tmp_path / "run"]
+    assert main(["run", *map(str, flags), *tiny.flags(block=4)]) == 2
+    assert "error: --denoiser mlp " in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
