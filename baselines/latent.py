@@ -90,7 +90,7 @@ class Autoencoder(nn.Module):
 
     def tokens(self, state: Tensor) -> Tensor:
         """Return the logits [..., V] of what the state decoder gives back."""
-        logits: Tensor = self.readout(self.token_decoder(state))
+        logits: Tensor = self.readout(normalised(self.token_decoder(state)))
         return logits
 
 

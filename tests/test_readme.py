@@ -1,10 +1,12 @@
 """The README's blocks are what CI runs and what its example says."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from dihal_bench.cli import main
 from dihal_bench.registry import INTERFACES, include
 
 ROOT = Path(__file__).parent.parent
@@ -32,3 +34,20 @@ def test_the_example_registers_what_it_says(tmp_path):
     include(file)
     assert INTERFACES.origin("blend").startswith(str(file))
     assert INTERFACES.help("blend") == "control: half token mean, half identity"
+
+
+@pytest.mark.usefixtures("registries")
+def test_the_way_to_an_own_interface_works(tiny, tmp_path, monkeypatch, capsys):
+    """Each command as it stands, on a small model and text: written, checked, trained, scored."""
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line, comments=True) for line in block("own").splitlines()]
+    assert [words[:2] for words in commands] == [
+        ["dihal-bench", verb] for verb in ("new", "check", "run")
+    ]
+    for _, verb, *words in commands:
+        flags = tiny.flags() if verb == "run" else []
+        assert main([verb, *words, *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "my-interface: all checks pass" in shown
+    assert re.search(r"^my-interface +4 +ensemble", shown, re.MULTILINE)
+    assert len(list(tmp_path.glob("runs/*/record.json"))) == 1

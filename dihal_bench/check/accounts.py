@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from dihal_bench.check import sample
 from dihal_bench.check.contract import STILL
 from dihal_bench.check.formulas import by_hand
 from dihal_bench.check.learning import some
-from dihal_bench.check.lessons import MANY, account
+from dihal_bench.check.lessons import FEW
 from dihal_bench.check.outcome import PASSED, Outcome, fail
 from dihal_bench.check.strays import hidden_tensors, leaves
 from dihal_bench.check.subject import Subject, chain
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 0.01
 _STEPS = (1, 4)
+_LATE = 1600  # a step that no ledger counts
 
 
 def parameters(subject: Subject) -> Outcome:
@@ -154,14 +156,39 @@ def flops(subject: Subject) -> Outcome:
     for outcome in (_trunk(subject), _chain(subject)):
         if outcome != PASSED:
             return outcome
-    for phase in subject.phases:
-        said, spent = account(subject.fitted(), phase)
+    for lesson in subject.lessons:
+        said, spent = lesson.spent.flops, lesson.flops
         if not _close(said, spent):
             return fail(
-                f"all steps of the {phase} phase must cost what the first ones do: of {MANY} steps "
-                f"the ledger says {said:.4g} FLOPs, and {spent:.4g} were spent"
+                f"the ledger says {said:.4g} FLOPs for {FEW} steps of the {lesson.phase} phase, "
+                f"and {spent:.4g} were spent"
+            )
+        first, late = _lessons(subject, lesson.phase)
+        if not _close(first, late):
+            return fail(
+                f"later steps of the {lesson.phase} phase must cost what the first ones do, for "
+                f"only those are counted: losses take {late:.4g} FLOPs on average, at first "
+                f"{first:.4g}"
             )
     return PASSED
+
+
+def _lessons(subject: Subject, phase: str) -> tuple[float, float]:
+    """Return the mean FLOPs of the losses over the steps that the ledger counts, and over others.
+
+    Of forward passes alone: what varies from step to step shows there.
+    """
+    interface, counted = subject.fitted(), subject.counted_steps
+    batch = subject.batch(interface, range(1))
+
+    def losses(index: int) -> object:
+        return interface.losses(batch, Step(index=index, of=2 * _LATE, phase=phase))
+
+    def mean(steps: range) -> float:
+        return sum(count_flops(partial(losses, index)) for index in steps) / len(steps)
+
+    losses(0)  # the teacher's share is asked for once
+    return mean(range(counted)), mean(range(_LATE, _LATE + 16))
 
 
 def _trunk(subject: Subject) -> Outcome:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dihal_bench.training.ledger import Spent
 
 TRAINING = TrainConfig(batch=4, autocast=False)
-FEW, MANY = 3, 32  # steps
+FEW = 3  # steps
 _SEED = 3
 
 
@@ -35,6 +35,7 @@ class Lesson:
         deaf: names of what it trains that never had a gradient other than zero.
         teacher_moved: whether the backbone changed.
         spent: the ledger's account.
+        flops: of the same steps, counted from outside.
     """
 
     phase: str
@@ -43,6 +44,7 @@ class Lesson:
     deaf: set[str]
     teacher_moved: bool
     spent: Spent
+    flops: float
 
 
 def teach(interface: Interface, phase: str, steps: int) -> Trainee:
@@ -61,7 +63,7 @@ def observe(interface: Interface, phase: str) -> Lesson:
     heard: set[str] = set()
     for name, parameter in own.items():
         _listen(name, parameter, heard)
-    _train(trainee, FEW)
+    flops = count_flops(lambda: _train(trainee, FEW))
     after, teacher_after = _copy(interface), _copy(interface.backbone.model)
     return Lesson(
         phase=phase,
@@ -70,16 +72,13 @@ def observe(interface: Interface, phase: str) -> Lesson:
         deaf=set(own) - heard,
         teacher_moved=any(not torch.equal(v, teacher_after[name]) for name, v in teacher.items()),
         spent=trainee.spent,
+        flops=flops - counted_steps(trainee) * _teacher_pass(interface),  # counting runs it again
     )
 
 
-def account(interface: Interface, phase: str) -> tuple[float, float]:
-    """Train many steps; return their FLOPs as the ledger has them, and counted from outside."""
-    trainee = Trainee("it", interface, TRAINING, phase)
-    counted = count_flops(lambda: _train(trainee, MANY))
-    per_step = TRAINING.batch * sample.text().window
-    twice = trainee.spent.counted_tokens / per_step  # steps whose teacher pass is run again
-    return trainee.spent.flops, counted - twice * _teacher_pass(interface)
+def counted_steps(trainee: Trainee) -> int:
+    """Return of how many steps the ledger has counted the FLOPs."""
+    return trainee.spent.counted_tokens // (TRAINING.batch * sample.text().window)
 
 
 def _train(trainee: Trainee, steps: int) -> None:

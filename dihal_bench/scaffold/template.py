@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.registry import INTERFACES
@@ -35,12 +35,10 @@ class MyInterface(Interface):
         device, ids = backbone.device, torch.arange(backbone.vocab_size)[:, None]
         bits = ids >> torch.arange(self.sizes[0]) & 1
         # Buffers and parameters are saved, moved and counted; plain tensors would not be. Modules
-        # that keep random weights come from the seed: self._built(lambda: nn.Linear(...)).
+        # with weights to train come from the seed alone: self._built(lambda: nn.Linear(...)).
         self.register_buffer("codes", (2.0 * bits - 1).to(device))  # [V, D]
         self.register_buffer("mean", torch.zeros(backbone.hidden_size, device=device))
         self.register_buffer("std", torch.ones(backbone.hidden_size, device=device))
-        self.readout = nn.Linear(self.sizes[0], backbone.vocab_size, bias=False, device=device)
-        self.readout.weight.data.copy_(self.codes)  # a token's own code has its largest logit
         self.codes: Tensor
         self.mean: Tensor
         self.std: Tensor
@@ -69,6 +67,9 @@ class MyInterface(Interface):
         return (batch.hidden(self.span.a).to(self.std.dtype) - self.mean) / self.std
 
     def recover(self, x0: Tensor, batch: Batch) -> Tensor:
-        """Return next-token logits [B, T, V]; at i of x0 and tokens at places <= i only."""
-        logits: Tensor = self.readout(x0)  # it sees the signal at its own place, and no token
-        return logits
+        """Return next-token logits [B, T, V]; at i of x0 and tokens at places <= i only.
+
+        A number in (-1, 1) is read as the mean of its bit, whose log-odds are 2 atanh of it.
+        """
+        means = x0.clamp(-0.99, 0.99)  # certain bits would make infinite logits
+        return torch.atanh(means) @ self.codes.T

@@ -4,20 +4,18 @@ from importlib import resources
 
 HEALTHY = resources.files("dihal_bench.scaffold").joinpath("template.py").read_text("utf-8")
 TARGET = "return self.codes[batch.following(batch.tokens)]"
-RECOVER = (
-    "logits: Tensor = self.readout(x0)  # it sees the signal at its own place, and no token\n"
-    "        return logits"
-)
-READOUT = "self.readout.weight.data.copy_(self.codes)"
+READ = "torch.atanh(means) @ self.codes.T"
+RECOVER = f"return {READ}"
+BUILT = 'self.register_buffer("std", torch.ones(backbone.hidden_size, device=device))'
 FIT = "self.std.copy_(statistics.condition_std)"
-END = "        return logits\n"
+HELP = "    help: ClassVar"
 SIZES = "    @property\n    def sizes"
 
 
 def broken(*changes: tuple[str, str], regime: str = "causal") -> str:
     """The file with the changes, to be checked in one regime."""
-    text = HEALTHY
-    for old, new in (*changes, (SIZES, f"    regimes = ({regime!r},)\n\n{SIZES}")):
+    text = HEALTHY.replace("import Tensor\n", "import Tensor, nn\n")
+    for old, new in (*changes, (HELP, f"    regimes = ({regime!r},)\n{HELP}")):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
@@ -25,7 +23,7 @@ def broken(*changes: tuple[str, str], regime: str = "causal") -> str:
 
 def adding(method: str) -> tuple[str, str]:
     """A change that adds a method."""
-    return END, f"{END}\n{method}"
+    return SIZES, f"{method}\n{SIZES}"
 
 
 DENOISER = """
