@@ -53,7 +53,7 @@ class LatentOptions:
     layer: int = 0
     dim: int = 0
     width: int = 0
-    noise: float = 0.5
+    noise: float = 0.25
     states: bool = False
     joint: bool = False
 
@@ -89,7 +89,11 @@ class Autoencoder(nn.Module):
         return normalised(self.encoder(state))
 
     def tokens(self, state: Tensor) -> Tensor:
-        """Return the logits [..., V] of what the state decoder gives back."""
+        """Return the logits [..., V] of what the state decoder gives back.
+
+        They are bounded: samples fall beside the latents that decoders learn from, and would be
+        read wrongly with tens of nats of confidence.
+        """
         logits: Tensor = self.readout(normalised(self.token_decoder(state)))
         return logits
 

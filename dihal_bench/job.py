@@ -21,10 +21,11 @@ from dihal_bench.folder import claimed, run_folder
 from dihal_bench.geometry.locate import Located, locate
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.inputs import Inputs
+from dihal_bench.interfaces.base import check_denoiser
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.interfaces.validate import blamed, validate
+from dihal_bench.interfaces.validate import blamed, declared, validate
 from dihal_bench.progress import progress
 from dihal_bench.records import SCHEMA, Record
 from dihal_bench.registry import DENOISERS, INTERFACES, include
@@ -118,6 +119,8 @@ class Job:
                     f"{name} has no {config.regime} regime; leave it out of this table, or give "
                     f"--regime {regimes[0]}."
                 )
+        if any("diffusion" in INTERFACES.get(name).phases for name in self.names):
+            check_denoiser(config.denoiser.name, config.regime)
         DENOISERS.get(config.denoiser.name)
         Diffusion.create(config.diffusion)
         self.inputs = inputs or Inputs(config, say)
@@ -229,6 +232,7 @@ class Job:
         backbone, span = self.inputs.backbone, self.span(name)
         with blamed(kind):
             interface: Interface = kind(backbone, span, own)
+            declared(interface)
         return interface.eval()
 
     def _fit(self, interface: Interface) -> None:

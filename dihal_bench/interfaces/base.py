@@ -34,6 +34,19 @@ _TRAINING_DRAWS = 1 << 30  # training and sampling never use the same noise
 _RECOVERY_DRAWS = 1 << 31  # nor do the phases
 
 
+def check_denoiser(name: str, regime: str) -> None:
+    """Refuse a denoiser that cannot be used in a regime.
+
+    Raises:
+        UserError: it cannot, or there is none of that name.
+    """
+    if regime not in DENOISERS.get(name).regimes:
+        raise UserError(
+            f"--denoiser {name} sees one place at a time and cannot denoise a block jointly, as "
+            f"--regime {regime} does; choose transformer."
+        )
+
+
 class Interface(nn.Module, ABC):
     """A signal x0 that is generated given the clean prefix, and its way back to next-token logits.
 
@@ -295,18 +308,14 @@ class Interface(nn.Module, ABC):
         )
 
     def _recovery_normal(self, batch: Batch, size: int, step: Step) -> Tensor:
-        """Return noise [B, T, size] of a step of the recovery phase."""
-        draw = _RECOVERY_DRAWS + step.index
+        """Return noise [B, T, size] for what is recovered in a step, of either phase."""
+        draw = _RECOVERY_DRAWS + 2 * step.index + (step.phase == "recovery")
         return self.noise.normal(batch.documents, batch.offsets, size, draw=draw)
 
     def _new_trunk(self) -> Denoiser:
         (signal, condition), config = self.sizes, self.config
         kind = DENOISERS.get(config.denoiser.name)
-        if config.regime not in kind.regimes:
-            raise UserError(
-                f"--denoiser {config.denoiser.name} sees one place at a time and cannot denoise a "
-                f"block jointly, as --regime {config.regime} does; choose transformer."
-            )
+        check_denoiser(config.denoiser.name, config.regime)
         inputs = signal * (2 if config.diffusion.self_conditioning else 1)
         trunk: Denoiser = self._built(lambda: kind(inputs, signal, condition, config.denoiser))
         return trunk

@@ -32,7 +32,8 @@ class Noiseless(Interface):
     def draw(self, batch: Batch, context: Any, *, chain: int, steps: int) -> Tensor:
         """Return the one prediction, a single evaluation whatever ``steps``."""
         del chain, steps
-        return self.estimate(self._zeros(batch), self._last_level(batch), context)
+        last = torch.tensor(self.diffusion.terminal, device=batch.tokens.device)
+        return self.estimate(self._zeros(batch), last, context)
 
     def _zeros(self, batch: Batch) -> Tensor:
         shape = (*batch.tokens.shape, self.sizes[0])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
@@ -17,7 +20,6 @@ from dihal_bench.training.trainer import Trainee, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
@@ -97,6 +99,7 @@ class Trainer:
         plan = self.budget.plan(interface.phases)
         depends: dict[str, Any] = {
             "origin": f"{type(interface).__module__}:{type(interface).__qualname__}",
+            "source": _source(interface),
             "options": asdict(interface.options) if interface.options else None,
             "key": interface.recovery_key(),
             "backbone": self.backbone.info.fingerprint,
@@ -169,6 +172,12 @@ class Trainer:
         for lo in range(0, count, _SETTLING_BATCH):
             windows = self.data.draw(self.seed, lo, min(_SETTLING_BATCH, count - lo))
             yield Batch.of(windows, self.backbone, layers=interface.layers)
+
+
+def _source(interface: Interface) -> str:
+    """Return a hash of the file that the interface is written in: edited, it is another one."""
+    file = inspect.getsourcefile(type(interface))
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else ""
 
 
 def kept_weights(file: Path, share: float) -> Path:

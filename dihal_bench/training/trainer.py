@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
-_COUNTED_STEPS = 4  # whose FLOPs are counted: they may differ, as where passes are drawn
+_COUNTED_STEPS = 16  # whose FLOPs are counted: they may differ, as where passes vary in number
 SHARES = (0.25, 0.5)  # of a phase's steps, after which weights are kept apart
 
 

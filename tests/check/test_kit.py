@@ -17,12 +17,9 @@ from dihal_bench.cli import main
 from dihal_bench.registry import INTERFACES
 
 NAMES = sorted(INTERFACES.names())
-VARYING = pytest.mark.xfail(reason="its steps differ, and the ledger counts a few")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=VARYING if n == "regress-loop" else ()) for n in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_built_in_passes_in_time(name):
     start = time.process_time()
     findings = kit.examine(kit.subjects([name], "transformer"))
