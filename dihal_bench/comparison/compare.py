@@ -63,7 +63,22 @@ def planned(
         layer=layer or depth,
         depth=depth,
     )
+    for line in _left_out(entries, names, blocks, denoisers):
+        say(line)
     return entries, inputs
+
+
+def _left_out(
+    entries: Sequence[Entry], names: Sequence[str], blocks: Sequence[str], denoisers: Sequence[str]
+) -> list[str]:
+    """Return a line for whatever was asked for and has no run, because its regime is another."""
+    planned = {(e.block, e.config.interface, e.config.denoiser.name) for e in entries}
+    asked = [(key, name, denoiser) for key in blocks for name in names for denoiser in denoisers]
+    return [
+        f"left out: {name} with {denoiser} in {key}, whose regime is {BLOCKS[key].regime}"
+        for key, name, denoiser in asked
+        if (key, name, denoiser) not in planned
+    ]
 
 
 def work_off(

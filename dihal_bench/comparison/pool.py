@@ -55,16 +55,14 @@ class Pool:
 
     @classmethod
     def gather(cls, entries: Sequence[Entry]) -> Pool:
-        """Read the runs of a block that are complete.
+        """Read the runs of a block, seed by seed.
 
         Raises:
-            UserError: two of them were not scored on the same documents.
+            UserError: one is not complete, or two were not scored on the same documents.
         """
         pool = cls()
         documents = None
         for entry in entries:
-            if not (entry.folder / "record.json").exists():
-                continue
             record = Record.read(entry.folder / "record.json").data
             pool.records[entry.label].append(record)
             for row, totals in read_sums(entry.folder / "sums.safetensors").items():

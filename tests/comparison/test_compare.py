@@ -130,6 +130,14 @@ def test_equal_replaced_blocks(tiny: Tiny, tmp_path, capsys) -> None:
     assert not (tmp_path / "it").exists()
 
 
+def test_what_has_no_place_in_a_block_is_said(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "embedding", "--denoisers", "transformer,mlp", "--dry-run", "--json"]
+    assert main(words(tiny, tmp_path / "it", *flags, "--blocks", "scratch,sequence")) == 0
+    streams = capsys.readouterr()
+    assert len(json.loads(streams.out)) == 3
+    assert "left out: embedding with mlp in sequence, whose regime is sequence" in streams.err
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
