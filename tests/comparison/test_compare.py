@@ -130,6 +130,16 @@ def test_equal_replaced_blocks(tiny: Tiny, tmp_path, capsys) -> None:
     assert not (tmp_path / "it").exists()
 
 
+def test_a_row_without_a_likelihood_has_none(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "embedding,hidden", "--blocks", "scratch", "--layer", "1"]
+    flags += ["--set", "embedding.rounding=nearest"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0
+    row = of(tmp_path / "it", "scratch", "embedding", steps="3", chains="2")
+    assert [row[name] for name in ("nll", "versus", "kl", "gain", "converged")] == [""] * 5
+    assert row["brier1"]
+    assert of(tmp_path / "it", "scratch", "lm")["nll"]
+
+
 def test_what_has_no_place_in_a_block_is_said(tiny: Tiny, tmp_path, capsys) -> None:
     flags = ["--interfaces", "embedding", "--denoisers", "transformer,mlp", "--dry-run", "--json"]
     assert main(words(tiny, tmp_path / "it", *flags, "--blocks", "scratch,sequence")) == 0

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from dihal_bench.baselines.embedding import EmbeddingOptions
 from torch import Tensor, nn
 
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
@@ -109,6 +110,15 @@ def test_a_denoiser_that_mixes_the_rows_of_a_batch_is_caught():
     result = leak_gate(with_denoiser(LooksUp), TEXT)
     assert result.verdict == "leak"
     assert result.others > 1e-10
+
+
+def test_rounded_signals_are_looked_at_themselves():
+    """Few changed tokens change the nearest embedding, so logits alone would prove nothing."""
+    options = EmbeddingOptions(rounding="nearest")
+    assert leak_gate(redrawn("embedding", options=options), TEXT).verdict == "pass"
+    interface = with_denoiser(LooksAhead, "embedding")
+    interface.options = options
+    assert leak_gate(interface, TEXT).verdict == "leak"
 
 
 def test_an_output_that_never_moves_proves_nothing():
