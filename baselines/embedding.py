@@ -93,6 +93,11 @@ class EmbeddingSpace(TokenSpace):
         return bool(self.options.rounding == "readout")
 
     @property
+    def rounds(self) -> bool:
+        """Both kinds of rounding take the nearest embedding."""
+        return bool(self.options.clamp or not self.likelihood)
+
+    @property
     def closed_form_parameters(self) -> int:
         """Numbers estimated without gradients; frozen embeddings are the backbone's own."""
         frozen = 0 if self.options.learned else self.rows.numel()

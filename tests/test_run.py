@@ -290,3 +290,24 @@ def test_the_plan_counts_the_trunk_that_is_trained(first: Finished, tiny: Tiny, 
     summary = json.loads(capsys.readouterr().out)["summary"]
     counted = first.record["costs"]["hidden"]["trunk_parameters"]
     assert summary["trunk parameters"] == f"{counted:,}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        (["--interface", "embedding", "--set", "embedding.learned=true"], 1),
+        (["--interface", "embedding", "--set", "diffusion.self_conditioning=true"], 1),
+        (["--interface", "embedding", "--set", "embedding.clamp=true", "--from", "2"], 1),
+        (["--interface", "c2d", "--set", "c2d.temperature=0.7", "--denoiser", "mlp"], 2),
+        (["--interface", "c2d", "--regime", "sequence", "--set", "block=4"], 2),
+        (["--interface", "hidden", "--layer", "2", "--denoiser", "sd-unet"], 1),
+    ],
+)
+def test_options_run_to_the_end(flags, steps, tiny: Tiny, tmp_path):
+    short = {"budget__diffusion_tokens": 256, "score__tokens": 256}
+    done = finish(tiny, tmp_path / "run", *flags, **short)
+    record, name = done.record, flags[1]
+    assert all(gate["verdict"] == "pass" for gate in record["gates"]["leak"].values())
+    single = [s for s in record["scores"] if (s["subject"], s["chains"]) == (name, 1)]
+    assert {s["nfe"] for s in single if s["metric"].endswith("nll") and s["steps"] == 1} == {steps}
+    assert record["budget"]["within"], record["budget"]

@@ -160,6 +160,11 @@ class Interface(nn.Module, ABC):
         """Whether what it recovers is a distribution over tokens that may be scored as one."""
         return True
 
+    @property
+    def rounds(self) -> bool:
+        """Whether it settles on single tokens before there are logits, hiding small changes."""
+        return False
+
     def known(self, batch: Batch) -> Tensor:
         """Return where the target is defined, bool [B, T]."""
         return batch.followed if self.bears_tokens else torch.ones_like(batch.scored)

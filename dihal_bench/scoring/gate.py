@@ -19,6 +19,7 @@ import torch
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.interfaces.settings import Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -239,5 +240,10 @@ def _logits(interface: Interface, windows: Windows, steps: int, shift: int) -> T
     layout = interface.layout(batch, shift)
     x0 = next(iter(interface.chains(batch, steps=steps, count=1, layout=layout)))
     logits = interface.recover(x0, batch)
-    # rounding to a single token hides most of what its signal hears: there the signal is looked at
-    return logits if interface.likelihood else torch.cat((logits, x0.to(logits.dtype)), dim=-1)
+    if not interface.rounds or interface.trunk is None:
+        return logits
+    # few changes are large enough to round to another token: what is not rounded yet is watched too
+    context = interface.trunk.encode(interface.condition(batch), layout)
+    z, t = interface.terminal_input(x0, batch, layout, Step(index=0))
+    seen = (logits, x0, interface.estimate(z, t, context))
+    return torch.cat([x.to(logits.dtype) for x in seen], dim=-1)

@@ -112,9 +112,10 @@ def test_a_denoiser_that_mixes_the_rows_of_a_batch_is_caught():
     assert result.others > 1e-10
 
 
-def test_rounded_signals_are_looked_at_themselves():
+@pytest.mark.parametrize("options", [{"rounding": "nearest"}, {"clamp": True}])
+def test_what_is_not_rounded_yet_is_watched(options):
     """Few changed tokens change the nearest embedding, so logits alone would prove nothing."""
-    options = EmbeddingOptions(rounding="nearest")
+    options = EmbeddingOptions(**options)
     assert leak_gate(redrawn("embedding", options=options), TEXT).verdict == "pass"
     interface = with_denoiser(LooksAhead, "embedding")
     interface.options = options
