@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PLAIN_SECONDS = 15.0  # between plain lines
+_shared: list[str] = []  # what this process's lines begin with, if others write to its terminal too
 
 
 class Progress(Protocol):
@@ -59,8 +60,7 @@ class _Lines:
         if time.monotonic() - self._last > _PLAIN_SECONDS:
             self._last = time.monotonic()
             of = f" of {self._total:,.0f}" if self._total else ""
-            line = f"{self._label}: {self._done:,.0f}{of} {self._unit} {self._text}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            say(f"{self._label}: {self._done:,.0f}{of} {self._unit} {self._text}".rstrip())
         return None
 
     def note(self, text: str) -> None:
@@ -70,10 +70,20 @@ class _Lines:
         """A plain line needs no closing."""
 
 
+def share_terminal(prefix: str) -> None:
+    """Show plain lines that begin with ``prefix``: other processes write to the terminal too."""
+    _shared[:] = [prefix]
+
+
+def say(text: str) -> None:
+    """Tell a person something, on standard error."""
+    print(f"{''.join(_shared)}{text}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(label: str, total: float | None, *, unit: str) -> Iterator[Progress]:
     """Show progress on standard error: a bar on a terminal, else a plain line now and then."""
-    bar = (_Bar if sys.stderr.isatty() else _Lines)(label, total, unit)
+    bar = (_Bar if sys.stderr.isatty() and not _shared else _Lines)(label, total, unit)
     try:
         yield bar
     finally:

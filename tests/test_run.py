@@ -123,7 +123,7 @@ def test_weights_are_kept_as_safetensors(first: Finished):
     assert names == {f"{name}.safetensors" for name in ("hidden", *CONTROLS)}
     assert {p.name for p in first.folder.iterdir()} == {
         *(".lock", "config.json", "inputs.json", "record.json", "shared", "sums.safetensors"),
-        *("training-diffusion-1024.safetensors", "weights"),
+        *("training-diffusion-hidden-regress.safetensors", "weights"),
     }
 
 
@@ -151,7 +151,7 @@ def test_an_interrupted_run_continues_to_the_same_record(
         patch.setattr(Trainee, "update", tired)
         assert main(words) == 130
     assert capsys.readouterr().err.splitlines()[-1].endswith("the same command continues.")
-    assert (tmp_path / "run" / "training-diffusion-1024.safetensors").exists()
+    assert (tmp_path / "run" / "training-diffusion-hidden-regress.safetensors").exists()
     assert not (tmp_path / "run" / "record.json").exists()
     taken = []
     with monkeypatch.context() as patch:

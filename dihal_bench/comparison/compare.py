@@ -1,4 +1,4 @@
-"""Train and score all interfaces under one budget; what is done already is not done again."""
+"""Prepare a comparison: names looked up, the layer chosen, the runs laid out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dihal_bench.comparison.plan import BLOCKS, Entry, chosen_interfaces, plan
 from dihal_bench.config import AUTO
 from dihal_bench.errors import UserError
 from dihal_bench.inputs import Inputs
-from dihal_bench.job import Job, run
+from dihal_bench.job import Job
 from dihal_bench.registry import DENOISERS, INTERFACES, include
 
 if TYPE_CHECKING:
@@ -79,29 +79,3 @@ def _left_out(
         for key, name, denoiser in asked
         if (key, name, denoiser) not in planned
     ]
-
-
-def work_off(
-    entries: Sequence[Entry],
-    inputs: Inputs,
-    out: Path,
-    *,
-    command: str,
-    say: Callable[[str], None],
-) -> None:
-    """Do every run that is not done yet, one after the other."""
-    distinct = {entry.folder: entry for entry in reversed(entries)}  # the first of equal ones
-    folders = list(dict.fromkeys(entry.folder for entry in entries))
-    for number, entry in enumerate((distinct[folder] for folder in folders), start=1):
-        if (entry.folder / "record.json").exists():
-            continue
-        block, seed = BLOCKS[entry.block].title, entry.config.seed
-        say(f"run {number} of {len(folders)}: {entry.label}, seed {seed}, {block}")
-        run(
-            entry.config,
-            out=entry.folder,
-            shared=out / "shared",
-            inputs=inputs,
-            command=command,
-            say=say,
-        )

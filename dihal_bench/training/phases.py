@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import short_hash
+from dihal_bench.files import lock, short_hash
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import PHASES
@@ -85,9 +86,7 @@ class Trainer:
             done.spent[name], done.curves[name] = {}, {}
         for phase in PHASES:
             for tokens, names in self._groups(interfaces, phase).items():
-                missing = [n for n in names if not self.file(n, interfaces[n], phase).exists()]
-                if missing:
-                    self._train({n: interfaces[n] for n in missing}, phase, tokens)
+                self._complete({n: interfaces[n] for n in names}, phase, tokens)
                 for name in names:
                     self._take(done, name, phase)
         for name, interface in interfaces.items():
@@ -121,6 +120,20 @@ class Trainer:
                 groups[tokens].append(name)
         return groups
 
+    def _complete(self, interfaces: Mapping[str, Interface], phase: str, tokens: int) -> None:
+        """Train what is missing, and wait for what another process is training."""
+        files = {name: self.file(name, interface, phase) for name, interface in interfaces.items()}
+        while missing := [name for name, file in files.items() if not file.exists()]:
+            with ExitStack() as claims:
+                held = [n for n in missing if claims.enter_context(lock(files[n], wait=False))]
+                mine = {n: interfaces[n] for n in held if not files[n].exists()}
+                if mine:
+                    self._train(mine, phase, tokens)
+            if not held:
+                self.say(f"waiting for {missing[0]}, whose {phase} another run trains")
+                with lock(files[missing[0]], wait=True):
+                    pass
+
     def _train(self, interfaces: Mapping[str, Interface], phase: str, tokens: int) -> None:
         """Train a phase and write what came of it."""
         self.say(f"training {' and '.join(interfaces)}: {phase}")
@@ -136,7 +149,7 @@ class Trainer:
             self.backbone,
             tokens=tokens,
             seed=self.seed,
-            checkpoint=self.folder / f"training-{phase}-{tokens}.safetensors",
+            checkpoint=self.folder / f"training-{'-'.join([phase, *interfaces])}.safetensors",
             keep=keep,
         )
         for trainee in trainees:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +55,6 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
     return resolve(
         preset=arguments.budget, file=arguments.config, values=values, sets=arguments.set
     )
-
-
-def say(text: str) -> None:
-    """Tell a person something, on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def print_plan(plan: dict[str, Any], *, as_json: bool) -> int:

@@ -6,13 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.verbs.common import command_of, common_flags, config_of, print_json, say
+from dihal_bench.progress import say
+from dihal_bench.verbs.common import command_of, common_flags, config_of, print_json
 
 if TYPE_CHECKING:
     import argparse
 
     from dihal_bench.comparison.plan import Entry
     from dihal_bench.verbs.common import Verbs
+
+_WORKERS = "runs at a time, each with its share of the threads (default: 2 on a CPU, else 1)"
 
 
 def add(verbs: Verbs) -> None:
@@ -24,6 +27,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
     parser.add_argument("--denoisers", help="comma-separated (default: that of --denoiser)")
     parser.add_argument("--blocks", help="parts of the table, comma-separated (default: all)")
+    parser.add_argument("--workers", type=int, help=_WORKERS)
     common_flags(parser)
     parser.set_defaults(work=_work)
 
@@ -32,13 +36,16 @@ def _work(arguments: argparse.Namespace) -> int:
     given = arguments.regime
     arguments.regime = given or "sequence"  # the only one that has blocks of tokens
     config = config_of(arguments)
-    from dihal_bench.comparison.compare import planned, work_off
+    from dihal_bench.comparison.compare import planned
     from dihal_bench.comparison.plan import BLOCKS
     from dihal_bench.comparison.pool import Pool
     from dihal_bench.comparison.show import show, write
     from dihal_bench.comparison.table import lines
+    from dihal_bench.comparison.work import default_workers, work_off
     from dihal_bench.folder import claimed, run_folder
 
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers {arguments.workers} must be 1 or more.")
     seeds = _seeds(arguments.seeds)
     blocks = _list(arguments.blocks) or [
         key for key, block in BLOCKS.items() if given in (None, block.regime)
@@ -60,7 +67,9 @@ def _work(arguments: argparse.Namespace) -> int:
             return _print_runs(entries, as_json=arguments.json)
         inputs.check(out)
         arguments.regime = given
-        work_off(entries, inputs, out, command=command_of(arguments), say=say)
+        workers = arguments.workers or default_workers(inputs)
+        command = command_of(arguments)
+        work_off(entries, inputs, out / "shared", command=command, workers=workers)
         pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
         resamples = config.score.resamples
         tables = {key: lines(pool, key, resamples=resamples) for key, pool in pools.items()}

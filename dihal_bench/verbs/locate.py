@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dihal_bench.verbs.common import common_flags, config_of, print_json, print_plan, say
+from dihal_bench.progress import say
+from dihal_bench.verbs.common import common_flags, config_of, print_json, print_plan
 
 if TYPE_CHECKING:
     import argparse

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dihal_bench.progress import say
 from dihal_bench.verbs.common import (
     command_of,
     common_flags,
     config_of,
     print_json,
     print_plan,
-    say,
 )
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ FLAGS = ["--interfaces", "embedding,hidden", "--seeds", "0,1,2", "--blocks", "sc
 
 def words(tiny: Tiny, out: Path, *flags: str) -> list[str]:
     settings = SHORT | {"score__steps": "1,3", "train__batch": 2}
-    return ["compare", *tiny.flags(**settings), "--set", "block=4", *flags, "--out", str(out)]
+    own = ["--set", "block=4", "--workers", "1"]
+    return ["compare", *tiny.flags(**settings), *own, *flags, "--out", str(out)]
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +165,19 @@ def test_bad_input_is_one_sentence(flags, sentence, tiny: Tiny, tmp_path, capsys
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in error
     assert not (tmp_path / "it").exists()
+def test_two_runs_at_a_time_give_the_same_table(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "embedding,c2d", "--blocks", "scratch,total"]  # both need lm
+    found = []
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        assert main(words(tiny, out, *flags, "--workers", workers)) == 0
+        capsys.readouterr()
+        found.append([{k: v for k, v in r.items() if k != "seconds"} for r in rows(out)])
+    assert found[0] == found[1]
+
+
+def test_a_failure_of_one_run_at_a_time_is_told(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "embedding,latent", "--blocks", "scratch", "--workers", "2"]
+    settings = ["--set", "train.lr=1e30"]
+    assert main(words(tiny, tmp_path / "it", *flags, *settings)) == 2
+    assert "error: " in capsys.readouterr().err
