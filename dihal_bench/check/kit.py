@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.check import accounts, contract, leaks, learning
 from dihal_bench.check.outcome import FAIL, SKIPPED, Outcome
 from dihal_bench.check.subject import Subject
+from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.validate import blamed, origin
 from dihal_bench.progress import progress
 from dihal_bench.registry import DENOISERS, INTERFACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 FIRST = ("shapes and numbers", contract.shapes)  # without it nothing else can be said
 CHECKS: tuple[tuple[str, Callable[[Subject], Outcome]], ...] = (
@@ -62,13 +63,34 @@ class Finding:
         return asdict(self)
 
 
-def subjects(names: Sequence[str], denoiser: str) -> list[Subject]:
+def subjects(
+    names: Sequence[str],
+    denoiser: str,
+    *,
+    diffusion: DiffusionConfig | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Subject]:
     """Return what is to be checked: every interface in every regime that it and its trunk have.
+
+    Args:
+        names: registered interfaces.
+        denoiser: registered name of their trunk.
+        diffusion: the process; by default the default one.
+        options: interfaces' own settings, by section.
 
     Raises:
         UserError: a name is not registered, or an interface cannot use the denoiser.
     """
-    return [subject for name in names for subject in _regimes(name, denoiser)]
+    own = options or {}
+    return [
+        replace(
+            subject,
+            diffusion=diffusion or DiffusionConfig(),
+            options=own.get(subject.kind.section or subject.name),
+        )
+        for name in names
+        for subject in _regimes(name, denoiser)
+    ]
 
 
 def examine(chosen: Sequence[Subject]) -> list[Finding]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,12 +38,16 @@ class Subject:
         kind: the interface.
         regime: "causal" or "sequence".
         denoiser: registered name of the trunk.
+        diffusion: the process.
+        options: the interface's own settings; None: its defaults.
     """
 
     name: str
     kind: type[Interface]
     regime: str
     denoiser: str = "transformer"
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    options: Any = None
     _teachers: dict[torch.dtype, Backbone] = field(default_factory=dict)
 
     @property
@@ -60,10 +64,11 @@ class Subject:
             denoiser=DenoiserConfig(
                 name=self.denoiser, width=16, heads=2, context_layers=1, layers=1
             ),
-            diffusion=DiffusionConfig(),
+            diffusion=self.diffusion,
             losses=LossWeights(),
             seed=seed,
             block=0 if causal else BLOCK,
+            options=self.options,
         )
         if dtype not in self._teachers:
             self._teachers[dtype] = sample.new_teacher(dtype)
@@ -116,7 +121,7 @@ class Subject:
     def lessons(self) -> list[Lesson]:
         """A few steps of every phase, observed, on a teacher of their own: some would change it."""
         found = []
-        interface = Subject(self.name, self.kind, self.regime, self.denoiser).fitted()
+        interface = replace(self, _teachers={}).fitted()
         for phase in self.phases:
             found.append(observe(interface, phase))
             if phase == "recovery":

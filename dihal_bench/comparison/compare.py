@@ -7,34 +7,44 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.comparison.plan import BLOCKS, Entry, chosen_interfaces, plan
 from dihal_bench.config import AUTO
+from dihal_bench.diffusion.denoisers import UNetConfig
 from dihal_bench.errors import UserError
 from dihal_bench.inputs import Inputs
 from dihal_bench.job import Job
 from dihal_bench.registry import DENOISERS, INTERFACES, include
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.config import RunConfig
 
 
 def planned(
-    base: RunConfig,
+    bases: Mapping[str, RunConfig],
     out: Path,
     *,
     interfaces: Sequence[str],
     seeds: Sequence[int],
     blocks: Sequence[str],
-    denoisers: Sequence[str],
     size: int,
     say: Callable[[str], None],
 ) -> tuple[list[Entry], Inputs]:
     """Choose the layer and return the runs, with what they all rest on.
 
+    Args:
+        bases: denoiser -> what all runs with it have in common.
+        out: the comparison's folder.
+        interfaces: names, or "all".
+        seeds: of training, data order and noise.
+        blocks: keys of ``BLOCKS``.
+        size: tokens per block in the sequence regime; 0: its default.
+        say: takes one-line messages for a person.
+
     Raises:
         UserError: a name is unknown, or the configuration cannot be run.
     """
+    base = next(iter(bases.values()))
     for path in base.include:
         include(path)
     for key in blocks:
@@ -42,8 +52,7 @@ def planned(
             raise UserError(
                 f"--blocks {key} is unknown; choose among {', '.join(BLOCKS)}, or leave it out."
             )
-    for name in denoisers:
-        DENOISERS.get(name)
+    bases = {name: _for(name, own, len(bases)) for name, own in bases.items()}
     if not seeds or not interfaces:
         raise UserError("--seeds and --interfaces must name one or more.")
     names = chosen_interfaces(interfaces)
@@ -53,19 +62,25 @@ def planned(
     if not all(INTERFACES.get(name).bears_tokens for name in names):
         layer = Job(first, out, say, shared=out / "shared", inputs=inputs).span(names[0]).b
     entries = plan(
-        base,
+        bases,
         out,
         interfaces=names,
         seeds=seeds,
         blocks=blocks,
-        denoisers=denoisers,
         size=size,
         layer=layer or depth,
         depth=depth,
     )
-    for line in _left_out(entries, names, blocks, denoisers):
+    for line in _left_out(entries, names, blocks, list(bases)):
         say(line)
     return entries, inputs
+
+
+def _for(denoiser: str, base: RunConfig, count: int) -> RunConfig:
+    """Return the configuration without what is meant for other denoisers than this one."""
+    if count == 1 or DENOISERS.get(denoiser).reads_unet:
+        return base
+    return replace(base, denoiser=replace(base.denoiser, unet=UNetConfig()))
 
 
 def _left_out(

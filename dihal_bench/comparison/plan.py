@@ -10,7 +10,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.registry import DENOISERS, INTERFACES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.config import RunConfig
@@ -87,13 +87,12 @@ def chosen_interfaces(names: Sequence[str]) -> list[str]:
 
 
 def plan(
-    base: RunConfig,
+    bases: Mapping[str, RunConfig],
     out: Path,
     *,
     interfaces: Sequence[str],
     seeds: Sequence[int],
     blocks: Sequence[str],
-    denoisers: Sequence[str],
     size: int,
     layer: int,
     depth: int,
@@ -101,12 +100,11 @@ def plan(
     """Return the runs of a comparison, seed by seed, so that an early stop leaves whole seeds.
 
     Args:
-        base: what all runs have in common.
+        bases: denoiser -> what all runs with it have in common.
         out: the comparison's folder.
         interfaces: names, the reference first.
         seeds: of training, data order and noise.
         blocks: keys of ``BLOCKS``.
-        denoisers: names.
         size: tokens per block in the sequence regime; 0: its default.
         layer: the upper end l of the span of interfaces that are entered at a layer.
         depth: N, the backbone's blocks.
@@ -114,15 +112,15 @@ def plan(
     entries = []
     for seed in seeds:
         for key in blocks:
-            for denoiser in denoisers:
+            for denoiser, base in bases.items():
                 if BLOCKS[key].regime not in DENOISERS.get(denoiser).regimes:
                     continue
                 for name in interfaces:
                     if BLOCKS[key].regime not in INTERFACES.get(name).regimes:
                         continue
-                    config = _config(base, BLOCKS[key], name, denoiser, seed, size, layer, depth)
+                    config = _config(base, BLOCKS[key], name, seed, size, layer, depth)
                     folder = out / "runs" / f"{name}-{config.digest()}"
-                    label = f"{name} ({denoiser})" if len(denoisers) > 1 else name
+                    label = f"{name} ({denoiser})" if len(bases) > 1 else name
                     entries.append(Entry(block=key, label=label, config=config, folder=folder))
     return entries
 
@@ -131,7 +129,6 @@ def _config(
     base: RunConfig,
     block: Block,
     name: str,
-    denoiser: str,
     seed: int,
     size: int,
     layer: int,
@@ -150,7 +147,6 @@ def _config(
         regime=block.regime,
         block=size if block.regime == "sequence" else 0,
         seed=seed,
-        denoiser=replace(base.denoiser, name=denoiser),
         losses=base.losses if block.aux else replace(base.losses, ce=0.0, kd=0.0),
         budget=replace(base.budget, matched=block.matched),
         options={k: v for k, v in base.options.items() if k in _sections(name, controls)},

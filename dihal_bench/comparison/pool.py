@@ -10,7 +10,7 @@ import numpy as np
 
 from dihal_bench.errors import UserError
 from dihal_bench.records import Record
-from dihal_bench.scoring.likelihood import TEACHER, Row
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, Row
 from dihal_bench.scoring.sums import read_sums
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Key:
     def control(self) -> bool:
         """Whether it stands beside an interface."""
         return self.row.subject != self.interface.partition(" ")[0]
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is an interface with its own signal: what all other rows are there for."""
+        return not self.control and self.row.signal == SAMPLED
 
 
 @dataclass
@@ -107,6 +112,17 @@ class Pool:
     def teacher(self) -> Key:
         """Return the teacher's row."""
         return next(key for key in self.totals if key.row.subject == TEACHER)
+
+    def name(self, key: Key) -> str:
+        """Return what a row is called in a table."""
+        trial = "" if key.row.signal == SAMPLED else f", signal {key.row.signal}"
+        if key == self.teacher():
+            return key.row.subject
+        if not key.control:
+            return f"{key.interface}{trial}"
+        twins = [k for k in self.rows() if k.row == key.row and k.interface != key.interface]
+        beside = f" (beside {key.interface})" if twins else ""
+        return f"{key.row.subject}{beside}"
 
     def _same(self, one: Key, other: Key) -> bool:
         if one.row != other.row or not one.control:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from dihal_bench.comparison.paired import Pair, Paired, pairs
 from dihal_bench.comparison.plan import BLOCKS
+from dihal_bench.comparison.table import Line, lines
 from dihal_bench.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from dihal_bench.comparison.table import Line
+    from dihal_bench.comparison.pool import Pool
     from dihal_bench.scoring.intervals import Estimate
 
 LEGEND = (
@@ -26,39 +29,66 @@ LEGEND = (
 )
 
 
-def show(tables: Mapping[str, Sequence[Line]], *, form: str = "simple") -> str:
-    """Return the tables of all blocks as text, scores first, then what they cost.
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What a block of a comparison is shown as.
+
+    Attributes:
+        rows: scores and costs.
+        pairs: interfaces against their own controls.
+    """
+
+    rows: list[Line]
+    pairs: list[Pair]
+
+    @classmethod
+    def of(cls, pool: Pool, block: str, *, resamples: int) -> Tables:
+        """Compute the tables of a block."""
+        paired = Paired(pool, resamples=resamples)
+        return cls(rows=lines(paired, block), pairs=pairs(paired, block))
+
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Return plain values."""
+        return {
+            "rows": [line.to_dict() for line in self.rows],
+            "pairs": [pair.to_dict() for pair in self.pairs],
+        }
+
+
+def show(blocks: Mapping[str, Tables], *, form: str = "simple") -> str:
+    """Return the tables of all blocks as text: scores, pairs, and what it all cost.
 
     Args:
-        tables: key of ``BLOCKS`` -> lines.
+        blocks: key of ``BLOCKS`` -> tables.
         form: of tabulate: "simple", or "github" for Markdown.
     """
     from tabulate import tabulate
 
     parts = []
-    for key, lines in tables.items():
+    for key, tables in blocks.items():
         block = BLOCKS[key]
         title = f"{block.regime} regime, {block.title}"
         head = f"### {title}" if form == "github" else f"== {title} =="
-        scores = [_scores(line, block.regime) for line in lines]
-        costs = [_costs(line) for line in lines if line.role != "teacher" and line.chains == 1]
-        both = (
+        own = [line for line in tables.rows if line.role != "teacher" and line.chains == 1]
+        costs = list({line.row: _costs(line) for line in own}.values())
+        scores = [_scores(line, block.regime) for line in tables.rows]
+        all_of_it = (
             tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
-            for rows in (scores, list({c["row"]: c for c in costs}.values()))
+            for rows in (scores, [_pair(pair) for pair in tables.pairs], costs)
         )
-        parts += [head, "", *(f"{table}\n" for table in both)]
+        parts += [head, "", *(f"{table}\n" for table in all_of_it)]
     return "\n".join([*parts, LEGEND])
 
 
-def write(tables: Mapping[str, Sequence[Line]], folder: Path) -> list[Path]:
-    """Write table.md and table.csv; return their paths."""
+def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
+    """Write table.md, table.csv and pairs.csv; return their paths."""
     import pandas
 
-    plain = [line.to_dict() for lines in tables.values() for line in lines]
-    contents = {
-        "table.md": show(tables, form="github") + "\n",
-        "table.csv": pandas.DataFrame(plain).to_csv(index=False, lineterminator="\n"),
-    }
+    plain = [tables.to_dict() for tables in blocks.values()]
+    contents = {"table.md": show(blocks, form="github") + "\n"}
+    for name, part in (("table.csv", "rows"), ("pairs.csv", "pairs")):
+        rows = [row for tables in plain for row in tables[part]]
+        contents[name] = pandas.DataFrame(rows).to_csv(index=False, lineterminator="\n")
     for name, text in contents.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -86,6 +116,17 @@ def _scores(line: Line, regime: str) -> dict[str, str]:
     if regime == "sequence":
         shown["block bound"] = "" if line.bound is None else f"{line.bound:.3f}"
     return shown
+
+
+def _pair(pair: Pair) -> dict[str, str]:
+    return {
+        "row": pair.row,
+        "S": str(pair.steps),
+        "K": str(pair.chains),
+        "against": pair.against,
+        "NLL minus its": _with_interval(pair.nll, "+.3f"),
+        "Brier-1 minus its": _with_interval(pair.brier1, "+.4f"),
+    }
 
 
 def _costs(line: Line) -> dict[str, str]:

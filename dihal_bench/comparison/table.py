@@ -6,13 +6,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.comparison.plan import REFERENCE
-from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
+from dihal_bench.scoring.intervals import Estimate
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dihal_bench.comparison.pool import Key, Pool
+    from dihal_bench.comparison.paired import Paired
+    from dihal_bench.comparison.pool import Key
 
 _CONVERGED = 0.02  # nats between half the chains and all of them
 _LEAST_SEEDS = 3  # for a rank
@@ -106,59 +107,53 @@ class Line:
         return plain
 
 
-def lines(pool: Pool, block: str, *, resamples: int) -> list[Line]:
+def lines(paired: Paired, block: str) -> list[Line]:
     """Return the rows of a block: the teacher, then interface by interface with its controls."""
-    if not pool.seeds:
-        return []
-    return list(_Builder(pool, block, resamples).lines())
+    return list(_Builder(paired, block).lines()) if paired.pool.seeds else []
 
 
 class _Builder:
-    """Makes the lines of one block; all of them share the resamples."""
+    """Makes the lines of one block."""
 
-    def __init__(self, pool: Pool, block: str, resamples: int):
-        self.pool, self.block = pool, block
-        tokens = pool.totals[pool.teacher()][0].tokens
-        self.bootstrap = DocumentBootstrap(len(tokens), trainings=pool.seeds, resamples=resamples)
-        self.n = int(tokens.sum())
+    def __init__(self, paired: Paired, block: str):
+        self.paired, self.pool, self.block = paired, paired.pool, block
 
     def lines(self) -> Iterator[Line]:
         yield self._line(self.pool.teacher(), 1)
         for key in self.pool.rows():
-            sizes = self._sizes(key)
-            for chains in dict.fromkeys((1, sizes[-1])):
+            for chains in dict.fromkeys((1, self.paired.sizes(key)[-1])):
                 yield self._line(key, chains)
 
     def _line(self, key: Key, chains: int) -> Line:
         pool, row = self.pool, key.row
         traits, record = pool.traits(key), pool.records[key.interface][0]
         teacher = key == pool.teacher()
-        scored = teacher or self._likely(key)
+        scored = teacher or self.paired.likely(key)
         whole = chains == row.chains
         suffix = "" if whole else "_chain"
         spent = [r["spent"].get(row.subject, {}) for r in pool.records[key.interface]]
         cost = record["costs"].get(row.subject)
-        half = self._nll(key, chains // 2).value if scored and chains > 1 else None
-        nll = self._nll(key, chains) if scored else None
+        half = self.paired.nll(key, chains // 2).value if scored and chains > 1 else None
+        nll = self.paired.nll(key, chains) if scored else None
         reference = self._reference(key, chains)
         gain, over = self._gain(key, chains)
         return Line(
             block=self.block,
-            row=self._name(key),
+            row=self.pool.name(key),
             role="teacher" if teacher else "control" if key.control else "interface",
             seeds=1 if teacher else pool.seeds,
             steps=row.steps,
             chains=chains,
             nfe=0 if teacher else traits["nfe"] // traits["chains"] * chains,
             kind=traits["kind"] if traits["kind"] != "estimate" else "ensemble",
-            n=self.n,
+            n=self.paired.tokens,
             nll=nll,
             versus=self._versus(key, chains, reference) if scored else None,
             converged=half - nll.value < _CONVERGED if nll and half is not None else None,
-            brier1=self._ratio(key, "brier1") if whole else None,
+            brier1=self.paired.ratio(key, "brier1") if whole else None,
             brier1_versus=self._brier_versus(key, reference) if whole else None,
-            kl=self._ratio(key, f"kl{suffix}") if scored and not teacher else None,
-            top1=None if teacher else self._ratio(key, f"top1{suffix}"),
+            kl=self.paired.ratio(key, f"kl{suffix}") if scored and not teacher else None,
+            top1=None if teacher else self.paired.ratio(key, f"top1{suffix}"),
             gain=gain,
             gain_over=over,
             bound=self._bound(key, chains),
@@ -181,25 +176,6 @@ class _Builder:
             else all(r["budget"]["within"] for r in pool.records[key.interface]),
         )
 
-    # --- numbers ----------------------------------------------------------------------------------
-
-    def _sizes(self, key: Key) -> list[int]:
-        names = self.pool.totals[key][0].sums
-        return sorted(int(n.removeprefix("nll@")) for n in names if n.startswith("nll@"))
-
-    def _ratio(self, key: Key, metric: str) -> Estimate:
-        return self.bootstrap.ratio(*self.pool.stacked(key, metric))
-
-    def _nll(self, key: Key, chains: int) -> Estimate:
-        return self._ratio(key, f"nll@{chains}")
-
-    def _likely(self, key: Key) -> bool:
-        """Whether the row's run has an NLL of it: not every recovery is a distribution."""
-        return any(
-            s["subject"] == key.row.subject and s["metric"].endswith("nll")
-            for s in self.pool.records[key.interface][0]["scores"]
-        )
-
     def _reference(self, key: Key, chains: int) -> tuple[Key, int] | None:
         """Return the reference's row at the same steps and chains, else its headline, one chain."""
         own = [
@@ -210,7 +186,7 @@ class _Builder:
         ]
         if not own:
             return None
-        same = [k for k in own if k.row.steps == key.row.steps and chains in self._sizes(k)]
+        same = [k for k in own if k.row.steps == key.row.steps and chains in self.paired.sizes(k)]
         stochastic = self.pool.traits(key)["kind"] != "exact"
         return (same[0], chains) if same and stochastic else (own[-1], 1)
 
@@ -218,22 +194,15 @@ class _Builder:
         if reference is None or reference == (key, chains):
             return None
         other, size = reference
-        return self.bootstrap.difference(
-            self.pool.stacked(key, f"nll@{chains}"), self.pool.stacked(other, f"nll@{size}")
-        )
+        return self.paired.nll_difference((key, chains), (other, size))
 
     def _brier_versus(self, key: Key, reference: tuple[Key, int] | None) -> Estimate | None:
         if reference is None or reference[0] == key:
             return None
-        return self._brier_difference(key, reference[0])
-
-    def _brier_difference(self, one: Key, other: Key) -> Estimate:
-        return self.bootstrap.difference(
-            self.pool.stacked(one, "brier1"), self.pool.stacked(other, "brier1")
-        )
+        return self.paired.brier_difference(key, reference[0])
 
     def _gain(self, key: Key, chains: int) -> tuple[Estimate | None, str]:
-        if key.control or key.row.signal != SAMPLED or not self._likely(key):
+        if key.control or key.row.signal != SAMPLED or not self.paired.likely(key):
             return None, ""
         spent = self.pool.traits(key)["nfe"] // self.pool.traits(key)["chains"] * chains
         able = [
@@ -242,16 +211,13 @@ class _Builder:
             if k.interface == key.interface
             and k.control
             and k.row.subject != TEACHER
-            and self._likely(k)
+            and self.paired.likely(k)
             and self.pool.traits(k)["nfe"] <= spent
         ]
         if not able:
             return None, ""
-        best = min(able, key=lambda k: self._nll(k, 1).value)
-        gain = self.bootstrap.difference(
-            self.pool.stacked(best, "nll@1"), self.pool.stacked(key, f"nll@{chains}")
-        )
-        return gain, best.row.subject
+        best = min(able, key=lambda k: self.paired.nll(k, 1).value)
+        return self.paired.nll_difference((best, 1), (key, chains)), best.row.subject
 
     def _bound(self, key: Key, chains: int) -> float | None:
         if chains > 1 or key.control:
@@ -290,20 +256,10 @@ class _Builder:
             return None
         peers = [k for k in self.pool.rows() if self._ranked(k) and k != key]
         same = [k for k in peers if k.row.steps == key.row.steps]
-        return 1 + sum(self._brier_difference(other, key).lo > 0 for other in same)
+        return 1 + sum(self.paired.brier_difference(other, key).lo > 0 for other in same)
 
     def _ranked(self, key: Key) -> bool:
-        return not key.control and key.row.signal == SAMPLED and key != self.pool.teacher()
-
-    def _name(self, key: Key) -> str:
-        trial = "" if key.row.signal == SAMPLED else f", signal {key.row.signal}"
-        if key == self.pool.teacher():
-            return key.row.subject
-        if not key.control:
-            return f"{key.interface}{trial}"
-        twins = [k for k in self.pool.rows() if k.row == key.row and k.interface != key.interface]
-        beside = f" (beside {key.interface})" if twins else ""
-        return f"{key.row.subject}{beside}"
+        return key.leads and key != self.pool.teacher()
 
 
 def _mean(values: Iterable[float]) -> float:

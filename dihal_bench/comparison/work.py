@@ -49,10 +49,10 @@ def work_off(
         entry = distinct[folder]
         title = f"{entry.label}, seed {entry.config.seed}, {BLOCKS[entry.block].title}"
         if not (folder / "record.json").exists():
-            todo.append((entry, f"run {number} of {len(distinct)}: {title}"))
+            todo.append((entry, f"{number} of {len(distinct)}", title))
     if min(workers, len(todo)) <= 1:
-        for entry, title in todo:
-            say(title)
+        for entry, place, title in todo:
+            say(f"run {place}: {title}")
             _run(entry, shared, command, inputs)
         return
     threads = max(1, torch.get_num_threads() // workers)
@@ -63,7 +63,7 @@ def work_off(
         initargs=(inputs.config, threads),
     )
     try:
-        futures = [pool.submit(_work, entry, title, shared, command) for entry, title in todo]
+        futures = [pool.submit(_work, *one, shared, command) for one in todo]
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         pool.shutdown(cancel_futures=True)
         for future in done:
@@ -88,9 +88,9 @@ def _begin(config: RunConfig, threads: int) -> None:
     _held.append(Inputs(config, lambda text: None))
 
 
-def _work(entry: Entry, title: str, shared: Path, command: str) -> None:
+def _work(entry: Entry, place: str, title: str, shared: Path, command: str) -> None:
+    share_terminal(f"[{place}] ")
     say(title)
-    share_terminal(f"[{title.split(':')[0].removeprefix('run ')}] ")
     _run(entry, shared, command, _held[0])
 
 

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from dihal_bench.config import RunConfig
     from dihal_bench.verbs.common import Verbs
+
+_SET = "a setting of an interface's own, or of the process: embedding.rounding=nearest"
 
 
 def add(verbs: Verbs) -> None:
@@ -25,6 +28,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument(
         "--denoiser", default="transformer", help="registered denoiser (default: transformer)"
     )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=_SET)
     parser.add_argument("--json", action="store_true", help=JSON)
     parser.set_defaults(work=_work)
 
@@ -38,12 +42,34 @@ def _work(arguments: argparse.Namespace) -> int:
     files = arguments.include or []
     for path in files:
         include(path)
-    findings = examine(subjects(arguments.names or _registered_by(files), arguments.denoiser))
+    names = arguments.names or _registered_by(files)
+    config = _settings(arguments.set, files, names)
+    chosen = subjects(names, arguments.denoiser, diffusion=config.diffusion, options=config.options)
+    findings = examine(chosen)
     if arguments.json:
         print_json([finding.to_dict() for finding in findings])
     else:
         print(render(findings))
     return int(any(finding.verdict == FAIL for finding in findings))
+
+
+def _settings(sets: Sequence[str], files: Sequence[str], names: Sequence[str]) -> RunConfig:
+    """Return the configuration that holds the given settings.
+
+    Raises:
+        UserError: one of them is unknown, or has no effect on what is checked.
+    """
+    from dihal_bench.errors import UserError
+    from dihal_bench.registry import INTERFACES
+    from dihal_bench.resolve import resolve
+
+    sections = {INTERFACES.get(name).section or name for name in names} | {"diffusion"}
+    for item in sets:
+        if item.partition(".")[0].strip() not in sections:
+            raise UserError(
+                f"--set {item}: check reads settings of {', '.join(sorted(sections))} alone."
+            )
+    return resolve(values={"include": tuple(files)}, sets=sets)
 
 
 def _registered_by(files: Sequence[str]) -> list[str]:

@@ -44,13 +44,13 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help=JSON)
 
 
-def config_of(arguments: argparse.Namespace) -> RunConfig:
-    """Return the configuration that the flags of ``common_flags`` mean."""
+def config_of(arguments: argparse.Namespace, denoiser: str | None = None) -> RunConfig:
+    """Return the configuration that the flags of ``common_flags`` mean, for that denoiser."""
     from dihal_bench.resolve import resolve
 
     names = ("interface", "controls", "layer", "from_layer", "backbone", "corpus", "regime", "seed")
     values = {name: getattr(arguments, name, None) for name in (*names, "device", "dtype")}
-    values["denoiser.name"] = arguments.denoiser
+    values["denoiser.name"] = denoiser or arguments.denoiser
     values["include"] = tuple(arguments.include) if arguments.include else None
     return resolve(
         preset=arguments.budget, file=arguments.config, values=values, sets=arguments.set

@@ -39,8 +39,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.comparison.compare import planned
     from dihal_bench.comparison.plan import BLOCKS
     from dihal_bench.comparison.pool import Pool
-    from dihal_bench.comparison.show import show, write
-    from dihal_bench.comparison.table import lines
+    from dihal_bench.comparison.show import Tables, show, write
     from dihal_bench.comparison.work import default_workers, work_off
     from dihal_bench.folder import claimed, run_folder
 
@@ -50,16 +49,22 @@ def _work(arguments: argparse.Namespace) -> int:
     blocks = _list(arguments.blocks) or [
         key for key, block in BLOCKS.items() if given in (None, block.regime)
     ]
-    base = replace(config, regime="causal", block=0, interface="hidden", seed=seeds[0])
+    denoisers = _list(arguments.denoisers) or [config.denoiser.name]
+    bases = {
+        name: replace(
+            config_of(arguments, name), regime="causal", block=0, interface="hidden", seed=seeds[0]
+        )
+        for name in denoisers
+    }
+    base = bases[denoisers[0]]
     out = run_folder(base, arguments.out, name="compare")
     with claimed(out, base):
         entries, inputs = planned(
-            base,
+            bases,
             out,
             interfaces=_list(arguments.interfaces),
             seeds=seeds,
             blocks=blocks,
-            denoisers=_list(arguments.denoisers) or [config.denoiser.name],
             size=config.block,
             say=say,
         )
@@ -72,13 +77,13 @@ def _work(arguments: argparse.Namespace) -> int:
         work_off(entries, inputs, out / "shared", command=command, workers=workers)
         pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
         resamples = config.score.resamples
-        tables = {key: lines(pool, key, resamples=resamples) for key, pool in pools.items()}
+        tables = {key: Tables.of(pool, key, resamples=resamples) for key, pool in pools.items()}
         files = write(tables, out)
     if arguments.json:
-        print_json({key: [line.to_dict() for line in own] for key, own in tables.items()})
+        print_json({key: own.to_dict() for key, own in tables.items()})
     else:
         print(show(tables))
-        print("tables: " + " and ".join(str(path) for path in files))
+        print("tables: " + ", ".join(str(path) for path in files))
     return 0
 
 

@@ -168,3 +168,11 @@ def test_only_what_an_author_can_mend_is_blamed_on_them():
         raise UserError("rename it")
     with pytest.raises(KeyboardInterrupt), blamed(dict):
         raise KeyboardInterrupt
+
+
+def test_a_setting_that_check_does_not_read(capsys):
+    line = refused(["check", "hidden", "--set", "train.lr=1"], capsys)
+    assert line == "--set train.lr=1: check reads settings of diffusion, hidden alone."
+    assert "embedding.rounding=round" in refused(
+        ["check", "embedding", "--set", "embedding.rounding=round"], capsys
+    )

@@ -35,6 +35,27 @@ def test_a_denoiser_of_one_regime_is_checked_in_that(name):
     assert [f for f in findings if f.verdict == "FAIL"] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("embedding", "embedding.rounding=nearest"),
+        ("embedding", "embedding.learned=true"),
+        ("embedding", "embedding.clamp=true"),
+        ("latent", "latent.joint=true"),
+        ("hidden", "diffusion.self_conditioning=true"),
+    ],
+)
+def test_settings_are_checked_too(name, setting, capsys, monkeypatch):
+    seen = []
+    examine = kit.examine
+    monkeypatch.setattr(kit, "examine", lambda chosen: seen.extend(chosen) or examine(chosen))
+    assert main(["check", name, "--set", setting]) == 0, capsys.readouterr().out
+    key, _, value = setting.rpartition(".")[2].partition("=")
+    for subject in seen:
+        own = subject.diffusion if setting.startswith("diffusion") else subject.new().options
+        assert str(getattr(own, key)).lower() == value
+
+
 def test_silence_needs_no_hearing():
     (finding,) = [
         f

@@ -75,6 +75,45 @@ def test_differences_are_to_the_reference_at_equal_evaluations(compared) -> None
     )
 
 
+def test_pairs_are_of_an_interface_and_its_own_controls(compared) -> None:
+    folder, text = compared
+    with (folder / "pairs.csv").open(encoding="utf-8") as file:
+        found = [r for r in csv.DictReader(file) if r["block"] == "scratch"]
+    against = {r["against"] for r in found if r["row"] == "embedding"}
+    assert against == {"lm"}
+    assert {r["steps"] for r in found} == {"1", "3"}
+    pair = next(r for r in found if r["row"] == "embedding" and r["steps"] == "3")
+    own = of(folder, "scratch", "embedding", steps="3", chains=pair["chains"])
+    lm = of(folder, "scratch", "lm")
+    assert float(pair["nll"]) == pytest.approx(float(own["nll"]) - float(lm["nll"]))
+    assert float(pair["brier1"]) == pytest.approx(float(own["brier1"]) - float(lm["brier1"]))
+    assert float(pair["nll_lo"]) <= float(pair["nll"]) <= float(pair["nll_hi"])
+    assert "NLL minus its" in text
+
+
+def test_a_signal_withheld_is_a_pair_too(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "c2d", "--blocks", "scratch"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0
+    with (tmp_path / "it" / "pairs.csv").open(encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    trials = {"c2d, signal zeroed", "c2d, signal shuffled"}
+    headline = {r["against"] for r in found if r["steps"] == "3"}
+    assert headline == {"lm", "lm-decoder", *trials}
+    assert {r["chains"] for r in found if r["against"] in trials} == {"2"}
+
+
+def test_a_denoiser_has_its_own_settings(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "embedding", "--denoisers", "transformer,sd-unet"]
+    flags += ["--blocks", "scratch", "--set", "denoiser.unet.image=4,2"]
+    flags += ["--set", "denoiser.unet.widths=8"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0, capsys.readouterr().err
+    found = {}
+    for file in (tmp_path / "it").glob("runs/*/record.json"):
+        denoiser = json.loads(file.read_text(encoding="utf-8"))["config"]["denoiser"]
+        found[denoiser["name"]] = denoiser["unet"]["widths"]
+    assert found["sd-unet"] == [8] != found["transformer"]
+
+
 def test_ranks_need_three_seeds_and_are_of_interfaces(compared) -> None:
     folder, _ = compared
     ranked = [r for r in rows(folder) if r["rank"]]
@@ -165,6 +204,8 @@ def test_bad_input_is_one_sentence(flags, sentence, tiny: Tiny, tmp_path, capsys
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in error
     assert not (tmp_path / "it").exists()
+
+
 def test_two_runs_at_a_time_give_the_same_table(tiny: Tiny, tmp_path, capsys) -> None:
     flags = ["--interfaces", "embedding,c2d", "--blocks", "scratch,total"]  # both need lm
     found = []

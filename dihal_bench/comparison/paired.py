@@ -1,0 +1,126 @@
+"""Numbers of a block's rows and of pairs of them; all share the resamples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
+from dihal_bench.scoring.likelihood import TEACHER
+
+if TYPE_CHECKING:
+    from dihal_bench.comparison.pool import Key, Pool
+
+
+class Paired:
+    """Estimates over the trainings and documents of a pool."""
+
+    def __init__(self, pool: Pool, *, resamples: int):
+        self.pool = pool
+        if not pool.seeds:
+            return
+        tokens = pool.totals[pool.teacher()][0].tokens
+        self._bootstrap = DocumentBootstrap(len(tokens), trainings=pool.seeds, resamples=resamples)
+        self.tokens = int(tokens.sum())
+
+    def sizes(self, key: Key) -> list[int]:
+        """Return the sizes of ensembles that a row has an NLL of."""
+        names = self.pool.totals[key][0].sums
+        return sorted(int(n.removeprefix("nll@")) for n in names if n.startswith("nll@"))
+
+    def ratio(self, key: Key, metric: str) -> Estimate:
+        """Estimate a metric per token."""
+        return self._bootstrap.ratio(*self.pool.stacked(key, metric))
+
+    def nll(self, key: Key, chains: int) -> Estimate:
+        """Estimate the NLL of ensembles of so many chains, nats per token."""
+        return self.ratio(key, f"nll@{chains}")
+
+    def likely(self, key: Key) -> bool:
+        """Whether the row's run has an NLL of it: not every recovery is a distribution."""
+        return any(
+            s["subject"] == key.row.subject and s["metric"].endswith("nll")
+            for s in self.pool.records[key.interface][0]["scores"]
+        )
+
+    def nll_difference(self, one: tuple[Key, int], other: tuple[Key, int]) -> Estimate:
+        """Estimate the NLL of one row's ensembles minus another's."""
+        (first, chains), (second, size) = one, other
+        return self._bootstrap.difference(
+            self.pool.stacked(first, f"nll@{chains}"), self.pool.stacked(second, f"nll@{size}")
+        )
+
+    def brier_difference(self, one: Key, other: Key) -> Estimate:
+        """Estimate the Brier-1 of one row minus another's."""
+        return self._bootstrap.difference(
+            self.pool.stacked(one, "brier1"), self.pool.stacked(other, "brier1")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An interface against one of its own controls, or against itself without its signal.
+
+    Attributes:
+        block: of the table.
+        row: the interface.
+        steps: its network evaluations per chain.
+        chains: its ensemble, for the NLL; as many as the other row's trial has, where it is one.
+        against: the other row.
+        nll: the interface's minus the other's, below zero where it does better; None if one of
+            them has none.
+        brier1: the interface's minus the other's, above zero where it does better.
+    """
+
+    block: str
+    row: str
+    steps: int
+    chains: int
+    against: str
+    nll: Estimate | None
+    brier1: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; an estimate becomes three columns."""
+        return {
+            **{n: getattr(self, n) for n in ("block", "row", "steps", "chains", "against")},
+            **_columns("nll", self.nll),
+            **_columns("brier1", self.brier1),
+        }
+
+
+def pairs(paired: Paired, block: str) -> list[Pair]:
+    """Return every interface, at every number of steps, against every other row of its own runs."""
+    found = []
+    keys = paired.pool.totals
+    for key in (k for k in keys if k.leads and k.row.subject != TEACHER):
+        for other in keys:
+            if other.interface == key.interface and not other.leads and not _teacher(other):
+                trial = not other.control
+                if trial and other.row.steps != key.row.steps:
+                    continue
+                chains = min(paired.sizes(key)[-1], paired.sizes(other)[-1] if trial else 1 << 30)
+                likely = paired.likely(key) and paired.likely(other)
+                size = chains if trial else 1
+                found.append(
+                    Pair(
+                        block=block,
+                        row=key.interface,
+                        steps=key.row.steps,
+                        chains=chains,
+                        against=other.row.subject if other.control else paired.pool.name(other),
+                        nll=paired.nll_difference((key, chains), (other, size)) if likely else None,
+                        brier1=paired.brier_difference(key, other),
+                    )
+                )
+    return found
+
+
+def _teacher(key: Key) -> bool:
+    return key.row.subject == TEACHER
+
+
+def _columns(name: str, value: Estimate | None) -> dict[str, float | None]:
+    if value is None:
+        return {name: None, f"{name}_lo": None, f"{name}_hi": None}
+    return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}
