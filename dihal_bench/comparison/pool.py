@@ -113,6 +113,10 @@ class Pool:
         """Return the teacher's row."""
         return next(key for key in self.totals if key.row.subject == TEACHER)
 
+    def role(self, key: Key) -> str:
+        """Return what a row is there for: it is an "interface", a "control" or a "trial"."""
+        return "interface" if key.leads else "control" if key.control else "trial"
+
     def name(self, key: Key) -> str:
         """Return what a row is called in a table."""
         trial = "" if key.row.signal == SAMPLED else f", signal {key.row.signal}"

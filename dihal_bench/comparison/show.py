@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.comparison.figure import draw
 from dihal_bench.comparison.paired import Pair, Paired, pairs
 from dihal_bench.comparison.plan import BLOCKS
 from dihal_bench.comparison.table import Line, lines
@@ -69,8 +70,8 @@ def show(blocks: Mapping[str, Tables], *, form: str = "simple") -> str:
         block = BLOCKS[key]
         title = f"{block.regime} regime, {block.title}"
         head = f"### {title}" if form == "github" else f"== {title} =="
-        own = [line for line in tables.rows if line.role != "teacher" and line.chains == 1]
-        costs = list({line.row: _costs(line) for line in own}.values())
+        trained = [line for line in tables.rows if line.role in ("interface", "control")]
+        costs = list({line.row: _costs(line) for line in trained if line.chains == 1}.values())
         scores = [_scores(line, block.regime) for line in tables.rows]
         all_of_it = (
             tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
@@ -81,7 +82,7 @@ def show(blocks: Mapping[str, Tables], *, form: str = "simple") -> str:
 
 
 def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
-    """Write table.md, table.csv and pairs.csv; return their paths."""
+    """Write table.md, table.csv, pairs.csv and the figure; return their paths."""
     import pandas
 
     plain = [tables.to_dict() for tables in blocks.values()]
@@ -92,7 +93,8 @@ def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
     for name, text in contents.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in contents]
+    figures = draw({key: tables.rows for key, tables in blocks.items()}, folder / "brier")
+    return [*(folder / name for name in contents), *figures]
 
 
 def _scores(line: Line, regime: str) -> dict[str, str]:
@@ -150,7 +152,7 @@ def _costs(line: Line) -> dict[str, str]:
 
 
 def _indented(line: Line) -> str:
-    return f"· {line.row}" if line.role == "control" else line.row
+    return line.row if line.role in ("teacher", "interface") else f"· {line.row}"
 
 
 def _number(value: float | None, form: str) -> str:

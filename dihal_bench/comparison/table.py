@@ -26,7 +26,7 @@ class Line:
     Attributes:
         block: of the table.
         row: the interface or control; and the interface whose run it is from.
-        role: "teacher", "interface" or "control".
+        role: "teacher", "interface", "control", or "trial": the interface without its signal.
         seeds: trainings behind it.
         steps: network evaluations per chain.
         chains: chains in the ensemble.
@@ -140,7 +140,7 @@ class _Builder:
         return Line(
             block=self.block,
             row=self.pool.name(key),
-            role="teacher" if teacher else "control" if key.control else "interface",
+            role="teacher" if teacher else pool.role(key),
             seeds=1 if teacher else pool.seeds,
             steps=row.steps,
             chains=chains,

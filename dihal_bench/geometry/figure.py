@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.files import atomic_path
+from dihal_bench.plotting import BLUE, ORANGE, bare, save, style
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,10 +18,7 @@ _PANELS = {
     "score": "score S = z(κ) + z(m) − z(r)",
 }
 _LOGARITHMIC = ("curvature", "stiffness")
-_COLOURS = {
-    "paper": "#1f6f8b",
-    "matched": "#d1603d",
-}  # distinguishable without colour vision as well
+_COLOURS = {"paper": BLUE, "matched": ORANGE}
 _MARKERS = {"paper": "o", "matched": "s"}
 _LABELS = {"paper": "paper: raw states", "matched": "matched: the diffused space"}
 
@@ -36,10 +33,7 @@ def draw(located: Located, stem: Path) -> list[Path]:
     Returns:
         The two paths.
     """
-    import matplotlib as mpl
-
-    settings = {"svg.hashsalt": "dihal-bench", "svg.fonttype": "path", "font.size": 9.5}
-    with mpl.rc_context(settings):
+    with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10.5, 6.2), layout="constrained")
@@ -51,7 +45,7 @@ def draw(located: Located, stem: Path) -> list[Path]:
             axis.set_xlabel("layer (blocks below the cut)")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
-        return [_save(figure, stem, suffix) for suffix in ("png", "svg")]
+        return save(figure, stem)
 
 
 def _panel(axis: Any, located: Located, name: str) -> None:
@@ -94,13 +88,4 @@ def _panel(axis: Any, located: Located, name: str) -> None:
             color="0.4",
         )
     axis.set_xticks(layers)
-    axis.grid(axis="y", color="0.9", linewidth=0.6)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Any, stem: Path, suffix: str) -> Path:
-    path = stem.with_suffix(f".{suffix}")
-    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=suffix, dpi=160, metadata=metadata)
-    return path
+    bare(axis, "y")

@@ -91,6 +91,14 @@ def test_pairs_are_of_an_interface_and_its_own_controls(compared) -> None:
     assert "NLL minus its" in text
 
 
+def test_the_figure_is_the_same_again(compared, tiny: Tiny, capsys) -> None:
+    folder, _ = compared
+    before = {name: (folder / name).read_bytes() for name in ("brier.png", "brier.svg")}
+    assert before["brier.png"].startswith(b"\x89PNG")
+    assert main(words(tiny, folder, *FLAGS)) == 0
+    assert before == {name: (folder / name).read_bytes() for name in before}
+
+
 def test_a_signal_withheld_is_a_pair_too(tiny: Tiny, tmp_path, capsys) -> None:
     flags = ["--interfaces", "c2d", "--blocks", "scratch"]
     assert main(words(tiny, tmp_path / "it", *flags)) == 0
