@@ -17,7 +17,7 @@ from dihal_bench.diffusion.denoisers import ContextEncoder, DenoiserConfig
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.losses import token_losses
-from dihal_bench.interfaces.tokens import NextState, new_readout, token_shares
+from dihal_bench.interfaces.tokens import NextState, new_readout
 from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class PairDecoder(nn.Module):
 class Decoded(NextState):
     """Signal h_L(i + 1), standardised; recovery by a causal decoder of (h_a(<=i), signal(<=i)).
 
-    The decoder is trained by the token losses, in the configured proportion.
+    The decoder is trained by cross-entropy, like every recovery: it hears the next token's state,
+    which the teacher does not, so that the teacher's probabilities are the wrong answer.
     """
 
     decoder_steps: ClassVar[int] = 1
@@ -127,16 +128,15 @@ class Decoded(NextState):
         return heard
 
     def recovery_losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Return the decoder's token losses, each times its share."""
+        """Return the decoder's cross-entropy."""
         logits = self._decode(self.heard(batch, step), batch)
-        shares = token_shares(self.config.losses)
-        losses = token_losses(logits, batch, ce=shares["ce"] > 0, kd=shares["kd"] > 0)
-        return {f"decoder_{name}": shares[name] * value for name, value in losses.items()}
+        return {"decoder_ce": token_losses(logits, batch, ce=True, kd=False)["ce"]}
 
     def recovery_key(self) -> dict[str, Any]:
-        """Return what the decoder depends on: its sizes may be the denoiser's."""
+        """Return what the decoder depends on: its sizes may be the denoiser's; no shared losses."""
         sizes = _decoder_sizes(self.options, self.config.denoiser)
-        return super().recovery_key() | {"width": sizes.width, "heads": sizes.heads}
+        own = {"losses": None, "width": sizes.width, "heads": sizes.heads}
+        return super().recovery_key() | own
 
     def _decode(self, signal: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.recovery(signal, self.condition(batch), batch.positions)

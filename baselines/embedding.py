@@ -69,6 +69,7 @@ class EmbeddingOptions:
 class EmbeddingSpace(TokenSpace):
     """Signal E[x_{i+1}], rows of norm sqrt(D); recovery by a linear readout that starts as E."""
 
+    local_recovery: ClassVar[bool] = True
     Options: ClassVar[type | None] = EmbeddingOptions
     rows: Tensor
 

@@ -103,6 +103,7 @@ class Latent(NextState):
     """Signal Enc(h_L(i + 1)), standardised; recovery by a decoder that sees no tokens."""
 
     phases: ClassVar[tuple[str, ...]] = ("recovery", "diffusion")
+    local_recovery: ClassVar[bool] = True
     least_accuracy: ClassVar[float] = 0.95
     controls: ClassVar[tuple[str, ...]] = ("lm",)
     Options: ClassVar[type | None] = LatentOptions

@@ -145,9 +145,7 @@ class Job:
     @cached_property
     def located(self) -> Located:
         """Proxies and score of every candidate layer."""
-        config = self.config
-        depends = [asdict(config.locate), config.residual, config.seed, asdict(config.text)]
-        kept = self.shared / f"locate-{short_hash(depends)}.json"
+        config, kept = self.config, self._located
         if kept.exists():
             return Located.from_dict(json.loads(kept.read_text(encoding="utf-8")))
         found = locate(
@@ -159,6 +157,17 @@ class Job:
         )
         write_json(kept, found.to_dict())
         return found
+
+    @property
+    def _located(self) -> Path:
+        config = self.config
+        depends = [asdict(config.locate), config.residual, config.seed, asdict(config.text)]
+        return self.shared / f"locate-{short_hash(depends)}.json"
+
+    @property
+    def knows_layer(self) -> bool:
+        """Whether the layer is given, or was located before."""
+        return self.config.layer != AUTO or self._located.exists()
 
     def span(self, name: str) -> Span:
         """Return the blocks that an interface replaces; signals that bear tokens replace the top.

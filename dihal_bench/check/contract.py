@@ -179,6 +179,14 @@ def recovery_locality(subject: Subject) -> Outcome:
                 f"recover at place {i} must be a function of places up to {i}, and moved by "
                 f"{float(early.max()):.3g} when the {what} at {j} was changed"
             )
+        if what == "signal" and interface.local_recovery:
+            late = (found - logits).abs().amax(-1).masked_fill(token >= place, 0.0)
+            if float(late.max()) > STILL:
+                j, i = divmod(int(late.argmax()), _LENGTH)
+                return fail(
+                    f"local_recovery says that recover at place {i} reads the signal at {i} alone, "
+                    f"and it moved by {float(late.max()):.3g} when the signal at {j} was changed"
+                )
     return PASSED
 
 

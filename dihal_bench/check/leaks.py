@@ -124,10 +124,7 @@ def generation(subject: Subject) -> Outcome:
             "generation must not hear of what stands where no token is yet, and logits moved by "
             f"{moved:.3g}: chains or recover read the tokens of a block before they are drawn"
         )
-    batch = subject.rows(interface, text[:, :-1])
-    shift = -(_START - 1) % max(1, interface.config.block)
-    scored = chain_logits(interface, batch, shift=shift)[:, _START - 1 :]
-    apart = _distance(first, scored)
+    apart = _distance(first, _in_parallel(subject, text))
     if apart > SAME:
         return fail(
             "generation must draw tokens from the logits that one parallel pass gives them, and "
@@ -138,6 +135,19 @@ def generation(subject: Subject) -> Outcome:
     if moved > SAME:
         return fail(f"generation must not depend on other rows, and logits moved by {moved:.3g}")
     return PASSED
+
+
+def _in_parallel(subject: Subject, text: Tensor) -> Tensor:
+    """Return the logits [B, T - start, V] of passes over all of the text, one per block."""
+    interface, size = subject.redrawn, max(1, subject.redrawn.config.block)
+    batch = subject.rows(interface, text[:, :-1])
+    shift = -(_START - 1) % size
+    parts = []
+    for first in range(_START - 1, text.shape[1] - 1, size):
+        current = torch.full(text.shape[:1], first)
+        logits = chain_logits(interface, batch, shift=shift, current=current)
+        parts.append(logits[:, first : first + size])
+    return torch.cat(parts, dim=1)
 
 
 def _distance(one: Tensor, other: Tensor) -> float:

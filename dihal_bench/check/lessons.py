@@ -72,7 +72,7 @@ def observe(interface: Interface, phase: str) -> Lesson:
         deaf=set(own) - heard,
         teacher_moved=any(not torch.equal(v, teacher_after[name]) for name, v in teacher.items()),
         spent=trainee.spent,
-        flops=flops - counted_steps(trainee) * _teacher_pass(interface),  # counting runs it again
+        flops=flops - counted_steps(trainee) * _teacher_pass(trainee),  # counting runs it again
     )
 
 
@@ -102,10 +102,10 @@ def _listen(name: str, parameter: Tensor, heard: set[str]) -> None:
     parameter.register_hook(note)  # type: ignore[no-untyped-call]
 
 
-def _teacher_pass(interface: Interface) -> float:
-    windows, layers = sample.text().batch(range(TRAINING.batch)), interface.layers
-    logits = interface.config.losses.kd > 0
-    return count_flops(lambda: Batch.of(windows, interface.backbone, layers=layers, logits=logits))
+def _teacher_pass(trainee: Trainee) -> float:
+    windows, backbone = sample.text().batch(range(TRAINING.batch)), trainee.interface.backbone
+    layers, logits = trainee.interface.layers, trainee.distils
+    return count_flops(lambda: Batch.of(windows, backbone, layers=layers, logits=logits))
 
 
 def _copy(module: torch.nn.Module) -> dict[str, Tensor]:

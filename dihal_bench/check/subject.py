@@ -178,7 +178,14 @@ def chain(interface: Interface, batch: Batch, *, steps: int = STEPS, shift: int 
 
 @torch.no_grad()
 def chain_logits(
-    interface: Interface, batch: Batch, *, steps: int = STEPS, shift: int = 0
+    interface: Interface,
+    batch: Batch,
+    *,
+    steps: int = STEPS,
+    shift: int = 0,
+    current: Tensor | None = None,
 ) -> Tensor:
     """Return next-token logits [B, T, V] of the first chain."""
-    return interface.recover(chain(interface, batch, steps=steps, shift=shift), batch)
+    layout = interface.layout(batch, shift)
+    samples = interface.samples(batch, steps=steps, count=1, layout=layout, current=current)
+    return interface.recover(next(iter(samples)), batch)

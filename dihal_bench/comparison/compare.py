@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dihal_bench.comparison.plan import BLOCKS, Entry, chosen_interfaces, plan
+from dihal_bench.comparison.plan import BLOCKS, REFERENCE, Entry, chosen_interfaces, plan
 from dihal_bench.config import AUTO
 from dihal_bench.diffusion.denoisers import UNetConfig
 from dihal_bench.errors import UserError
@@ -28,6 +28,7 @@ def planned(
     seeds: Sequence[int],
     blocks: Sequence[str],
     size: int,
+    dry: bool,
     say: Callable[[str], None],
 ) -> tuple[list[Entry], Inputs]:
     """Choose the layer and return the runs, with what they all rest on.
@@ -39,6 +40,7 @@ def planned(
         seeds: of training, data order and noise.
         blocks: keys of ``BLOCKS``.
         size: tokens per block in the sequence regime; 0: its default.
+        dry: do nothing that takes long: a layer that would have to be located stays "auto".
         say: takes one-line messages for a person.
 
     Raises:
@@ -56,11 +58,18 @@ def planned(
     if not seeds or not interfaces:
         raise UserError("--seeds and --interfaces must name one or more.")
     names = chosen_interfaces(interfaces)
-    first = replace(base, seed=seeds[0], interface=names[0], controls=(AUTO,))
+    first = replace(base, seed=seeds[0], interface=REFERENCE, controls=(AUTO,))
     inputs = Inputs(first, say)
-    depth, layer = inputs.backbone.blocks, 0
-    if not all(INTERFACES.get(name).bears_tokens for name in names):
-        layer = Job(first, out, say, shared=out / "shared", inputs=inputs).span(names[0]).b
+    depth, layer = inputs.backbone.blocks, None
+    entered = [name for name in names if not INTERFACES.get(name).bears_tokens]
+    if entered or any(BLOCKS[key].replaced for key in blocks):
+        job = Job(first, out, say, shared=out / "shared", inputs=inputs)
+        job.check_span()
+        if dry and not job.knows_layer:
+            say("the layer is located when this is run: layers, and the folders named after them,")
+            say("are not known yet; give --layer to see them")
+        else:
+            layer = job.span(REFERENCE).b
     entries = plan(
         bases,
         out,
@@ -68,7 +77,7 @@ def planned(
         seeds=seeds,
         blocks=blocks,
         size=size,
-        layer=layer or depth,
+        layer=layer,
         depth=depth,
     )
     for line in _left_out(entries, names, blocks, list(bases)):

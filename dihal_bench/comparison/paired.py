@@ -20,7 +20,7 @@ class Paired:
         if not pool.seeds:
             return
         tokens = pool.totals[pool.teacher()][0].tokens
-        self._bootstrap = DocumentBootstrap(len(tokens), trainings=pool.seeds, resamples=resamples)
+        self._bootstrap = DocumentBootstrap(len(tokens), resamples=resamples)
         self.tokens = int(tokens.sum())
 
     def sizes(self, key: Key) -> list[int]:

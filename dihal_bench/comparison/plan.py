@@ -94,7 +94,7 @@ def plan(
     seeds: Sequence[int],
     blocks: Sequence[str],
     size: int,
-    layer: int,
+    layer: int | None,
     depth: int,
 ) -> list[Entry]:
     """Return the runs of a comparison, seed by seed, so that an early stop leaves whole seeds.
@@ -106,7 +106,8 @@ def plan(
         seeds: of training, data order and noise.
         blocks: keys of ``BLOCKS``.
         size: tokens per block in the sequence regime; 0: its default.
-        layer: the upper end l of the span of interfaces that are entered at a layer.
+        layer: the upper end l of the span of interfaces that are entered at a layer; None: it is
+            not known yet.
         depth: N, the backbone's blocks.
     """
     entries = []
@@ -131,7 +132,7 @@ def _config(
     name: str,
     seed: int,
     size: int,
-    layer: int,
+    layer: int | None,
     depth: int,
 ) -> RunConfig:
     kind = INTERFACES.get(name)
@@ -142,8 +143,10 @@ def _config(
         base,
         interface=name,
         controls=tuple(controls) if base.controls == (AUTO,) else base.controls,
-        layer=AUTO if bears else str(layer),
-        from_layer=depth - layer if bears and block.replaced else base.from_layer,
+        layer=AUTO if bears or layer is None else str(layer),
+        from_layer=depth - (layer - base.from_layer)
+        if bears and block.replaced and layer is not None
+        else base.from_layer,
         regime=block.regime,
         block=size if block.regime == "sequence" else 0,
         seed=seed,

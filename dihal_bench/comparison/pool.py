@@ -113,6 +113,11 @@ class Pool:
         """Return the teacher's row."""
         return next(key for key in self.totals if key.row.subject == TEACHER)
 
+    def origins(self) -> list[str]:
+        """Return what code the runs were made by: version and commit."""
+        found = [r["environment"] for records in self.records.values() for r in records]
+        return sorted({f"dihal-bench {e['versions']['dihal-bench']} {e['git']}" for e in found})
+
     def role(self, key: Key) -> str:
         """Return what a row is there for: it is an "interface", a "control" or a "trial"."""
         return "interface" if key.leads else "control" if key.control else "trial"

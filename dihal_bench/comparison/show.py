@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 LEGEND = (
     "ΔNLL, ΔBrier: minus hidden's at equal S and K (controls: minus a single chain of its "
-    "headline), paired; intervals: 95 %, bootstrap over seeds and documents; ~: not converged, "
-    "doubling K still moves NLL by 0.02 or more; diffusion gain: NLL of the row's best control at "
-    "no more evaluations minus its own; rank: by Brier-1 at equal S, ties share one, none below 3 "
-    "seeds; FLOPs/replaced: of a chain over those of the replaced blocks; oracle: agreement of "
-    "what is recovered from the true signal with the text (hidden: with the teacher), σ½: noise "
-    "that halves it; Brier-1 at shares of the diffusion budget: on a part of the text; !: outside "
-    "its budget"
+    "headline), paired; †: hidden replaces another number of blocks there, which is another task; "
+    "intervals: 95 %, over documents and seeds; ~: not converged, doubling K still moves NLL by "
+    "0.02 or more; diffusion gain: NLL of the row's best control at no more evaluations minus its "
+    "own, ‡: that control was trained on fewer tokens; rank: by Brier-1 at equal S among those "
+    "that replace as many blocks, ties share one, none below 3 seeds; FLOPs/replaced: of a chain "
+    "over those of the replaced blocks; oracle: agreement of what is recovered from the true "
+    "signal with the text (hidden: with the teacher), σ½: noise that halves it; Brier-1 at shares "
+    "of the diffusion budget: on a part of the text; !: outside its budget"
 )
 
 
@@ -37,16 +38,18 @@ class Tables:
     Attributes:
         rows: scores and costs.
         pairs: interfaces against their own controls.
+        origins: versions of the code that made them.
     """
 
     rows: list[Line]
     pairs: list[Pair]
+    origins: list[str]
 
     @classmethod
     def of(cls, pool: Pool, block: str, *, resamples: int) -> Tables:
         """Compute the tables of a block."""
         paired = Paired(pool, resamples=resamples)
-        return cls(rows=lines(paired, block), pairs=pairs(paired, block))
+        return cls(rows=lines(paired, block), pairs=pairs(paired, block), origins=pool.origins())
 
     def to_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Return plain values."""
@@ -78,7 +81,11 @@ def show(blocks: Mapping[str, Tables], *, form: str = "simple") -> str:
             for rows in (scores, [_pair(pair) for pair in tables.pairs], costs)
         )
         parts += [head, "", *(f"{table}\n" for table in all_of_it)]
-    return "\n".join([*parts, LEGEND])
+    origins = sorted({origin for tables in blocks.values() for origin in tables.origins})
+    made = "made by " + "; ".join(origins)
+    if len(origins) > 1:
+        made += ": different code, which may give different numbers"
+    return "\n".join([*parts, LEGEND, "", made])
 
 
 def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
@@ -100,19 +107,20 @@ def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
 def _scores(line: Line, regime: str) -> dict[str, str]:
     first = "first-token " if regime == "sequence" else ""
     unsure = " ~" if line.converged is False else ""
+    other = " †" if line.other_task and (line.versus or line.brier1_versus) else ""
     shown = {
         "row": _indented(line),
         "S": "-" if line.kind == "exact" and line.steps == 1 else str(line.steps),
         "K": "-" if line.kind == "exact" else str(line.chains),
         "NFE": str(line.nfe or "-"),
         "Brier-1": _with_interval(line.brier1, ".4f"),
-        "ΔBrier": _with_interval(line.brier1_versus, "+.4f"),
+        "ΔBrier": _with_interval(line.brier1_versus, "+.4f") + other,
         f"{first}NLL": _with_interval(line.nll, ".3f") + unsure,
-        "ΔNLL": _with_interval(line.versus, "+.3f"),
+        "ΔNLL": _with_interval(line.versus, "+.3f") + other,
         "KL": _value(line.kl, ".4f"),
         "top-1": _value(line.top1, ".3f"),
         "diffusion gain": _with_interval(line.gain, "+.3f")
-        + (f" ({line.gain_over})" if line.gain_over else ""),
+        + (f" ({line.gain_over}{' ‡' if line.gain_fewer else ''})" if line.gain_over else ""),
         "rank": str(line.rank or ""),
     }
     if regime == "sequence":

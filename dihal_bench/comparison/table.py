@@ -35,6 +35,8 @@ class Line:
         n: scored tokens.
         nll: nats per token.
         versus: NLL minus the reference's at the same steps and chains.
+        other_task: whether it replaces another number of blocks than the reference it is compared
+            with.
         converged: whether doubling the chains still changes NLL by 0.02 or more.
         brier1: Brier-1, higher is better.
         brier1_versus: its difference to the reference's.
@@ -42,11 +44,13 @@ class Line:
         top1: agreement with the teacher.
         gain: NLL of the best control of its run at no more evaluations, minus its own.
         gain_over: that control.
+        gain_fewer: whether that control was trained on fewer tokens.
         bound: variational bound of the block, nats per token.
-        rank: by Brier-1 among interfaces at the headline's steps: 1 + how many are surely better.
+        rank: by Brier-1 among interfaces that replace as many blocks, at equal steps: 1 + how many
+            are surely better.
         replaced: blocks it stands in for.
         retained: of the rest, those that are executed.
-        flop_ratio: FLOPs of a chain over those of the replaced blocks.
+        flop_ratio: FLOPs of a chain over those of the replaced blocks; of the headline's steps.
         diffusion_tokens: spent in that phase.
         recovery_tokens: spent in that phase.
         trunk: parameters.
@@ -71,6 +75,7 @@ class Line:
     n: int
     nll: Estimate | None
     versus: Estimate | None
+    other_task: bool
     converged: bool | None
     brier1: Estimate | None
     brier1_versus: Estimate | None
@@ -78,6 +83,7 @@ class Line:
     top1: Estimate | None
     gain: Estimate | None
     gain_over: str
+    gain_fewer: bool
     bound: float | None
     rank: int | None
     replaced: int | None
@@ -149,6 +155,9 @@ class _Builder:
             n=self.paired.tokens,
             nll=nll,
             versus=self._versus(key, chains, reference) if scored else None,
+            other_task=bool(
+                reference and not teacher and self._replaced(reference[0]) != self._replaced(key)
+            ),
             converged=half - nll.value < _CONVERGED if nll and half is not None else None,
             brier1=self.paired.ratio(key, "brier1") if whole else None,
             brier1_versus=self._brier_versus(key, reference) if whole else None,
@@ -156,13 +165,14 @@ class _Builder:
             top1=None if teacher else self.paired.ratio(key, f"top1{suffix}"),
             gain=gain,
             gain_over=over,
+            gain_fewer=bool(over) and self._tokens(key, over) < self._tokens(key, row.subject),
             bound=self._bound(key, chains),
             rank=self._rank(key) if whole else None,
             replaced=None if teacher else record["interface"]["replaced"],
             retained=None
             if teacher
             else record["backbone"]["blocks"] - record["interface"]["replaced"],
-            flop_ratio=cost["ratio"] if cost else None,
+            flop_ratio=cost["ratio"] if cost and cost["steps"] == row.steps else None,
             diffusion_tokens=_phase(spent, "diffusion", "tokens"),
             recovery_tokens=_phase(spent, "recovery", "tokens"),
             trunk=cost["trunk_parameters"] if cost else 0,
@@ -181,8 +191,9 @@ class _Builder:
         own = [
             k
             for k in self.pool.rows()
-            if k.row.subject == REFERENCE == k.interface.partition(" ")[0]
-            and k.row.signal == SAMPLED
+            if k.leads
+            and k.row.subject == REFERENCE
+            and k.interface.partition(" ")[2] == key.interface.partition(" ")[2]  # the denoiser
         ]
         if not own:
             return None
@@ -218,6 +229,11 @@ class _Builder:
             return None, ""
         best = min(able, key=lambda k: self.paired.nll(k, 1).value)
         return self.paired.nll_difference((best, 1), (key, chains)), best.row.subject
+
+    def _tokens(self, key: Key, subject: str) -> int:
+        """Return the tokens that a subject of a row's run was trained on, in all phases."""
+        spent = self.pool.records[key.interface][0]["spent"].get(subject, {})
+        return int(sum(phase["tokens"] for phase in spent.values()))
 
     def _bound(self, key: Key, chains: int) -> float | None:
         if chains > 1 or key.control:
@@ -255,8 +271,16 @@ class _Builder:
         if self.pool.seeds < _LEAST_SEEDS or not self._ranked(key):
             return None
         peers = [k for k in self.pool.rows() if self._ranked(k) and k != key]
-        same = [k for k in peers if k.row.steps == key.row.steps]
+        same = [
+            k
+            for k in peers
+            if k.row.steps == key.row.steps and self._replaced(k) == self._replaced(key)
+        ]
         return 1 + sum(self.paired.brier_difference(other, key).lo > 0 for other in same)
+
+    def _replaced(self, key: Key) -> int:
+        """Return how many blocks a row stands in for: fewer is another, easier task."""
+        return int(self.pool.records[key.interface][0]["interface"]["replaced"])
 
     def _ranked(self, key: Key) -> bool:
         return key.leads and key != self.pool.teacher()

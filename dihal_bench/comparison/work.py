@@ -15,13 +15,13 @@ from dihal_bench.errors import UserError
 from dihal_bench.inputs import Inputs
 from dihal_bench.job import run
 from dihal_bench.progress import say, share_terminal
+from dihal_bench.registry import include
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from dihal_bench.comparison.plan import Entry
-    from dihal_bench.config import RunConfig
 
 _held: list[Inputs] = []  # a worker's own
 
@@ -60,7 +60,7 @@ def work_off(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
-        initargs=(inputs.config, threads),
+        initargs=(inputs.config.include, threads),
     )
     try:
         futures = [pool.submit(_work, *one, shared, command) for one in todo]
@@ -77,20 +77,18 @@ def work_off(
         pool.shutdown(cancel_futures=True)
 
 
-def default_workers(inputs: Inputs) -> int:
-    """Return 2 where two processes of one thread are faster than one of two, on a CPU."""
-    return min(2, torch.get_num_threads()) if inputs.device.type == "cpu" else 1
-
-
-def _begin(config: RunConfig, threads: int) -> None:
+def _begin(files: Sequence[str], threads: int) -> None:
+    for path in files:
+        include(path)  # settings of an included interface are of a class of its file
     torch.set_num_threads(threads)
     keep_freed_memory()
-    _held.append(Inputs(config, lambda text: None))
 
 
 def _work(entry: Entry, place: str, title: str, shared: Path, command: str) -> None:
     share_terminal(f"[{place}] ")
     say(title)
+    if not _held:
+        _held.append(Inputs(entry.config, lambda text: None))
     _run(entry, shared, command, _held[0])
 
 

@@ -75,6 +75,16 @@ class Layout:
             return torch.ones_like(self.positions, dtype=torch.bool)
         return self.starts == torch.arange(self.starts.shape[1], device=self.starts.device)
 
+    def kept(self, current: Tensor | None = None) -> Tensor:
+        """Return which places have signals that were drawn given all that is known, bool [B, T].
+
+        Args:
+            current: per row the first place of a block whose tokens are not known, int64 [B].
+        """
+        if current is None or self.starts is None:
+            return self.first
+        return self.first | (self.starts == current[:, None])
+
     def causal(self) -> Layout:
         """Return the same documents without blocks: how clean context is encoded."""
         return Layout(self.positions)

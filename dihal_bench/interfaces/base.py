@@ -60,6 +60,8 @@ class Interface(nn.Module, ABC):
         stochastic: whether different chains give different signals.
         iterative: whether the number of network evaluations is its user's to choose.
         reads_tokens: whether predictions are meant to depend on the tokens at all.
+        local_recovery: whether logits at i are made of the signal at i alone; else earlier signals
+            are read too, and in the sequence regime drawn again once their tokens are known.
         decoder_steps: network evaluations per token that its recovery adds to the sampler's.
         regimes: the regimes it can be used in.
         least_accuracy: share of tokens that must be recovered from the true signal, else training
@@ -76,6 +78,7 @@ class Interface(nn.Module, ABC):
     stochastic: ClassVar[bool] = True
     iterative: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = True
+    local_recovery: ClassVar[bool] = False
     decoder_steps: ClassVar[int] = 0
     least_accuracy: ClassVar[float] = 0.0
     regimes: ClassVar[tuple[str, ...]] = REGIMES
@@ -195,8 +198,14 @@ class Interface(nn.Module, ABC):
             estimate = self.estimate(z, t, context)
             losses["rec"] = mean_over((estimate - x0).square().mean(-1), known)
             if weights.ce or weights.kd:
-                logits = self.recover(estimate, batch)
-                losses |= token_losses(logits, batch, ce=weights.ce > 0, kd=weights.kd > 0)
+                read, where = self._read(estimate, z, t, batch, layout, step)
+                losses |= token_losses(
+                    self.recover(read, batch),
+                    batch,
+                    ce=weights.ce > 0,
+                    kd=weights.kd > 0,
+                    where=where,
+                )
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -252,6 +261,45 @@ class Interface(nn.Module, ABC):
         for chain in range(count):
             yield self.draw(batch, context, chain=chain, steps=steps)
 
+    def samples(
+        self,
+        batch: Batch,
+        *,
+        steps: int,
+        count: int,
+        layout: Layout | None = None,
+        current: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield ``count`` independent signals [B, T, D] as recovery is to read them.
+
+        Those of ``chains``, but for a recovery that reads earlier signals in the sequence regime:
+        the places of a block were drawn before its tokens were known. Once they are, what goes on
+        from them is given signals that are drawn again, each given all tokens up to its place, as
+        the causal regime has them. First places of blocks knew all that from the start.
+
+        Args:
+            batch: windows.
+            steps: network evaluations per chain.
+            count: chains.
+            layout: of the blocks; the interface's own by default.
+            current: first place of the block that is being generated, per row, int64 [B]; by
+                default that of no block: logits are then those of what follows the known tokens.
+        """
+        layout = layout or self.layout(batch)
+        drawn = self.chains(batch, steps=steps, count=count, layout=layout)
+        if not self.redraws:
+            yield from drawn
+            return
+        kept = layout.kept(current)[..., None]
+        again = self.chains(batch, steps=steps, count=count, layout=layout.causal())
+        for x0, later in zip(drawn, again, strict=True):
+            yield torch.where(kept, x0, later)
+
+    @property
+    def redraws(self) -> bool:
+        """Whether signals are drawn a second time, once the tokens of their block are known."""
+        return bool(self.config.block and self.trunk is not None and not self.local_recovery)
+
     def draw(self, batch: Batch, context: Any, *, chain: int, steps: int) -> Tensor:
         """Return one sample [B, T, D] given the encoded context, from noise of ``chain`` alone."""
         return self.diffusion.sample(
@@ -273,6 +321,27 @@ class Interface(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """The dtype of the trunk's weights."""
         return next((p.dtype for p in self.parameters()), self.backbone.model.dtype)
+
+    def _read(
+        self, estimate: Tensor, z: Tensor, t: Tensor, batch: Batch, layout: Layout, step: Step
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what recovery reads in a training step, and where its logits count, bool [B, T].
+
+        Where signals are drawn again, one block per row is the one that is being generated; what
+        comes before it is known, what comes after it is not there yet.
+        """
+        if not self.redraws:
+            return estimate, None
+        assert self.trunk is not None
+        assert layout.starts is not None
+        first = batch.documents[:, :1], batch.offsets[:, :1]
+        uniform = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index)
+        place = (uniform * batch.tokens.shape[1]).long().clamp(max=batch.tokens.shape[1] - 1)
+        current = layout.starts.gather(1, place)  # [B, 1]
+        context = self.trunk.encode(self.condition(batch), layout.causal())
+        again = self.estimate(z, t, context)
+        read = torch.where(layout.kept(current[:, 0])[..., None], estimate, again)
+        return read, layout.starts <= current
 
     def _stepwise(self, context: Any) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the sampler's estimate of x0, which remembers its last one."""

@@ -21,11 +21,23 @@ def mean_over(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def token_losses(logits: Tensor, batch: Batch, *, ce: bool, kd: bool) -> dict[str, Tensor]:
-    """Return what is asked for of cross-entropy and KL(teacher || logits) over scored tokens."""
+def token_losses(
+    logits: Tensor, batch: Batch, *, ce: bool, kd: bool, where: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return what is asked for of cross-entropy and KL(teacher || logits) over scored tokens.
+
+    Args:
+        logits: [B, T, V].
+        batch: the windows.
+        ce: whether cross-entropy is asked for.
+        kd: whether the divergence from the teacher is.
+        where: places whose logits count, bool [B, T]; None: all.
+    """
     if not ce and not kd:
         return {}
     scored, losses = batch.scored[:, 1:], {}
+    if where is not None:
+        scored = scored & where[:, :-1]
     student = F.log_softmax(logits[:, :-1].float(), dim=-1)  # (B, T - 1, V)
     if ce:
         own = -student.gather(-1, batch.tokens[:, 1:, None])[..., 0]

@@ -27,6 +27,7 @@ class MyInterface(Interface):
     """The signal at place i is token i + 1 in binary, as numbers -1 and +1."""
 
     bears_tokens: ClassVar[bool] = True  # it stands for the next token; all blocks above a go
+    local_recovery: ClassVar[bool] = True  # recover reads a place's own signal alone
     controls: ClassVar[tuple[str, ...]] = ("lm",)  # what stands beside it in its table
     help: ClassVar[str] = "diffusion over the bits of the next token"
 

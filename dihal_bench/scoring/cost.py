@@ -52,7 +52,7 @@ def cost(interface: Interface, data: PackedTokens, *, steps: int) -> Cost:
     used = steps if interface.stochastic or interface.iterative else 1
 
     def generate() -> None:
-        x0 = next(iter(interface.chains(batch, steps=used, count=1)))
+        x0 = next(iter(interface.samples(batch, steps=used, count=1)))
         if interface.bears_tokens:
             interface.recover(x0, batch)
 

@@ -123,6 +123,7 @@ def traits_of(interface: Interface) -> Traits:
         stochastic=interface.stochastic,
         likelihood=interface.likelihood,
         decoder_steps=interface.decoder_steps,
+        redraws=interface.redraws,
     )
 
 

@@ -238,7 +238,7 @@ def _changed(window: Windows, places: Sequence[int]) -> Windows:
 def _logits(interface: Interface, windows: Windows, steps: int, shift: int) -> Tensor:
     batch = Batch.of(windows, interface.backbone, layers=interface.layers)
     layout = interface.layout(batch, shift)
-    x0 = next(iter(interface.chains(batch, steps=steps, count=1, layout=layout)))
+    x0 = next(iter(interface.samples(batch, steps=steps, count=1, layout=layout)))
     logits = interface.recover(x0, batch)
     if not interface.rounds or interface.trunk is None:
         return logits

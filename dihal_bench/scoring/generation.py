@@ -149,7 +149,8 @@ def _decode(
     for first in range(start, start + new, size):
         empty = tokens.new_full((len(tokens), size - 1), placeholder)
         batch = _batch(interface, torch.cat((tokens, empty), dim=1), documents)
-        x0 = _signal(interface, batch, steps, chain, shift)
+        current = torch.full_like(documents, first - 1)
+        x0 = _signal(interface, batch, steps, chain, shift, current)
         logits = interface.recover(x0, batch)
         for offset in range(first, min(first + size, start + new)):
             if interface.decoder_steps and offset > first:  # it reads the tokens of the block
@@ -160,11 +161,13 @@ def _decode(
     return tokens
 
 
-def _signal(interface: Interface, batch: Batch, steps: int, chain: int, shift: int) -> Tensor:
+def _signal(
+    interface: Interface, batch: Batch, steps: int, chain: int, shift: int, current: Tensor
+) -> Tensor:
     """Return the signal [B, T, D] of the chain of that number."""
     layout = interface.layout(batch, shift)
-    chains = interface.chains(batch, steps=steps, count=chain + 1, layout=layout)
-    return next(islice(chains, chain, None))
+    samples = interface.samples(batch, steps=steps, count=chain + 1, layout=layout, current=current)
+    return next(islice(samples, chain, None))
 
 
 def rows_as_windows(tokens: Tensor, documents: Tensor) -> Windows:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.text.tokens import PackedTokens, Windows
 
-VERSION = 2  # of every score in this file
+VERSION = 3  # of every score in this file
 TEACHER = "teacher"
 SAMPLED, ZEROED, SHUFFLED = "sampled", "zeroed", "shuffled"
 
@@ -196,7 +196,7 @@ def _chains(
         yield teacher
         return
     interface = interfaces[row.subject]
-    for x0 in interface.chains(batch, steps=row.steps, count=row.chains, layout=layout):
+    for x0 in interface.samples(batch, steps=row.steps, count=row.chains, layout=layout):
         logits = interface.recover(_SIGNALS[row.signal](x0), batch)
         yield _log_probabilities(logits, places)
 

@@ -66,7 +66,7 @@ def oracle(
         shared = Batch.of(chosen, interface.backbone, layers=interface.layers, logits=True)
         places, x0 = shared.followed, interface.target(shared)
         eps = interface.noise.normal(shared.documents, shared.offsets, x0.shape[-1], draw=_DRAW)
-        teacher = torch.log_softmax(shared.teacher_logits[places].float(), dim=-1)
+        teacher = torch.log_softmax(shared.teacher_logits[places].double(), dim=-1)
         truth = shared.following(shared.tokens)[places]
         best = truth if interface.bears_tokens else teacher.argmax(-1)
         count += len(truth)
@@ -87,8 +87,8 @@ def oracle(
 
 
 def _divergence(teacher: Tensor, logits: Tensor) -> Tensor:
-    student = torch.log_softmax(logits.float(), dim=-1)
-    return (teacher.exp() * (teacher - student)).sum(-1).double().sum()
+    student = torch.log_softmax(logits.double(), dim=-1)
+    return (teacher.exp() * (teacher - student)).sum()
 
 
 def _half(agreement: np.ndarray[Any, Any], half: float) -> float | None:

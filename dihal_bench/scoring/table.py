@@ -41,11 +41,17 @@ class Traits:
         stochastic: a diffusion interface; the others are controls.
         likelihood: what it recovers may be scored as a distribution.
         decoder_steps: network evaluations per chain that its recovery adds.
+        redraws: signals are drawn again once the tokens of their block are known.
     """
 
     stochastic: bool = False
     likelihood: bool = True
     decoder_steps: int = 0
+    redraws: bool = False
+
+    def evaluations(self, steps: int) -> int:
+        """Return the network evaluations per place of a chain of so many steps."""
+        return steps * (2 if self.redraws else 1) + self.decoder_steps
 
 
 def scores_of(
@@ -110,7 +116,7 @@ class _Maker:
             dtype=self.measured.dtype,
             steps=self.row.steps,
             chains=self.chains,
-            nfe=(self.row.steps + self.traits.decoder_steps) * self.chains,
+            nfe=self.traits.evaluations(self.row.steps) * self.chains,
             signal=self.row.signal,
             details=details,
         )

@@ -94,6 +94,11 @@ class Trainee:
         self.spent = Spent(trainable_parameters=sum(p.numel() for p in self.parameters))
         self.curve: list[dict[str, float]] = []
 
+    @property
+    def distils(self) -> bool:
+        """Whether the phase asks for the teacher's probabilities."""
+        return self.phase == "diffusion" and self.interface.config.losses.kd > 0
+
     def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, float]:
         """Add the gradients of a part of the step's windows; return its losses.
 
@@ -235,9 +240,10 @@ def _step(
     """Take one step of every trainee on the same windows; return their losses by name."""
     config = trainees[0].config
     layers = {layer for trainee in trainees for layer in trainee.interface.layers}
-    logits = any(trainee.interface.config.losses.kd for trainee in trainees)
+    logits = any(trainee.distils for trainee in trainees)
     counts = trainees[0].spent.steps < _COUNTED_STEPS
     teacher, own = Meter(), {t.name: Meter(flops=counts) for t in trainees}
+    lessons = dict.fromkeys(own, 0.0)  # FLOPs of the teacher's passes, had each trainee its own
     losses: dict[str, Counter[str]] = {trainee.name: Counter() for trainee in trainees}
     tokens = 0
     for windows in parts:
@@ -246,8 +252,8 @@ def _step(
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
             batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
         if counts:  # counted apart: a backbone's very first pass also checks itself
-            forward = partial(Batch.of, windows, backbone, layers=layers, logits=logits)
-            teacher.flops += count_flops(forward)
+            for trainee in trainees:
+                lessons[trainee.name] += count_flops(partial(_teach, trainee, windows, backbone))
         for trainee in trainees:
             with _stops(trainee, step.index, checkpoint):
                 found = own[trainee.name].run(partial(trainee.learn, batch, step, share))
@@ -256,8 +262,15 @@ def _step(
         meter = own[trainee.name]
         with _stops(trainee, step.index, checkpoint):
             meter.run(partial(trainee.update, step.index, step.of))
+        meter.flops += lessons[trainee.name]
         trainee.spent.add(tokens, teacher, meter)
     return {name: dict(values) for name, values in losses.items()}
+
+
+def _teach(trainee: Trainee, windows: Windows, backbone: Backbone) -> Batch:
+    """Run the teacher as far as one trainee needs it."""
+    interface = trainee.interface
+    return Batch.of(windows, backbone, layers=set(interface.layers), logits=trainee.distils)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dihal_bench.comparison.plan import Entry
     from dihal_bench.verbs.common import Verbs
 
-_WORKERS = "runs at a time, each with its share of the threads (default: 2 on a CPU, else 1)"
+_WORKERS = "runs at a time, each with its share of the threads and memory of its own (default: 1)"
 
 
 def add(verbs: Verbs) -> None:
@@ -33,23 +33,25 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    given = arguments.regime
-    arguments.regime = given or "sequence"  # the only one that has blocks of tokens
-    config = config_of(arguments)
+    if arguments.seed is not None:
+        raise UserError(f"--seed {arguments.seed}: compare takes --seeds, one or more.")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers {arguments.workers} must be 1 or more.")
     from dihal_bench.comparison.compare import planned
     from dihal_bench.comparison.plan import BLOCKS
     from dihal_bench.comparison.pool import Pool
     from dihal_bench.comparison.show import Tables, show, write
-    from dihal_bench.comparison.work import default_workers, work_off
+    from dihal_bench.comparison.work import work_off
     from dihal_bench.folder import claimed, run_folder
 
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UserError(f"--workers {arguments.workers} must be 1 or more.")
-    seeds = _seeds(arguments.seeds)
-    blocks = _list(arguments.blocks) or [
-        key for key, block in BLOCKS.items() if given in (None, block.regime)
+    seeds, command = _seeds(arguments.seeds), command_of(arguments)
+    blocks = list(dict.fromkeys(_list(arguments.blocks))) or [
+        key for key, block in BLOCKS.items() if arguments.regime in (None, block.regime)
     ]
-    denoisers = _list(arguments.denoisers) or [config.denoiser.name]
+    regimes = {BLOCKS[key].regime for key in blocks if key in BLOCKS}
+    arguments.regime = "sequence" if "sequence" in regimes else "causal"
+    config = config_of(arguments)
+    denoisers = list(dict.fromkeys(_list(arguments.denoisers))) or [config.denoiser.name]
     bases = {
         name: replace(
             config_of(arguments, name), regime="causal", block=0, interface="hidden", seed=seeds[0]
@@ -66,14 +68,13 @@ def _work(arguments: argparse.Namespace) -> int:
             seeds=seeds,
             blocks=blocks,
             size=config.block,
+            dry=arguments.dry_run,
             say=say,
         )
         if arguments.dry_run:
             return _print_runs(entries, as_json=arguments.json)
         inputs.check(out)
-        arguments.regime = given
-        workers = arguments.workers or default_workers(inputs)
-        command = command_of(arguments)
+        workers = arguments.workers or 1
         work_off(entries, inputs, out / "shared", command=command, workers=workers)
         pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
         resamples = config.score.resamples

@@ -121,7 +121,7 @@ def test_the_pair_learns_alike_where_nothing_is_heard(monkeypatch: pytest.Monkey
     with_signal, without = pair()
     batch = batch_for(with_signal, TEXT, DOUBLE)
     apart = [i.losses(batch, RECOVERY) for i in (with_signal, without)]
-    assert apart[0].keys() == apart[1].keys() == {"decoder_ce", "decoder_kd"}
+    assert apart[0].keys() == apart[1].keys() == {"decoder_ce"}
     assert apart[0] != apart[1]
     monkeypatch.setattr("dihal_bench.baselines.c2d._SILENT", 1.0)
     torch.testing.assert_close(*(i.losses(batch, RECOVERY) for i in (with_signal, without)))
@@ -130,21 +130,18 @@ def test_the_pair_learns_alike_where_nothing_is_heard(monkeypatch: pytest.Monkey
 # --- losses ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("ce", "kd", "shares"),
-    [(0.03, 0.03, {"ce": 1, "kd": 1}), (0.0, 0.0, {"ce": 1}), (0.01, 0.04, {"ce": 0.25, "kd": 1})],
-)
+@pytest.mark.parametrize(("ce", "kd"), [(0.03, 0.03), (0.0, 0.0)])
 @torch.no_grad()
-def test_the_decoder_learns_by_token_losses_in_proportion(
-    ce: float, kd: float, shares: dict[str, float]
-) -> None:
+def test_the_decoder_learns_by_cross_entropy_whatever_the_losses(ce: float, kd: float) -> None:
+    """It hears what the teacher does not: the teacher's probabilities would be a wrong target."""
     interface = redrawn("lm-decoder", losses=LossWeights(ce=ce, kd=kd))
     batch = batch_for(interface, TEXT, DOUBLE)
     losses = interface.losses(batch, RECOVERY)
-    plain = token_losses(interface.recover(interface.target(batch), batch), batch, ce=True, kd=True)
-    expected = sum(share * float(plain[name]) for name, share in shares.items())
-    assert len(losses) == len(shares)
-    assert float(interface.total(losses)) == pytest.approx(expected)
+    plain = token_losses(
+        interface.recover(interface.target(batch), batch), batch, ce=True, kd=False
+    )
+    assert losses.keys() == {"decoder_ce"}
+    assert float(interface.total(losses)) == pytest.approx(float(plain["ce"]))
 
 
 def test_what_the_decoder_hears_runs_from_the_signal_down_to_nothing() -> None:

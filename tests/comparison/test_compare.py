@@ -20,7 +20,8 @@ FLAGS = ["--interfaces", "embedding,hidden", "--seeds", "0,1,2", "--blocks", "sc
 
 def words(tiny: Tiny, out: Path, *flags: str) -> list[str]:
     settings = SHORT | {"score__steps": "1,3", "train__batch": 2}
-    own = ["--set", "block=4", "--workers", "1"]
+    both = "--blocks" not in flags or any("sequence" in flag for flag in flags)
+    own = ["--workers", "1", *(["--set", "block=4"] if both else [])]
     return ["compare", *tiny.flags(**settings), *own, *flags, "--out", str(out)]
 
 

@@ -33,11 +33,25 @@ def made(name: str, block: int = 0, **settings: object) -> Interface:
 
 @torch.no_grad()
 def parallel(interface: Interface, text: Tensor, *, steps: int, chain: int = 0) -> Tensor:
-    """Logits of one pass over all of the text, as scoring has them."""
+    """Logits of passes over all of the text, one per block; first places as scoring has them."""
     batch = generation._batch(interface, text[:, :-1], DOCUMENTS[: len(text)])
-    layout = interface.layout(batch, -(START - 1) % max(1, interface.config.block))
-    *_, x0 = interface.chains(batch, steps=steps, count=chain + 1, layout=layout)
-    return interface.recover(x0, batch)[:, START - 1 :]
+    size = max(1, interface.config.block)
+    layout = interface.layout(batch, -(START - 1) % size)
+
+    def logits(current: Tensor | None) -> Tensor:
+        *_, x0 = interface.samples(
+            batch, steps=steps, count=chain + 1, layout=layout, current=current
+        )
+        return interface.recover(x0, batch)
+
+    parts = [
+        logits(torch.full(text.shape[:1], first))[:, first : first + size]
+        for first in range(START - 1, text.shape[1] - 1, size)
+    ]
+    found, scored = torch.cat(parts, dim=1), logits(None)[:, START - 1 :]
+    places = layout.first[:, START - 1 :]
+    torch.testing.assert_close(found[places], scored[places], rtol=0, atol=1e-8)
+    return found
 
 
 @pytest.mark.parametrize(("name", "block"), REGIMES)

@@ -1,5 +1,6 @@
 """The sequence regime: first tokens are a likelihood, the gate looks through blocks."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
 from dihal_bench.diffusion.layout import Layout
+from dihal_bench.interfaces.batch import Batch
+from dihal_bench.interfaces.hidden import Hidden
 from dihal_bench.scoring.evaluate import ScoreConfig, evaluate
 from dihal_bench.scoring.gate import leak_gates
 from dihal_bench.scoring.likelihood import TEACHER, Row, score
@@ -52,6 +55,34 @@ def test_blocks_pass_the_gate(name: str, block: int) -> None:
     result = leak_gates({name: redrawn(name, block=block)}, TEXT)[name]
     assert result.verdict == "pass", result
     assert result.effect > 1e-10
+
+
+class Prophet(Hidden):
+    """A perfect bridge where it is given all tokens up to a place, and a useless one elsewhere."""
+
+    def chains(
+        self, batch: Batch, *, steps: int, count: int, layout: Layout | None = None
+    ) -> Iterator[Tensor]:
+        del steps
+        x0 = self.target(batch)
+        known = (layout or self.layout(batch)).first[..., None]
+        for _ in range(count):
+            yield torch.where(known, x0, torch.flip(x0, dims=[1]))
+
+
+@pytest.mark.parametrize("block", [2, 5])
+def test_states_of_known_tokens_are_drawn_given_those(block: int) -> None:
+    """A perfect bridge is then as good as the teacher, whatever it drew before they were known."""
+    template = redrawn("hidden", block=block)
+    perfect = Prophet(template.backbone, template.span, template.config).eval()
+    perfect.load_state_dict(template.state_dict())
+    rows = [Row(subject=TEACHER), Row(subject="it", steps=3, chains=2)]
+    teacher = backbone(torch.float64)
+    found = score(
+        rows, {"it": perfect.double()}, TEXT, teacher, windows=range(4), batch=2, block=block
+    )
+    np.testing.assert_allclose(found[rows[1]].sums["kl"], 0, atol=1e-9)
+    np.testing.assert_allclose(found[rows[1]].sums["nll@1"], found[rows[0]].sums["nll@1"])
 
 
 class LooksInside(TransformerDenoiser):
