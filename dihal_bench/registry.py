@@ -124,7 +124,7 @@ class Registry:
 
 
 def include(path: str | Path) -> None:
-    """Run a Python file that registers things (``--include``).
+    """Run a Python file that registers things (``--include``); once, unless it was changed.
 
     Raises:
         UserError: the file is missing, does not import, or registers nothing.
@@ -135,7 +135,10 @@ def include(path: str | Path) -> None:
     for registry in REGISTRIES:
         registry._load()  # so that a taken name is found here, not when the built-in arrives
     before = [dict(registry._entries) for registry in REGISTRIES]
-    name = f"dihal_bench_include_{file.stem}_{zlib.crc32(bytes(file)):08x}"
+    content = zlib.crc32(bytes(file) + b"\0" + file.read_bytes())
+    name = f"dihal_bench_include_{file.stem}_{content:08x}"
+    if any(getattr(e, "__module__", "") == name for r in REGISTRIES for e in r._entries.values()):
+        return  # run again, its classes would be others than those of settings that are around
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--include {path}: not a Python file; its name must end in .py.")

@@ -97,6 +97,10 @@ FAULTS = {
         [ahead("batch.following(x0)[..., :1]")],
         [RECOVERY, LIKELIHOOD],
     ),
+    "recovery reads earlier signals, and says it does not": (
+        [ahead("x0.cumsum(1)[..., :1]")],
+        [RECOVERY],
+    ),
     "recovery mixes rows": ([ahead("x0.mean(0, keepdim=True)[..., :1]")], ["no leak: neighbours"]),
     "recovery mixes documents": (
         [ahead("x0.cumsum(1)[..., :1]")],

@@ -179,6 +179,81 @@ def test_equal_replaced_blocks(tiny: Tiny, tmp_path, capsys) -> None:
     assert not (tmp_path / "it").exists()
 
 
+@pytest.mark.parametrize("interfaces", ["hidden,embedding", "embedding"])
+def test_equal_replaced_blocks_above_a_condition(
+    interfaces: str, tiny: Tiny, tmp_path, capsys
+) -> None:
+    flags = ["--interfaces", interfaces, "--blocks", "replaced", "--layer", "3", "--from", "1"]
+    assert main(words(tiny, tmp_path / "it", *flags, "--dry-run", "--json")) == 0
+    runs = {run["interface"]: run for run in json.loads(capsys.readouterr().out)}
+    assert runs["embedding"]["from"] == 2  # (2, 4] of four blocks, as many as (1, 3]
+
+
+def test_a_dry_run_locates_nothing_and_leaves_nothing(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "all", "--blocks", "scratch", "--dry-run", "--json"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0
+    streams = capsys.readouterr()
+    assert {run["layer"] for run in json.loads(streams.out)} == {"auto"}
+    assert "located when this is run" in streams.err
+    assert not (tmp_path / "it").exists()
+
+
+def test_a_block_asked_for_twice_is_one(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "embedding", "--blocks", "scratch,scratch"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0
+    assert of(tmp_path / "it", "scratch", "embedding")["seeds"] == "1"
+
+
+def test_seeds_have_a_flag_of_their_own(tiny: Tiny, tmp_path, capsys) -> None:
+    assert main(words(tiny, tmp_path / "it", "--seed", "7")) == 2
+    assert "compare takes --seeds" in capsys.readouterr().err
+
+
+MINE = """
+from dataclasses import dataclass
+from dihal_bench.baselines.embedding import Embedding
+from dihal_bench.registry import INTERFACES
+
+@dataclass(frozen=True, kw_only=True)
+class Mine:
+    learned: bool = False
+    rounding: str = "readout"
+    clamp: bool = False
+    sigma0: float = 0.01
+
+@INTERFACES.register("mine")
+class MyEmbedding(Embedding):
+    Options = Mine
+"""
+
+
+@pytest.mark.usefixtures("registries")
+def test_an_included_interface_keeps_its_settings_in_workers(tiny: Tiny, tmp_path, capsys) -> None:
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    flags = ["--interfaces", "mine,embedding", "--blocks", "scratch", "--workers", "2"]
+    flags += ["--include", str(tmp_path / "mine.py"), "--set", "mine.sigma0=0.2"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0, capsys.readouterr().err
+    (file,) = (tmp_path / "it").glob("runs/mine-*/record.json")
+    assert (
+        json.loads(file.read_text(encoding="utf-8"))["config"]["options"]["mine"]["sigma0"] == 0.2
+    )
+
+
+def test_ranks_and_differences_know_the_task(tiny: Tiny, tmp_path, capsys) -> None:
+    """At layer 1 of 4 hidden replaces one block, the rest all of them: no rank in common."""
+    flags = ["--interfaces", "hidden,embedding", "--seeds", "0,1,2", "--layer", "1"]
+    assert main(words(tiny, tmp_path / "it", *flags, "--blocks", "scratch,replaced")) == 0
+    text = capsys.readouterr().out
+    scratch, replaced = text.split("== causal regime, equal replaced")
+    assert "†" in scratch.split("== causal")[1]
+    assert "†" not in replaced.split("ΔNLL, ΔBrier: minus")[0]
+    apart = [of(tmp_path / "it", "scratch", name) for name in ("hidden", "embedding")]
+    assert [r["other_task"] for r in apart] == ["False", "True"]
+    for name in ("hidden", "embedding"):
+        top = of(tmp_path / "it", "scratch", name, steps="3", chains="2")
+        assert float(top["rank"]) == 1.0, name
+
+
 def test_a_row_without_a_likelihood_has_none(tiny: Tiny, tmp_path, capsys) -> None:
     flags = ["--interfaces", "embedding,hidden", "--blocks", "scratch", "--layer", "1"]
     flags += ["--set", "embedding.rounding=nearest"]

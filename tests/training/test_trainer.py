@@ -154,6 +154,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert not any(map(torch.equal, first.average, other.average))
 
 
+def test_what_training_costs_does_not_depend_on_company(data: PackedTokens, tmp_path: Path) -> None:
+    """Company asks for more of the teacher: for states, and for probabilities."""
+    config = replace(CONFIG, autocast=False)
+    quiet = {"losses": LossWeights(ce=0.0, kd=0.0)}
+
+    def cost(company: bool) -> float:
+        trainee = Trainee("it", build("embedding", **quiet), config)
+        others = [Trainee("other", build("hidden"), config)] if company else []
+        run([trainee, *others], data, tmp_path / str(company), steps=2)
+        return trainee.spent.flops
+
+    assert cost(company=True) == cost(company=False)
+
+
 @pytest.mark.parametrize("config", SETTINGS[::3], ids=by_setting)
 def test_trained_together_is_trained_alone(
     config: TrainConfig, data: PackedTokens, tmp_path: Path
