@@ -249,19 +249,19 @@ def _chain(subject: Subject) -> Outcome:
 def _parts(interface: Interface, batch: Batch, level: Tensor, steps: int) -> float:
     """Return the FLOPs of a chain: condition, context, evaluations, and a recovery of its own."""
     trunk, layout = interface.trunk, interface.layout(batch)
-    layouts = (layout, layout.causal()) if interface.redraws else (layout,)
+    parts = [(layout, steps), *([(layout.causal(), 1)] if interface.redraws else [])]
     assert trunk is not None
     for layer in interface.layers:
         batch.hidden(layer)
     condition = interface.condition(batch)
     x0, total = interface.target(batch), 0.0
-    for each in layouts:
+    for each, count in parts:
         context = trunk.encode(condition, each)
         total += count_flops(lambda: interface.condition(batch))
         total += count_flops(partial(trunk.encode, condition, each))
-        total += steps * count_flops(partial(interface.estimate, x0, level, context))
+        total += count * count_flops(partial(interface.estimate, x0, level, context))
         if interface.stochastic:
-            total += steps * count_flops(lambda: interface.refine(x0))
+            total += count * count_flops(lambda: interface.refine(x0))
     if interface.bears_tokens:
         total += count_flops(lambda: interface.recover(x0, batch))
     return total

@@ -61,7 +61,7 @@ class Interface(nn.Module, ABC):
         iterative: whether the number of network evaluations is its user's to choose.
         reads_tokens: whether predictions are meant to depend on the tokens at all.
         local_recovery: whether logits at i are made of the signal at i alone; else earlier signals
-            are read too, and in the sequence regime drawn again once their tokens are known.
+            are read too, and in the sequence regime estimated anew once their tokens are known.
         decoder_steps: network evaluations per token that its recovery adds to the sampler's.
         regimes: the regimes it can be used in.
         least_accuracy: share of tokens that must be recovered from the true signal, else training
@@ -274,8 +274,8 @@ class Interface(nn.Module, ABC):
 
         Those of ``chains``, but for a recovery that reads earlier signals in the sequence regime:
         the places of a block were drawn before its tokens were known. Once they are, what goes on
-        from them is given signals that are drawn again, each given all tokens up to its place, as
-        the causal regime has them. First places of blocks knew all that from the start.
+        from them is given one-step estimates, each given all tokens up to its place, as training
+        has them (``_read``). First places of blocks knew all that from the start.
 
         Args:
             batch: windows.
@@ -291,13 +291,13 @@ class Interface(nn.Module, ABC):
             yield from drawn
             return
         kept = layout.kept(current)[..., None]
-        again = self.chains(batch, steps=steps, count=count, layout=layout.causal())
+        again = self.chains(batch, steps=1, count=count, layout=layout.causal())
         for x0, later in zip(drawn, again, strict=True):
             yield torch.where(kept, x0, later)
 
     @property
     def redraws(self) -> bool:
-        """Whether signals are drawn a second time, once the tokens of their block are known."""
+        """Whether signals are estimated once more when the tokens of their block are known."""
         return bool(self.config.block and self.trunk is not None and not self.local_recovery)
 
     def draw(self, batch: Batch, context: Any, *, chain: int, steps: int) -> Tensor:

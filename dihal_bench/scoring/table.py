@@ -41,7 +41,7 @@ class Traits:
         stochastic: a diffusion interface; the others are controls.
         likelihood: what it recovers may be scored as a distribution.
         decoder_steps: network evaluations per chain that its recovery adds.
-        redraws: signals are drawn again once the tokens of their block are known.
+        redraws: signals are estimated once more when the tokens of their block are known.
     """
 
     stochastic: bool = False
@@ -51,7 +51,7 @@ class Traits:
 
     def evaluations(self, steps: int) -> int:
         """Return the network evaluations per place of a chain of so many steps."""
-        return steps * (2 if self.redraws else 1) + self.decoder_steps
+        return steps + int(self.redraws) + self.decoder_steps
 
 
 def scores_of(
