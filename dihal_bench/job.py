@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from dihal_bench import environment
 from dihal_bench.config import AUTO
+from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, short_hash, write_json
@@ -21,7 +22,6 @@ from dihal_bench.folder import claimed, run_folder
 from dihal_bench.geometry.locate import Located, locate
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.inputs import Inputs
-from dihal_bench.interfaces.base import check_denoiser
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics

@@ -80,6 +80,19 @@ class DenoiserConfig:
             )
 
 
+def check_denoiser(name: str, regime: str) -> None:
+    """Refuse a denoiser that cannot be used in a regime.
+
+    Raises:
+        UserError: it cannot, or there is none of that name.
+    """
+    if regime not in DENOISERS.get(name).regimes:
+        raise UserError(
+            f"--denoiser {name} sees one place at a time and cannot denoise a block jointly, as "
+            f"--regime {regime} does; choose transformer."
+        )
+
+
 class Denoiser(nn.Module, ABC):
     """Maps a noised signal, its level and a clean condition to the network's output, per position.
 

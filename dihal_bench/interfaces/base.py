@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.diffusion.noise import Noise
 from dihal_bench.diffusion.schedule import Diffusion
-from dihal_bench.errors import UserError
 from dihal_bench.interfaces.losses import mean_over, token_losses
 from dihal_bench.interfaces.settings import REGIMES
 from dihal_bench.registry import DENOISERS
@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 
 _TRAINING_DRAWS = 1 << 30  # training and sampling never use the same noise
 _RECOVERY_DRAWS = 1 << 31  # nor do the phases
-
-
-def check_denoiser(name: str, regime: str) -> None:
-    """Refuse a denoiser that cannot be used in a regime.
-
-    Raises:
-        UserError: it cannot, or there is none of that name.
-    """
-    if regime not in DENOISERS.get(name).regimes:
-        raise UserError(
-            f"--denoiser {name} sees one place at a time and cannot denoise a block jointly, as "
-            f"--regime {regime} does; choose transformer."
-        )
 
 
 class Interface(nn.Module, ABC):
