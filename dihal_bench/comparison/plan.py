@@ -43,7 +43,7 @@ BLOCKS: dict[str, Block] = {
     "scratch": Block(title="from scratch, same diffusion tokens, aux=ce+kd", slow=True),
     "no-aux": Block(title="from scratch, same diffusion tokens, aux=none", aux=False),
     "replaced": Block(
-        title="equal replaced blocks, same diffusion tokens, aux=ce+kd", replaced=True
+        title="equal replaced blocks, same diffusion tokens, aux=ce+kd", replaced=True, slow=True
     ),
     "total": Block(title="from scratch, same total tokens, aux=ce+kd", matched="total"),
     "sequence": Block(

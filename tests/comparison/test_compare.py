@@ -179,6 +179,16 @@ def test_equal_replaced_blocks(tiny: Tiny, tmp_path, capsys) -> None:
     assert not (tmp_path / "it").exists()
 
 
+def test_what_blocks_have_in_common_is_one_run(tiny: Tiny, tmp_path, capsys) -> None:
+    flags = ["--interfaces", "all", "--layer", "1", "--blocks", "scratch,replaced"]
+    assert main(words(tiny, tmp_path / "it", *flags, "--dry-run", "--json")) == 0
+    folders: dict[str, set[str]] = {}
+    for run in json.loads(capsys.readouterr().out):
+        folders.setdefault(run["interface"], set()).add(run["folder"])
+    counts = {name: len(own) for name, own in folders.items()}
+    assert counts == {"hidden": 1, "embedding": 2, "latent": 2, "c2d": 2}
+
+
 @pytest.mark.parametrize("interfaces", ["hidden,embedding", "embedding"])
 def test_equal_replaced_blocks_above_a_condition(
     interfaces: str, tiny: Tiny, tmp_path, capsys
