@@ -32,6 +32,7 @@ from dihal_bench.registry import DENOISERS, INTERFACES, include
 from dihal_bench.scoring.bridgeability import bridgeability
 from dihal_bench.scoring.cost import cost
 from dihal_bench.scoring.evaluate import check_gates, evaluate, evaluation_windows
+from dihal_bench.scoring.kept import Scorer
 from dihal_bench.scoring.oracle import oracle
 from dihal_bench.scoring.progress import scores_on_the_way
 from dihal_bench.scoring.sums import write_sums
@@ -290,9 +291,7 @@ class Job:
         self.say("leak gate")
         gates = check_gates(interfaces, text)
         self.say("scoring")
-        scores, sums = evaluate(
-            interfaces, text, self.inputs.backbone, config.score, self._measured()
-        )
+        scores, sums = evaluate(interfaces, self._scorer, config.score, self._measured())
         write_sums(self.folder / "sums.safetensors", sums)
         costs = {n: cost(i, text, steps=config.score.steps[-1]) for n, i in interfaces.items()}
         results = {
@@ -318,22 +317,38 @@ class Job:
 
     def _bridge(self) -> dict[str, Any]:
         """Reconstruction, recovery, and scores on the way, on a part of the evaluated windows."""
-        config, text = self.config.score, self.inputs.validation_text
-        windows = evaluation_windows(text, config.tokens)
-        interface = self.trained.interfaces[self.config.interface]
-        found = bridgeability(
-            interface, text, windows=windows, batch=config.batch, steps=config.steps[-1]
-        )
-        part = windows[:: max(1, len(windows) * text.window // config.oracle_tokens)]
+        config, scorer, interfaces = self.config.score, self._scorer, self.trained.interfaces
+        text, windows = scorer.data, scorer.windows
+        part = scorer.on(windows[:: max(1, len(windows) * text.window // config.oracle_tokens)])
+        own = interfaces[self.config.interface]
+
+        def reconstruct() -> dict[str, Any]:
+            return bridgeability(
+                own, text, windows=windows, batch=config.batch, steps=config.steps[-1]
+            ).to_dict()
+
+        def recover() -> dict[str, Any]:
+            return oracle(own, text, windows=part.windows, batch=config.batch).to_dict()
+
         return {
-            **found.to_dict(),
-            "denoiser": self._denoiser_oracle(interface),
-            "oracle": oracle(interface, text, windows=part, batch=config.batch).to_dict(),
-            "progress": scores_on_the_way(
-                self.trained.interfaces, self._trainer.file, text, config, windows=part
-            ),
+            **scorer.facts(f"bridge{config.steps[-1]}", own, reconstruct),
+            "denoiser": self._denoiser_oracle(own),
+            "oracle": part.facts("oracle", own, recover),
+            "progress": scores_on_the_way(interfaces, self._trainer.file, part, config),
             "curves": self.trained.curves,
         }
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        text, config = self.inputs.validation_text, self.config
+        return Scorer(
+            data=text,
+            backbone=self.inputs.backbone,
+            windows=evaluation_windows(text, config.score.tokens),
+            batch=config.score.batch,
+            block=config.block_size,
+            folder=self.shared,
+        )
 
     def _denoiser_oracle(self, interface: Interface) -> dict[str, float]:
         """Ask the trunk what it loses of true signals before any noise is added."""

@@ -5,6 +5,7 @@ Its author gets one sentence: the file, the method, what was expected and what c
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import traceback
 from contextlib import contextmanager
@@ -152,3 +153,9 @@ def _short(file: str) -> str:
     """Return a path as a person would type it from here."""
     path, here = Path(file).resolve(), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def source_hash(kind: type) -> str:
+    """Return a hash of the file that an interface is written in: edited, it is another one."""
+    file = inspect.getsourcefile(kind)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else ""

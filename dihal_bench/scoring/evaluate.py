@@ -12,15 +12,15 @@ from dihal_bench.records import Score
 from dihal_bench.scoring.bound import block_bound
 from dihal_bench.scoring.gate import leak_gates
 from dihal_bench.scoring.intervals import DocumentBootstrap
-from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, VERSION, ZEROED, Row, Totals, score
+from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, VERSION, ZEROED, Row, Totals
 from dihal_bench.scoring.table import Traits, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.scoring.gate import GateResult
+    from dihal_bench.scoring.kept import Scorer
     from dihal_bench.scoring.table import Measured
     from dihal_bench.text.tokens import PackedTokens
 
@@ -77,8 +77,7 @@ def check_gates(interfaces: Mapping[str, Interface], data: PackedTokens) -> dict
 
 def evaluate(
     interfaces: Mapping[str, Interface],
-    data: PackedTokens,
-    backbone: Backbone,
+    scorer: Scorer,
     config: ScoreConfig,
     measured: Measured,
 ) -> tuple[list[Score], dict[Row, Totals]]:
@@ -87,8 +86,7 @@ def evaluate(
     Args:
         interfaces: by name; the first is the one that is benchmarked, which the others are
             compared with in pairs.
-        data: the evaluation text.
-        backbone: the teacher.
+        scorer: what they are scored on.
         config: what is scored.
         measured: what all scores have in common.
 
@@ -99,20 +97,15 @@ def evaluate(
     rows = {name: _rows(interface, config, name) for name, interface in interfaces.items()}
     headline = rows[first][-1]
     trials = _trials(headline, interfaces[first])
-    totals = score(
+    totals = scorer.score(
         [Row(subject=TEACHER), *(row for some in rows.values() for row in some), *trials],
         interfaces,
-        data,
-        backbone,
-        windows=evaluation_windows(data, config.tokens),
-        batch=config.batch,
-        block=interfaces[first].config.block,
     )
     traits = {name: traits_of(interface) for name, interface in interfaces.items()}
     scores = scores_of(totals, traits, measured, reference=headline)
     for name, interface in interfaces.items():
         if has_bound(interface):
-            bound = _bound(interface, data, config)
+            bound = _bound(interface, scorer, config)
             scores.append(_bound_score(rows[name][-1], bound, config, measured))
     return scores, totals
 
@@ -150,12 +143,12 @@ def has_bound(interface: Interface) -> bool:
     return bool(interface.config.block and interface.bears_tokens and stochastic)
 
 
-def _bound(interface: Interface, data: PackedTokens, config: ScoreConfig) -> Totals:
+def _bound(interface: Interface, scorer: Scorer, config: ScoreConfig) -> Totals:
     nats, tokens = block_bound(
         interface,
-        data,
-        windows=evaluation_windows(data, config.tokens),
-        batch=config.batch,
+        scorer.data,
+        windows=scorer.windows,
+        batch=scorer.batch,
         snr=config.bound_snr,
         draws=config.bound_draws,
     )

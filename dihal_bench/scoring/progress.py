@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.scoring.likelihood import Row, score
+from dihal_bench.scoring.likelihood import Row
 from dihal_bench.training.checkpoint import load_phase
 from dihal_bench.training.phases import kept_weights
 from dihal_bench.training.trainer import SHARES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.scoring.evaluate import ScoreConfig
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.scoring.kept import Scorer
 
 _METRICS = ("nll@1", "brier1", "kl_chain")
 
@@ -24,10 +24,8 @@ _METRICS = ("nll@1", "brier1", "kl_chain")
 def scores_on_the_way(
     interfaces: Mapping[str, Interface],
     file: Callable[[str, Interface, str], Path],
-    data: PackedTokens,
+    scorer: Scorer,
     config: ScoreConfig,
-    *,
-    windows: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Score all that was trained in a diffusion phase at 25, 50 and 100 % of it.
 
@@ -37,9 +35,8 @@ def scores_on_the_way(
     Args:
         interfaces: as they are at the end.
         file: name, interface, phase -> where the finished phase lies.
-        data: the evaluation text.
+        scorer: what they are scored on.
         config: what is scored.
-        windows: indices of the windows.
     """
     found = []
     for name, interface in interfaces.items():
@@ -48,15 +45,7 @@ def scores_on_the_way(
         for share in (*SHARES, 1.0):
             then = _at(interface, file(name, interface, "diffusion"), share)
             for row in _rows(name, then, config):
-                totals = score(
-                    [row],
-                    {name: then},
-                    data,
-                    then.backbone,
-                    windows=windows,
-                    batch=config.batch,
-                    block=then.config.block,
-                )[row]
+                totals = scorer.score([row], {name: then})[row]
                 metrics = _METRICS if then.likelihood else ("brier1",)
                 means = {m: float(totals.sums[m].sum() / totals.tokens.sum()) for m in metrics}
                 found.append({"subject": name, "share": share, "steps": row.steps, **means})

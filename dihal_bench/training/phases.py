@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
@@ -15,12 +12,14 @@ from dihal_bench.files import lock, short_hash
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import PHASES
+from dihal_bench.interfaces.validate import source_hash
 from dihal_bench.training.checkpoint import load_phase, save_interface, save_phase
 from dihal_bench.training.ledger import Spent
 from dihal_bench.training.trainer import Trainee, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
@@ -98,7 +97,7 @@ class Trainer:
         plan = self.budget.plan(interface.phases)
         depends: dict[str, Any] = {
             "origin": f"{type(interface).__module__}:{type(interface).__qualname__}",
-            "source": _source(interface),
+            "source": source_hash(type(interface)),
             "options": asdict(interface.options) if interface.options else None,
             "key": interface.recovery_key(),
             "backbone": self.backbone.info.fingerprint,
@@ -185,12 +184,6 @@ class Trainer:
         for lo in range(0, count, _SETTLING_BATCH):
             windows = self.data.draw(self.seed, lo, min(_SETTLING_BATCH, count - lo))
             yield Batch.of(windows, self.backbone, layers=interface.layers)
-
-
-def _source(interface: Interface) -> str:
-    """Return a hash of the file that the interface is written in: edited, it is another one."""
-    file = inspect.getsourcefile(type(interface))
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else ""
 
 
 def kept_weights(file: Path, share: float) -> Path:

@@ -12,8 +12,9 @@ from dihal_bench.diffusion.denoisers import TransformerDenoiser
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.hidden import Hidden
-from dihal_bench.scoring.evaluate import ScoreConfig, evaluate
+from dihal_bench.scoring.evaluate import ScoreConfig, evaluate, evaluation_windows
 from dihal_bench.scoring.gate import leak_gates
+from dihal_bench.scoring.kept import Scorer
 from dihal_bench.scoring.likelihood import TEACHER, Row, score
 from dihal_bench.scoring.table import Measured
 
@@ -110,7 +111,14 @@ def test_a_denoiser_that_reads_its_own_block_is_caught() -> None:
 def test_scores_of_first_tokens_have_names_of_their_own() -> None:
     interfaces = {name: redrawn(name, block=4) for name in ("embedding", "lm")}
     config = ScoreConfig(tokens=96, steps=(1, 3), chains=2, batch=2, resamples=100, bound_draws=2)
-    scores, _ = evaluate(interfaces, TEXT, backbone(torch.float64), config, MEASURED)
+    scorer = Scorer(
+        data=TEXT,
+        backbone=backbone(torch.float64),
+        windows=evaluation_windows(TEXT, config.tokens),
+        batch=config.batch,
+        block=4,
+    )
+    scores, _ = evaluate(interfaces, scorer, config, MEASURED)
     metrics = {s.metric for s in scores}
     assert {"first_token_nll", "first_token_brier1", "block_bound"} <= metrics
     assert all(m.startswith(("first_token_", "block_")) for m in metrics)

@@ -9,6 +9,7 @@ import pytest
 from dihal_bench.errors import UserError
 from dihal_bench.records import Score
 from dihal_bench.scoring.evaluate import ScoreConfig, evaluate, evaluation_windows
+from dihal_bench.scoring.kept import Scorer
 from dihal_bench.scoring.likelihood import TEACHER, Row, Totals
 from dihal_bench.scoring.render import render
 from dihal_bench.scoring.table import Measured, Traits, scores_of
@@ -160,7 +161,8 @@ def test_rows_of_every_kind_come_from_real_interfaces():
     text = Text([[(0, 3, 9), (1, 0, 15)], [(2, 0, 24)]])
     interfaces = {name: redrawn(name) for name in ("hidden", "regress-loop", "ridge")}
     config = ScoreConfig(tokens=48, steps=(1, 3), chains=4, batch=2, resamples=50)
-    scores, sums = evaluate(interfaces, text, backbone(), config, MEASURED)
+    scorer = Scorer(data=text, backbone=backbone(), windows=range(2), batch=config.batch)
+    scores, sums = evaluate(interfaces, scorer, config, MEASURED)
     assert {row.subject for row in sums} == {TEACHER, *interfaces}
     nll = {(s.subject, s.steps, s.chains) for s in scores if s.metric == "nll"}
     assert nll == {

@@ -19,6 +19,7 @@ class Text:
         words = np.arange(windows.tokens.size).reshape(windows.tokens.shape) % 2
         self.all = replace(windows, bytes=3 * windows.bytes, words=words)
         self.window = windows.tokens.shape[1]
+        self.fingerprint = f"{rows} {seed}"
 
     def __len__(self) -> int:
         return len(self.all.tokens)
