@@ -107,16 +107,16 @@ def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
 def _scores(line: Line, regime: str) -> dict[str, str]:
     first = "first-token " if regime == "sequence" else ""
     unsure = " ~" if line.converged is False else ""
-    other = " †" if line.other_task and (line.versus or line.brier1_versus) else ""
+    other = " †" if line.other_task else ""
     shown = {
         "row": _indented(line),
         "S": "-" if line.kind == "exact" and line.steps == 1 else str(line.steps),
         "K": "-" if line.kind == "exact" else str(line.chains),
         "NFE": str(line.nfe or "-"),
         "Brier-1": _with_interval(line.brier1, ".4f"),
-        "ΔBrier": _with_interval(line.brier1_versus, "+.4f") + other,
+        "ΔBrier": _marked(_with_interval(line.brier1_versus, "+.4f"), other),
         f"{first}NLL": _with_interval(line.nll, ".3f") + unsure,
-        "ΔNLL": _with_interval(line.versus, "+.3f") + other,
+        "ΔNLL": _marked(_with_interval(line.versus, "+.3f"), other),
         "KL": _value(line.kl, ".4f"),
         "top-1": _value(line.top1, ".3f"),
         "diffusion gain": _with_interval(line.gain, "+.3f")
@@ -157,6 +157,10 @@ def _costs(line: Line) -> dict[str, str]:
         "σ½": _number(line.sigma_half, ".2f"),
         "Brier-1 at 25/50/100 %": "/".join(f"{value:.3f}" for value in line.course),
     }
+
+
+def _marked(text: str, mark: str) -> str:
+    return text + mark if text else ""
 
 
 def _indented(line: Line) -> str:

@@ -236,7 +236,7 @@ class _Builder:
         return int(sum(phase["tokens"] for phase in spent.values()))
 
     def _bound(self, key: Key, chains: int) -> float | None:
-        if chains > 1 or key.control:
+        if chains > 1 or not key.leads:
             return None
         values = [
             s["value"]
