@@ -60,16 +60,10 @@ def planned(
     names = chosen_interfaces(interfaces)
     first = replace(base, seed=seeds[0], interface=REFERENCE, controls=(AUTO,))
     inputs = Inputs(first, say)
-    depth, layer = inputs.backbone.blocks, None
     entered = [name for name in names if not INTERFACES.get(name).bears_tokens]
+    layer = None
     if entered or any(BLOCKS[key].replaced for key in blocks):
-        job = Job(first, out, say, shared=out / "shared", inputs=inputs)
-        job.check_span()
-        if dry and not job.knows_layer:
-            say("the layer is located when this is run: layers, and the folders named after them,")
-            say("are not known yet; give --layer to see them")
-        else:
-            layer = job.span(REFERENCE).b
+        layer = _layer(Job(first, out, say, shared=out / "shared", inputs=inputs), dry=dry)
     entries = plan(
         bases,
         out,
@@ -78,11 +72,21 @@ def planned(
         blocks=blocks,
         size=size,
         layer=layer,
-        depth=depth,
+        depth=inputs.backbone.blocks,
     )
     for line in _left_out(entries, names, blocks, list(bases)):
         say(line)
     return entries, inputs
+
+
+def _layer(job: Job, *, dry: bool) -> int | None:
+    """Return the layer that is entered; None if it would have to be located in a dry run."""
+    job.check_span()
+    if dry and not job.knows_layer:
+        job.say("the layer is located when this is run: layers, and the folders named after them,")
+        job.say("are not known yet; give --layer to see them")
+        return None
+    return job.span(REFERENCE).b
 
 
 def _for(denoiser: str, base: RunConfig, count: int) -> RunConfig:

@@ -84,43 +84,43 @@ class Pair:
         """Return plain values; an estimate becomes three columns."""
         return {
             **{n: getattr(self, n) for n in ("block", "row", "steps", "chains", "against")},
-            **_columns("nll", self.nll),
-            **_columns("brier1", self.brier1),
+            **columns("nll", self.nll),
+            **columns("brier1", self.brier1),
         }
 
 
 def pairs(paired: Paired, block: str) -> list[Pair]:
     """Return every interface, at every number of steps, against every other row of its own runs."""
-    found = []
-    keys = paired.pool.totals
-    for key in (k for k in keys if k.leads and k.row.subject != TEACHER):
-        for other in keys:
-            if other.interface == key.interface and not other.leads and not _teacher(other):
-                trial = not other.control
-                if trial and other.row.steps != key.row.steps:
-                    continue
-                chains = min(paired.sizes(key)[-1], paired.sizes(other)[-1] if trial else 1 << 30)
-                likely = paired.likely(key) and paired.likely(other)
-                size = chains if trial else 1
-                found.append(
-                    Pair(
-                        block=block,
-                        row=key.interface,
-                        steps=key.row.steps,
-                        chains=chains,
-                        against=other.row.subject if other.control else paired.pool.name(other),
-                        nll=paired.nll_difference((key, chains), (other, size)) if likely else None,
-                        brier1=paired.brier_difference(key, other),
-                    )
-                )
-    return found
+    keys = [key for key in paired.pool.totals if key.row.subject != TEACHER]
+    return [
+        _pair(paired, block, key, other)
+        for key in keys
+        for other in keys
+        if key.leads and not other.leads and other.interface == key.interface
+        if other.control or other.row.steps == key.row.steps
+    ]
 
 
-def _teacher(key: Key) -> bool:
-    return key.row.subject == TEACHER
+def _pair(paired: Paired, block: str, key: Key, other: Key) -> Pair:
+    """Compare ensembles of one size with a trial, the whole ensemble with a control's one chain."""
+    chains = paired.sizes(key)[-1]
+    if not other.control:
+        chains = min(chains, paired.sizes(other)[-1])
+    likely = paired.likely(key) and paired.likely(other)
+    sizes = (key, chains), (other, 1 if other.control else chains)
+    return Pair(
+        block=block,
+        row=key.interface,
+        steps=key.row.steps,
+        chains=chains,
+        against=other.row.subject if other.control else paired.pool.name(other),
+        nll=paired.nll_difference(*sizes) if likely else None,
+        brier1=paired.brier_difference(key, other),
+    )
 
 
-def _columns(name: str, value: Estimate | None) -> dict[str, float | None]:
+def columns(name: str, value: Estimate | None) -> dict[str, float | None]:
+    """Return an estimate and the ends of its interval as columns of a table."""
     if value is None:
         return {name: None, f"{name}_lo": None, f"{name}_hi": None}
     return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}

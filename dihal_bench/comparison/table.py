@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.comparison.paired import columns
 from dihal_bench.comparison.plan import REFERENCE
-from dihal_bench.scoring.intervals import Estimate
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.comparison.paired import Paired
     from dihal_bench.comparison.pool import Key
+    from dihal_bench.scoring.intervals import Estimate
 
 _CONVERGED = 0.02  # nats between half the chains and all of them
 _LEAST_SEEDS = 3  # for a rank
@@ -106,10 +107,8 @@ class Line:
         plain: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
-            plain[each.name] = value.value if isinstance(value, Estimate) else value
-            if each.type == "Estimate | None":
-                plain[f"{each.name}_lo"] = value.lo if value else None
-                plain[f"{each.name}_hi"] = value.hi if value else None
+            estimated = each.type == "Estimate | None"
+            plain |= columns(each.name, value) if estimated else {each.name: value}
         return plain
 
 
