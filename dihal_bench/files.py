@@ -9,7 +9,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dihal_bench.errors import UserError
 
@@ -68,12 +68,16 @@ def lock(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold ``path`` against other processes; yield whether it is held, always so after a wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        yield take(file, wait=wait)
+
+
+def take(file: TextIO, *, wait: bool) -> bool:
+    """Lock an open file for this process until it is closed; return whether that was possible."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def short_hash(value: Any) -> str:

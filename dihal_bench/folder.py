@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import write_json
+from dihal_bench.files import take, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,9 +59,8 @@ def _lock(folder: Path) -> TextIO:
             f"--out {folder}: {error.strerror or error}; choose a folder you may write to."
         ) from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+        held = take(file, wait=False) and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
         held = False
     if not held:  # taken, or taken away by a claim that ended just now
         file.close()

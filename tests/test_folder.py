@@ -1,5 +1,6 @@
 """A run's folder: one process and one configuration at a time, and no traces of nothing."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -90,14 +91,12 @@ def test_an_edited_file_is_another_configuration(tmp_path):
 
 def test_a_lock_file_that_was_taken_away_is_not_held(tmp_path, monkeypatch):
     """Its folder is removed between another process's opening and locking: the lock is void."""
-    from dihal_bench import folder as module
-
-    flock = module.fcntl.flock
+    flock = fcntl.flock
 
     def late(file, operation):
         Path(file.name).unlink()
         flock(file, operation)
 
-    monkeypatch.setattr(module.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(UserError, match="another process"), claimed(tmp_path / "run", CONFIG):
         pass
