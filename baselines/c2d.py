@@ -72,10 +72,10 @@ class PairDecoder(nn.Module):
             nn.RMSNorm(sizes.width), nn.Linear(sizes.width, self.readout.in_features)
         )
 
-    def forward(self, signal: Tensor, condition: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, signal: Tensor, condition: Tensor, layout: Layout) -> Tensor:
         """Return logits [B, T, V] of signals [B, T, D] and conditions [B, T, C]."""
         pairs = torch.cat((condition, signal.to(condition.dtype)), dim=-1)
-        stream, _ = self.stream(pairs, Layout(positions))
+        stream, _ = self.stream(pairs, layout)
         logits: Tensor = self.readout(self.head(stream))
         return logits
 
@@ -139,7 +139,8 @@ class Decoded(NextState):
         return super().recovery_key() | own
 
     def _decode(self, signal: Tensor, batch: Batch) -> Tensor:
-        logits: Tensor = self.recovery(signal, self.condition(batch), batch.positions)
+        layout = Layout(batch.positions, past=batch.past)
+        logits: Tensor = self.recovery(signal, self.condition(batch), layout)
         return logits
 
 

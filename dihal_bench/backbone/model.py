@@ -202,9 +202,11 @@ class Backbone:
         """Logits [B, T, V] of h_N [B, T, D]: final norm, output head, and any softcapping."""
         return self.upper(hidden, self.blocks)
 
-    def logits(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    def logits(
+        self, tokens: Tensor, positions: Tensor | None = None, *, cache: Any = None
+    ) -> Tensor:
         """Next-token logits [B, T, V] of tokens [B, T]."""
-        return self._logits(self._run(tokens, None, [], True, positions))
+        return self._logits(self._run(tokens, None, [], True, positions, cache))
 
     @cached_property
     def _packs_natively(self) -> bool:

@@ -17,7 +17,8 @@ from dihal_bench.check.outcome import PASSED, Outcome, fail
 from dihal_bench.check.subject import BLOCK, STEPS, Subject, chain_logits
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.scoring.gate import leak_gates
-from dihal_bench.scoring.generation import forced_logits, rows_as_windows
+from dihal_bench.scoring.generation import forced_logits
+from dihal_bench.scoring.readers import rows_as_windows
 
 if TYPE_CHECKING:
     from dihal_bench.text.tokens import Windows
@@ -128,7 +129,8 @@ def generation(subject: Subject) -> Outcome:
     if apart > SAME:
         return fail(
             "generation must draw tokens from the logits that one parallel pass gives them, and "
-            f"they differ by {apart:.3g}"
+            f"they differ by {apart:.3g}; an interface whose methods look at several places, other "
+            "than by batch.hidden and batch.upper, says cached = False"
         )
     alone = forced_logits(interface, text[:1], start=_START, steps=STEPS)
     moved = _distance(alone, first[:1])

@@ -18,7 +18,7 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import PHASES, InterfaceConfig, LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.interfaces.validate import declared
-from dihal_bench.scoring.generation import rows_as_windows
+from dihal_bench.scoring.readers import rows_as_windows
 
 if TYPE_CHECKING:
     from dihal_bench.backbone.model import Backbone

@@ -168,8 +168,9 @@ class Context:
 
     Attributes:
         stream: per place the clean stream at the latest place it may see, [B, T, W].
-        keys_values: per denoising layer (K, V), each [B, H, T, W/H].
-        masks: what a query sees of the clean places, bool [B, 1, T, T], and of the noisy ones.
+        keys_values: per denoising layer (K, V) of all clean places, each [B, H, past + T, W/H].
+        masks: what a query sees of the clean places, bool [B, 1, T, past + T], and of the noisy
+            ones.
         angles: rotary angles [T, W/H/2].
     """
 
@@ -193,11 +194,14 @@ class ContextEncoder(nn.Module):
 
     def forward(self, condition: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Return the stream [B, T, W] and the rotary angles; the condition is [B, T, C]."""
-        mask = layout.causal().context_mask()
-        angles = rotary_angles(condition.shape[1], self.head_dim, condition.device)
+        causal = layout.causal()
+        mask = causal.context_mask()
+        angles = rotary_angles(
+            condition.shape[1], self.head_dim, condition.device, start=layout.before
+        )
         stream: Tensor = self.embed(condition).to(condition.dtype)  # kept wide under autocast
         for layer in self.layers:
-            stream = layer(stream, mask, angles)
+            stream = layer(stream, causal, mask, angles)
         return stream, angles
 
 
@@ -228,7 +232,8 @@ class TransformerDenoiser(Denoiser):
         keys_values = []
         for layer in self.layers:
             assert isinstance(layer, DenoisingLayer)
-            keys_values.append(layer.attention.keys_values(normed, angles))
+            own = layer.attention.keys_values(normed, angles)
+            keys_values.append(layout.join(layer.attention, own))
         masks = layout.context_mask(), layout.block_mask()
         return Context(layout.at_start(stream), keys_values, masks, angles)
 

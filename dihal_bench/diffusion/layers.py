@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from dihal_bench.diffusion.layout import Layout
 
 
 class Attention(nn.Module):
@@ -46,10 +50,11 @@ class EncoderLayer(nn.Module):
         self.attention = Attention(width, heads)
         self.mlp = feed_forward(width)
 
-    def forward(self, x: Tensor, mask: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, mask: Tensor, angles: Tensor) -> Tensor:
         """Return the next layer's input [B, T, W]."""
         normed = self.norm1(x)
-        x = x + self.attention(normed, self.attention.keys_values(normed, angles), mask, angles)
+        own = self.attention.keys_values(normed, angles)
+        x = x + self.attention(normed, layout.join(self.attention, own), mask, angles)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
@@ -148,10 +153,13 @@ def level_features(t: Tensor, width: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def rotary_angles(length: int, head_dim: int, device: torch.device) -> Tensor:
-    """Return angles [T, d/2] in float64; in float32, far ones depend on more than distance."""
+def rotary_angles(length: int, head_dim: int, device: torch.device, start: int = 0) -> Tensor:
+    """Return angles [T, d/2] of the places ``start``... in float64.
+
+    In float32, far ones depend on more than distance.
+    """
     pairs = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
-    places = torch.arange(length, dtype=torch.float64, device=device)
+    places = torch.arange(start, start + length, dtype=torch.float64, device=device)
     return torch.outer(places, torch.exp(pairs * (-math.log(10_000.0) / head_dim)))
 
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from dihal_bench.diffusion.past import Past, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from dihal_bench.diffusion.past import Pair
 
 
 @dataclass(frozen=True)
@@ -21,15 +29,17 @@ class Layout:
         positions: position ids [B, T]; 0 marks the start of a document and of the window.
         starts: per place the index in its row of its block's first place, int64 [B, T]; None in the
             causal regime.
+        past: what the places before these left, in the causal regime; None: there are none.
     """
 
     positions: Tensor
     starts: Tensor | None = None
+    past: Past | None = None
 
     @classmethod
-    def of(cls, positions: Tensor, block: int, shift: int = 0) -> Layout:
+    def of(cls, positions: Tensor, block: int, shift: int = 0, past: Past | None = None) -> Layout:
         """Return the causal layout for ``block`` = 0, else that of blocks of so many places."""
-        return cls.blocks(positions, block, shift) if block else cls(positions)
+        return cls.blocks(positions, block, shift) if block else cls(positions, past=past)
 
     @classmethod
     def blocks(cls, positions: Tensor, size: int, shift: int = 0) -> Layout:
@@ -50,12 +60,21 @@ class Layout:
         return (self.positions == 0).cumsum(dim=1)
 
     def context_mask(self) -> Tensor:
-        """Return which clean places a query may see, bool [B, 1, T, T]."""
+        """Return which clean places a query may see, bool [B, 1, T, past + T]."""
         place = torch.arange(self.positions.shape[1], device=self.positions.device)
         latest = self.starts if self.starts is not None else place.expand_as(self.positions)
         document = self.documents
         same = document[:, :, None] == document[:, None, :]
-        return (same & (place <= latest[..., None]))[:, None]
+        return visible((same & (place <= latest[..., None]))[:, None], self.past)
+
+    def join(self, owner: Hashable, pair: Pair) -> Pair:
+        """Return K and V [B, H, T, d] with those that their owner had of the places before."""
+        return pair if self.past is None else self.past.join(owner, pair)
+
+    @property
+    def before(self) -> int:
+        """How many places lie before these."""
+        return 0 if self.past is None else self.past.places
 
     def block_mask(self) -> Tensor | None:
         """Return which other noisy places a query may see, bool [B, 1, T, T]; None: none at all."""
@@ -87,7 +106,7 @@ class Layout:
 
     def causal(self) -> Layout:
         """Return the same documents without blocks: how clean context is encoded."""
-        return Layout(self.positions)
+        return Layout(self.positions, past=self.past)
 
     def at_start(self, values: Tensor) -> Tensor:
         """Return per place what ``values`` [B, T, ...] has at the latest clean place it may see."""

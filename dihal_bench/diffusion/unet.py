@@ -29,8 +29,9 @@ class Prefix:
 
     Attributes:
         image: the clean stream at every token's own place, [B*T, C, s, s].
-        keys_values: per cross-attention (K, V), each [B, H, 1 + T, d]; the null key comes first.
-        mask: which keys a token sees, bool [B, 1, T, 1 + T]; the null key always.
+        keys_values: per cross-attention (K, V), each [B, H, 1 + past + T, d]; the null key comes
+            first.
+        mask: which keys a token sees, bool [B, 1, T, 1 + past + T]; the null key always.
     """
 
     image: Tensor
@@ -115,15 +116,22 @@ class UNetDenoiser(Denoiser):
     def encode(self, condition: Tensor, layout: Layout) -> Prefix:
         """Run the encoder and all maps to keys and values, once; see ``Denoiser.encode``."""
         stream = self.context_norm(self.encoder(condition, layout)[0])
-        null = self.null.to(stream.dtype).expand(stream.shape[0], 1, -1)
-        keys = torch.cat((null, stream), dim=1)  # (B, 1 + T, W)
         return Prefix(
             image=self._as_images(self.embed_context(stream).to(condition.dtype), self.shape),
             keys_values=[
-                (split_heads(attn.to_k(keys), attn.heads), split_heads(attn.to_v(keys), attn.heads))
-                for attn in cross_attentions(self.unet)
+                self._keys_values(attn, stream, layout) for attn in cross_attentions(self.unet)
             ],
             mask=F.pad(layout.context_mask(), (1, 0), value=True),
+        )
+
+    def _keys_values(self, attn: Any, stream: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Return K and V of the null key and of all places, each [B, H, 1 + past + T, d]."""
+        null = self.null.to(stream.dtype).expand(stream.shape[0], 1, -1)
+        both = torch.cat((null, stream), dim=1)  # (B, 1 + T, W)
+        keys, values = (split_heads(to(both), attn.heads) for to in (attn.to_k, attn.to_v))
+        seen = layout.join(attn, (keys[:, :, 1:], values[:, :, 1:]))
+        return torch.cat((keys[:, :, :1], seen[0]), dim=2), torch.cat(
+            (values[:, :, :1], seen[1]), dim=2
         )
 
     def forward(self, z: Tensor, t: Tensor, context: Prefix) -> Tensor:

@@ -49,6 +49,9 @@ class Interface(nn.Module, ABC):
         reads_tokens: whether predictions are meant to depend on the tokens at all.
         local_recovery: whether logits at i are made of the signal at i alone; else earlier signals
             are read too, and in the sequence regime estimated anew once their tokens are known.
+        cached: whether a text can be read place by place: conditions and recovery then take what
+            they need of earlier places from ``batch.hidden``, ``batch.upper`` and the layout's
+            past alone; else generation reads all of it anew for every token.
         decoder_steps: network evaluations per token that its recovery adds to the sampler's.
         regimes: the regimes it can be used in.
         least_accuracy: share of tokens that must be recovered from the true signal, else training
@@ -66,6 +69,7 @@ class Interface(nn.Module, ABC):
     iterative: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = True
     local_recovery: ClassVar[bool] = False
+    cached: ClassVar[bool] = True
     decoder_steps: ClassVar[int] = 0
     least_accuracy: ClassVar[float] = 0.0
     regimes: ClassVar[tuple[str, ...]] = REGIMES
@@ -203,7 +207,7 @@ class Interface(nn.Module, ABC):
 
     def layout(self, batch: Batch, shift: int = 0) -> Layout:
         """Return who sees whom; in the sequence regime the first block is short by ``shift``."""
-        return Layout.of(batch.positions, self.config.block, shift)
+        return Layout.of(batch.positions, self.config.block, shift, batch.past)
 
     def training_input(
         self, x0: Tensor, batch: Batch, layout: Layout, step: Step

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dihal_bench.backbone.model import Backbone
+    from dihal_bench.diffusion.past import Past
     from dihal_bench.text.tokens import Windows
 
 
@@ -29,6 +30,7 @@ class Batch:
         offsets: place of the token in its document.
         scored: whether the token is a target, bool.
         windows: the arrays that this was made from (bytes and words per token).
+        past: what the places before these left, where a text is read place by place.
     """
 
     backbone: Backbone
@@ -38,6 +40,7 @@ class Batch:
     offsets: Tensor
     scored: Tensor
     windows: Windows
+    past: Past | None = None
     _hidden: dict[int, Tensor] = field(default_factory=dict)
     _logits: Tensor | None = None
     _teacher: tuple[Tensor, Tensor] | None = None
@@ -50,6 +53,7 @@ class Batch:
         *,
         layers: Iterable[int] = (),
         logits: bool = False,
+        past: Past | None = None,
     ) -> Batch:
         """Place windows on the device and run the teacher once for all that will be asked of it.
 
@@ -58,6 +62,7 @@ class Batch:
             backbone: the teacher.
             layers: layers whose states ``hidden`` will be asked for.
             logits: whether ``teacher_logits`` will be asked for.
+            past: what the places before these left; every row is then one document.
         """
 
         def place(array: NDArray[Any]) -> Tensor:
@@ -71,6 +76,7 @@ class Batch:
             offsets=place(windows.offsets),
             scored=place(windows.scored),
             windows=windows,
+            past=past,
         )
         wanted = sorted(set(layers))
         if wanted or logits:
@@ -83,8 +89,21 @@ class Batch:
         """Return h_layer of the teacher, [B, T, D]."""
         if layer not in self._hidden:
             with torch.no_grad():
-                self._hidden[layer] = self.backbone.lower(self.tokens, layer, self.positions)
+                self._hidden[layer] = self.backbone.lower(
+                    self.tokens, layer, **self._way("lower", layer)
+                )
         return self._hidden[layer]
+
+    def upper(self, hidden: Tensor, layer: int) -> Tensor:
+        """Return the logits [B, T, V] of states ``hidden`` [B, T, D] of a layer."""
+        return self.backbone.upper(hidden, layer, **self._way("upper", layer))
+
+    def _way(self, part: str, layer: int) -> dict[str, Any]:
+        """Return where these places stand, as the backbone's passes want to know it."""
+        if self.past is None:
+            return {"positions": self.positions}
+        places = self.tokens.shape[1]
+        return {"cache": self.past.cache((part, layer), places, self.backbone.new_cache)}
 
     def following(self, values: Tensor) -> Tensor:
         """Return what ``values`` [B, T, ...] has at the next place; the last place repeats itself.

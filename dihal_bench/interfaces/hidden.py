@@ -87,7 +87,7 @@ class HiddenSpace(Interface):
 
     def recover(self, x0: Tensor, batch: Batch) -> Tensor:
         """Run the frozen blocks above b and the head on the signal's states."""
-        return self.backbone.upper(self.hidden(x0, batch), self.span.b, batch.positions)
+        return batch.upper(self.hidden(x0, batch), self.span.b)
 
     def signal(self, x0: Tensor, batch: Batch) -> Tensor:
         """Return the state in units of its standard deviation, whatever the residual."""

@@ -1,30 +1,76 @@
-"""Generation: tokens one by one, or block by block, by the very law that teacher forcing scores.
-
-A token is drawn from the logits that its chain gives it, and the chain's noise has the address
-(document, offset, chain) that it has in scoring. So the text that was generated, read in parallel,
-gives the logits that it was drawn from: ``forced_logits`` is there to see that it does.
-"""
+"""Generation: tokens one by one, or block by block, by the very law that teacher forcing scores."""
 
 from __future__ import annotations
 
-from itertools import islice
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dihal_bench.diffusion.noise import Noise
 from dihal_bench.errors import UserError
-from dihal_bench.interfaces.batch import Batch
-from dihal_bench.text.tokens import Windows
+from dihal_bench.scoring.readers import reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dihal_bench.interfaces.base import Interface
+    from dihal_bench.scoring.readers import Reader
 
-    Choose = Callable[[Tensor, int], Tensor]  # logits [B, V], offset of the token -> tokens [B]
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a token is drawn from its distribution.
+
+    Attributes:
+        temperature: divides the final logits and nothing else; 0: the likeliest token.
+        top_p: the likeliest tokens that together have this much probability are drawn from.
+        seed: of the tokens' noise, a function of (document, offset); that of signals is the
+            interface's own.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(
+                f"a temperature of {self.temperature} makes no distribution; give 0 or more."
+            )
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top-p of {self.top_p} leaves no tokens; give more than 0, at most 1.")
+
+    def draw(self, logits: Tensor, documents: Tensor, offset: int, chain: int = 0) -> Tensor:
+        """Return a token [B] per row of logits [B, V], in float64 (Gumbel's maximum).
+
+        In float32 the noise's tail is cut off, which lowers the temperature without saying so
+        (Zheng et al., arXiv 2409.02908).
+
+        Raises:
+            UserError: the logits are no distribution.
+        """
+        wide = logits.double()
+        if bool(wide.isnan().any()) or bool((wide.amax(-1) == -torch.inf).any()):
+            raise UserError(
+                f"the logits of token {offset} are not numbers, so none can be drawn; look at the "
+                "interface's recover, or train it with a lower rate."
+            )
+        if not self.temperature:
+            return wide.argmax(-1)
+        wide = self._nucleus(wide / self.temperature)
+        places = torch.full_like(documents, offset)
+        gumbel = Noise(self.seed).gumbel(documents, places, wide.shape[-1], draw=chain)
+        return (wide + gumbel).argmax(-1)
+
+    def _nucleus(self, logits: Tensor) -> Tensor:
+        """Leave out what is less likely than the first tokens that reach ``top_p`` together."""
+        if self.top_p == 1:
+            return logits
+        ordered, index = torch.softmax(logits, dim=-1).sort(dim=-1, descending=True, stable=True)
+        late = ordered.cumsum(-1) - ordered >= self.top_p
+        return logits.masked_fill(torch.zeros_like(late).scatter(-1, index, late), -torch.inf)
 
 
 def generate(
@@ -34,12 +80,14 @@ def generate(
     new: int,
     steps: int,
     temperature: float = 1.0,
+    top_p: float = 1.0,
     chain: int = 0,
+    chains: int = 1,
     documents: Tensor | None = None,
     seed: int = 0,
     placeholder: int = 0,
 ) -> Tensor:
-    """Continue prompts: by single tokens in the causal regime, by blocks in the sequence regime.
+    """Continue prompts of one length, each a document from its first token on.
 
     A row depends on its own prompt and document number alone: neither on how many rows there are
     nor on ``new``, of which a smaller one gives the same text, cut short.
@@ -49,40 +97,33 @@ def generate(
         prompts: starts of documents, int64 [B, T0].
         new: tokens to add.
         steps: network evaluations per chain.
-        temperature: divides the final logits and nothing else; 0: the likeliest token.
-        chain: number of the chain; others are independent.
+        temperature: see ``Choice``.
+        top_p: see ``Choice``.
+        chain: number of the first chain; others are independent.
+        chains: chains whose mean is drawn from.
         documents: number of every row's document, which addresses its noise, int64 [B]; None:
             0, 1, ...
-        seed: of the tokens' noise; that of the signals is the interface's own.
+        seed: of the tokens' noise.
         placeholder: token that stands where none is generated yet; nothing depends on it.
 
     Returns:
         Prompts and what follows them, int64 [B, T0 + new].
 
     Raises:
-        UserError: an argument is out of range.
+        UserError: an argument is out of range, or logits are not numbers.
     """
-    if temperature < 0:
-        raise UserError(f"a temperature of {temperature} makes no distribution; give 0 or more.")
-    noise, rows = Noise(seed), _numbers(prompts, documents)
+    rows, choice = (
+        _numbers(prompts, documents),
+        Choice(temperature=temperature, top_p=top_p, seed=seed),
+    )
+    reader = reader_of(
+        interface, rows, steps=steps, chain=chain, chains=chains, placeholder=placeholder
+    )
 
     def choose(logits: Tensor, offset: int) -> Tensor:
-        if not temperature:
-            return logits.argmax(-1)
-        places = torch.full_like(rows, offset)
-        gumbel = noise.gumbel(rows, places, logits.shape[-1], draw=chain)
-        return (logits.double() / temperature + gumbel).argmax(-1)
+        return choice.draw(logits, rows, offset, chain)
 
-    return _decode(
-        interface,
-        prompts,
-        choose,
-        new=new,
-        steps=steps,
-        chain=chain,
-        documents=rows,
-        placeholder=placeholder,
-    )
+    return decode(reader, prompts, choose, new=new)
 
 
 def forced_logits(
@@ -92,6 +133,7 @@ def forced_logits(
     start: int,
     steps: int,
     chain: int = 0,
+    chains: int = 1,
     documents: Tensor | None = None,
     placeholder: int = 0,
 ) -> Tensor:
@@ -102,7 +144,8 @@ def forced_logits(
         text: prompt and continuation.
         start: tokens of the prompt.
         steps: network evaluations per chain.
-        chain: number of the chain.
+        chain: number of the first chain.
+        chains: chains whose mean is the law.
         documents: number of every row's document.
         placeholder: token that stands where none is generated yet.
 
@@ -115,84 +158,58 @@ def forced_logits(
         seen.append(logits)
         return text[:, offset]
 
-    _decode(
-        interface,
-        text[:, :start],
-        choose,
-        new=text.shape[1] - start,
-        steps=steps,
-        chain=chain,
-        documents=_numbers(text, documents),
-        placeholder=placeholder,
+    rows = _numbers(text, documents)
+    reader = reader_of(
+        interface, rows, steps=steps, chain=chain, chains=chains, placeholder=placeholder
     )
+    decode(reader, text[:, :start], choose, new=text.shape[1] - start)
     return torch.stack(seen, dim=1)
 
 
 @torch.no_grad()
-def _decode(
-    interface: Interface,
+def decode(
+    reader: Reader,
     prompts: Tensor,
-    choose: Choose,
+    choose: Callable[[Tensor, int], Tensor],
     *,
     new: int,
-    steps: int,
-    chain: int,
-    documents: Tensor,
-    placeholder: int,
+    lengths: Tensor | None = None,
+    until: Callable[[Tensor], bool] = lambda tokens: False,
+    tick: Callable[[int], None] = lambda tokens: None,
 ) -> Tensor:
-    """Add ``new`` chosen tokens; the causal regime is that of blocks of one place."""
-    if prompts.ndim != 2 or not prompts.shape[1] or new < 1:
-        raise UserError("generation needs prompts [B, T] of a token or more, and one to add.")
-    size, start = max(1, interface.config.block), prompts.shape[1]
-    shift = -(start - 1) % size  # so that a block begins at the prompt's last token
-    tokens = prompts
-    for first in range(start, start + new, size):
-        empty = tokens.new_full((len(tokens), size - 1), placeholder)
-        batch = _batch(interface, torch.cat((tokens, empty), dim=1), documents)
-        current = torch.full_like(documents, first - 1)
-        x0 = _signal(interface, batch, steps, chain, shift, current)
-        logits = interface.recover(x0, batch)
-        for offset in range(first, min(first + size, start + new)):
-            if interface.decoder_steps and offset > first:  # it reads the tokens of the block
-                known = torch.cat((tokens, empty[:, offset - first :]), dim=1)
-                logits = interface.recover(x0, _batch(interface, known, documents))
-            chosen = choose(logits[:, offset - 1], offset)
-            tokens = torch.cat((tokens, chosen[:, None]), dim=1)
-    return tokens
-
-
-def _signal(
-    interface: Interface, batch: Batch, steps: int, chain: int, shift: int, current: Tensor
-) -> Tensor:
-    """Return the signal [B, T, D] of the chain of that number."""
-    layout = interface.layout(batch, shift)
-    samples = interface.samples(batch, steps=steps, count=chain + 1, layout=layout, current=current)
-    return next(islice(samples, chain, None))
-
-
-def rows_as_windows(tokens: Tensor, documents: Tensor) -> Windows:
-    """Return rows of one document each as the windows that scoring reads.
+    """Add tokens to prompts as a reader and a choice will have it.
 
     Args:
-        tokens: int64 [B, T], from the documents' first tokens on.
-        documents: numbers of the documents, int64 [B].
+        reader: fresh.
+        prompts: int64 [B, T0].
+        choose: takes logits [B, V] of the token at an offset; returns tokens [B].
+        new: tokens to add to the longest prompt.
+        lengths: of the prompts, which shorter ones exceed: int64 [B]. All rows start together where
+            the shortest ends, and what is left of a longer one is read, not chosen: no padding.
+        until: whether the text so far, [B, T], is enough.
+        tick: is told of every token that was added to all rows.
+
+    Returns:
+        int64 [B, T], T at most T0 + new.
+
+    Raises:
+        UserError: there is no token to begin with, or none to add.
     """
-    shape, rows = tokens.shape, documents.cpu().numpy()
-    place = np.broadcast_to(np.arange(shape[1]), shape).copy()
-    zeros = np.zeros(shape, dtype=np.int64)
-    return Windows(
-        tokens=tokens.cpu().numpy(),
-        positions=place,
-        documents=np.broadcast_to(rows[:, None], shape).copy(),
-        offsets=place,
-        scored=place > 0,
-        bytes=zeros,
-        words=zeros,
-    )
-
-
-def _batch(interface: Interface, tokens: Tensor, documents: Tensor) -> Batch:
-    return Batch.of(rows_as_windows(tokens, documents), interface.backbone)
+    if prompts.ndim != 2 or not prompts.shape[1] or new < 1:
+        raise UserError("generation needs prompts [B, T] of a token or more, and one to add.")
+    first = prompts.shape[1] if lengths is None else int(lengths.min())
+    tokens, end = prompts[:, :first], prompts.shape[1] + new
+    unread = tokens
+    for offset in range(first, end):
+        unread = choose(reader.read(unread), offset)[:, None]
+        if lengths is not None and offset < prompts.shape[1]:
+            given = (offset < lengths)[:, None]
+            unread = torch.where(given, prompts[:, offset : offset + 1], unread)
+        tokens = torch.cat((tokens, unread), dim=1)
+        tick(1)
+        if until(tokens):
+            break
+    return tokens
 
 
 def _numbers(rows: Tensor, documents: Tensor | None) -> Tensor:

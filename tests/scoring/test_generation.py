@@ -10,8 +10,8 @@ from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.registry import INTERFACES
-from dihal_bench.scoring import generation
 from dihal_bench.scoring.generation import forced_logits, generate
+from dihal_bench.scoring.readers import rows_as_windows
 
 from ..tiny import CONFIG, SPAN, VOCABULARY, backbone, redrawn
 
@@ -34,7 +34,8 @@ def made(name: str, block: int = 0, **settings: object) -> Interface:
 @torch.no_grad()
 def parallel(interface: Interface, text: Tensor, *, steps: int, chain: int = 0) -> Tensor:
     """Logits of passes over all of the text, one per block; first places as scoring has them."""
-    batch = generation._batch(interface, text[:, :-1], DOCUMENTS[: len(text)])
+    windows = rows_as_windows(text[:, :-1], DOCUMENTS[: len(text)])
+    batch = Batch.of(windows, interface.backbone)
     size = max(1, interface.config.block)
     layout = interface.layout(batch, -(START - 1) % size)
 

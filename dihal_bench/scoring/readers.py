@@ -1,0 +1,200 @@
+"""Readers: fed a text token by token, they say what comes next, by the law that scoring scores.
+
+A chain's noise has the address (document, offset, chain) that it has in scoring, so that the text
+that was generated, read in parallel, gives the probabilities that it was drawn from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dihal_bench.diffusion.past import Past
+from dihal_bench.interfaces.batch import Batch
+from dihal_bench.text.tokens import Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.interfaces.base import Interface
+
+
+class Reader(Protocol):
+    """Reads rows of one document each, from their first tokens on."""
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Read the next tokens [B, n] of every row; return logits of what follows them, [B, V]."""
+
+
+class TeacherReader:
+    """The backbone itself, through its own key-value cache."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone, self.cache = backbone, backbone.new_cache()
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """See ``Reader``."""
+        return self.backbone.logits(tokens, cache=self.cache)[:, -1]
+
+
+class CausalReader:
+    """An interface in the causal regime: one signal per place and chain, drawn when it is read.
+
+    Every place passes the teacher's lower blocks, the denoiser's context encoder and the recovery
+    once: what they need of earlier places is their past, of every chain its own where the recovery
+    reads signals.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        documents: Tensor,
+        *,
+        steps: int,
+        chain: int = 0,
+        chains: int = 1,
+    ):
+        self.interface, self.documents = interface, documents
+        self.steps, self.chain, self.chains = steps, chain, chains
+        self.past = Past()
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """See ``Reader``."""
+        windows = rows_as_windows(tokens, self.documents, start=self.past.places)
+        batch = Batch.of(windows, self.interface.backbone, past=self.past)
+        samples = self.interface.samples(batch, steps=self.steps, count=self.chain + self.chains)
+        logits = [
+            self.interface.recover(x0, replace(batch, past=self.past.branch(number)))[:, -1]
+            for number, x0 in enumerate(islice(samples, self.chain, None))
+        ]
+        self.past.advance(tokens.shape[1])
+        return _mean(logits)
+
+
+class BlockReader:
+    """An interface in blocks: signals of a whole block are drawn when its first token is due.
+
+    A block begins at the prompt's last place. The text so far is read anew for each; a block of one
+    place is the causal regime, without a past.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        documents: Tensor,
+        *,
+        steps: int,
+        chain: int = 0,
+        chains: int = 1,
+        placeholder: int = 0,
+    ):
+        self.interface, self.documents = interface, documents
+        self.steps, self.chain, self.chains = steps, chain, chains
+        self.placeholder = placeholder
+        self.size = max(1, interface.config.block)
+        self.start = 0
+        self.text: Tensor | None = None
+        self.signals: list[Tensor] = []
+        self.logits: list[Tensor] = []
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """See ``Reader``."""
+        if self.text is None:
+            self.start, self.text = tokens.shape[1], tokens
+        else:
+            self.text = torch.cat((self.text, tokens), dim=1)
+        known = (self.text.shape[1] - self.start) % self.size  # tokens of the block
+        if not known:
+            self.signals = list(self._draw())
+        if not known or self.interface.decoder_steps:  # a decoder reads the tokens of the block
+            batch = self._batch(self.size - 1 - known)
+            self.logits = [self.interface.recover(x0, batch) for x0 in self.signals]
+        return _mean([logits[:, self.text.shape[1] - 1] for logits in self.logits])
+
+    def _draw(self) -> Iterator[Tensor]:
+        """Yield the chains' signals of all places up to the block's end."""
+        assert self.text is not None
+        batch = self._batch(self.size - 1)
+        layout = self.interface.layout(batch, -(self.start - 1) % self.size)
+        samples = self.interface.samples(
+            batch,
+            steps=self.steps,
+            count=self.chain + self.chains,
+            layout=layout,
+            current=torch.full_like(self.documents, self.text.shape[1] - 1),
+        )
+        return islice(samples, self.chain, None)
+
+    def _batch(self, unknown: int) -> Batch:
+        assert self.text is not None
+        empty = self.text.new_full((len(self.text), unknown), self.placeholder)
+        windows = rows_as_windows(torch.cat((self.text, empty), dim=1), self.documents)
+        return Batch.of(windows, self.interface.backbone)
+
+
+def reader_of(
+    interface: Interface,
+    documents: Tensor,
+    *,
+    steps: int,
+    chain: int = 0,
+    chains: int = 1,
+    placeholder: int = 0,
+) -> Reader:
+    """Return what reads text for an interface.
+
+    Args:
+        interface: trained.
+        documents: number of every row's document, which addresses its noise, int64 [B].
+        steps: network evaluations per chain.
+        chain: number of the first chain.
+        chains: how many chains there are, whose mean is the law.
+        placeholder: token that stands where none is known yet; nothing depends on it.
+    """
+    if interface.config.block or not interface.cached:
+        return BlockReader(
+            interface,
+            documents,
+            steps=steps,
+            chain=chain,
+            chains=chains,
+            placeholder=placeholder,
+        )
+    return CausalReader(interface, documents, steps=steps, chain=chain, chains=chains)
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    """Return the logits [B, V] of the mean of the chains' distributions."""
+    if len(logits) == 1:
+        return logits[0]
+    logs = torch.stack([torch.log_softmax(own, dim=-1) for own in logits])
+    return torch.logsumexp(logs, dim=0) - math.log(len(logits))
+
+
+def rows_as_windows(tokens: Tensor, documents: Tensor, *, start: int = 0) -> Windows:
+    """Return rows of one document each as the windows that scoring reads.
+
+    Args:
+        tokens: int64 [B, T].
+        documents: numbers of the documents, int64 [B].
+        start: offset of the first token in its document.
+    """
+    shape, rows = tokens.shape, documents.cpu().numpy()
+    place = np.broadcast_to(np.arange(start, start + shape[1]), shape).copy()
+    zeros = np.zeros(shape, dtype=np.int64)
+    return Windows(
+        tokens=tokens.cpu().numpy(),
+        positions=place,
+        documents=np.broadcast_to(rows[:, None], shape).copy(),
+        offsets=place,
+        scored=place > 0,
+        bytes=zeros,
+        words=zeros,
+    )
