@@ -187,7 +187,7 @@ def decode(
         lengths: of the prompts, which shorter ones exceed: int64 [B]. All rows start together where
             the shortest ends, and what is left of a longer one is read, not chosen: no padding.
         until: whether the text so far, [B, T], is enough.
-        tick: is told of every token that was added to all rows.
+        tick: is told how many tokens were added.
 
     Returns:
         int64 [B, T], T at most T0 + new.
@@ -206,7 +206,7 @@ def decode(
             given = (offset < lengths)[:, None]
             unread = torch.where(given, prompts[:, offset : offset + 1], unread)
         tokens = torch.cat((tokens, unread), dim=1)
-        tick(1)
+        tick(len(tokens))
         if until(tokens):
             break
     return tokens

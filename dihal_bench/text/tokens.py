@@ -103,6 +103,15 @@ class PackedTokens:
             words=self._words[at].astype(np.int64),
         )
 
+    def document(self, index: int) -> NDArray[np.int64]:
+        """Return all tokens of a document, int64 [length]."""
+        ends = [*self._starts[index + 1 : index + 2].tolist(), len(self._tokens)]
+        return self._tokens[self._starts[index] : ends[0]].astype(np.int64)
+
+    def stream(self, most: int) -> NDArray[np.int64]:
+        """Return the first tokens of all documents, end to end, int64 [at most ``most``]."""
+        return self._tokens[:most].astype(np.int64)
+
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the shuffled window indices of one epoch; a function of its arguments alone."""
         if (seed, epoch) not in self._orders:

@@ -1,0 +1,1 @@
+"""Scores of samples: what a text looks like to a judge, to counts, and beside real text."""
