@@ -95,7 +95,7 @@ def resolve(
         raise UserError(
             f"--budget {preset}: there is no such preset; choose one of {', '.join(PRESETS)}."
         )
-    given = _flatten(_read(Path(file))) if file is not None else {}
+    given = flatten(_read(Path(file))) if file is not None else {}
     given |= {key: value for key, value in values.items() if value is not None}
     for item in sets:
         key, equals, value = item.partition("=")
@@ -150,11 +150,12 @@ def _read(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as dotted ones."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
 
 

@@ -1,0 +1,121 @@
+"""A finished run, ready to be asked for more: its interfaces with their trained weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.errors import UserError
+from dihal_bench.job import Job
+from dihal_bench.records import Record
+from dihal_bench.registry import INTERFACES
+from dihal_bench.resolve import flatten, resolve
+from dihal_bench.training.checkpoint import load_interface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dihal_bench.config import RunConfig
+    from dihal_bench.inputs import Inputs
+    from dihal_bench.interfaces.base import Interface
+
+
+class TrainedRun:
+    """What lies in a run's folder.
+
+    Attributes:
+        folder: of the run.
+        config: of the run, with the layer that it chose.
+        record: of the run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        """Read the folder; backbone, text and weights are loaded when they are asked for.
+
+        Args:
+            folder: of a complete run.
+            device: another one than it was trained on.
+            say: takes one-line messages for a person.
+
+        Raises:
+            UserError: the folder holds no complete run, or not one of this version.
+        """
+        self.folder = folder
+        if not (folder / "record.json").exists():
+            raise UserError(
+                f"{folder} holds no complete run (there is no record.json); give the folder that "
+                "dihal-bench run named, or finish that run first."
+            )
+        self.record = Record.read(folder / "record.json")
+        self.config = self._config(device)
+        self._job = Job(self.config, folder, say)
+
+    @property
+    def inputs(self) -> Inputs:
+        """Backbone and text."""
+        return self._job.inputs
+
+    def check(self) -> None:
+        """Make sure that the backbone is the one that the run was trained on.
+
+        Raises:
+            UserError: what goes by its name now is another one.
+        """
+        known = self.record.data["backbone"]["fingerprint"]
+        if self.inputs.backbone.info.fingerprint != known:
+            raise UserError(
+                f"{self.folder}: the backbone {self.config.backbone} is not the one that the run "
+                "was trained on; put that one back."
+            )
+
+    @property
+    def name(self) -> str:
+        """The benchmarked interface."""
+        return self.config.interface
+
+    @property
+    def names(self) -> list[str]:
+        """The interface and its controls."""
+        return [self.name, *self.record.data["interface"]["controls"]]
+
+    @cached_property
+    def interfaces(self) -> dict[str, Interface]:
+        """All of them, with their weights."""
+        return {name: self.interface(name) for name in self.names}
+
+    def interface(self, name: str) -> Interface:
+        """Return one of them.
+
+        Raises:
+            UserError: it has no part in the run, or its weights do not fit it.
+        """
+        if name not in self.names:
+            raise UserError(
+                f"{self.folder}: {name} has no part in this run; choose one of "
+                f"{', '.join(self.names)}."
+            )
+        self.check()
+        interface = self._job.new(name)
+        load_interface(self.folder / "weights" / f"{name}.safetensors", interface)
+        return interface
+
+    def _config(self, device: str | None) -> RunConfig:
+        path = self.folder / "config.json"
+        try:
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); run it again.") from error
+        kept.pop("digest", None)
+        config = resolve(values=flatten(kept))
+        if not INTERFACES.get(config.interface).bears_tokens:
+            config = replace(config, layer=str(self.record.data["layer"]))
+        return replace(config, device=device or config.device)

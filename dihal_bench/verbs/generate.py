@@ -1,0 +1,114 @@
+"""``dihal-bench generate``: text from a trained run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dihal_bench.errors import UserError
+from dihal_bench.progress import say
+from dihal_bench.verbs.common import JSON
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dihal_bench.scoring.samples.texts import Drawing, Samples
+    from dihal_bench.trained import TrainedRun
+    from dihal_bench.verbs.common import Verbs
+
+_TEACHER = "teacher"
+
+
+def add(verbs: Verbs) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser("generate", help="text from the interface of a finished run")
+    add = parser.add_argument
+    add("run", type=Path, help="folder of the run")
+    add("--interface", help="the run's own by default; one of its controls, or teacher")
+    add("--prompt", action="append", help="text to continue (repeatable; default: none)")
+    add("--prompts", type=Path, help="file with one prompt a line")
+    add("--count", type=int, default=1, help="samples per prompt (default: 1)")
+    add("--tokens", type=int, default=128, help="tokens to add, at most (default: 128)")
+    add("--temperature", type=float, default=1.0, help="of the tokens (default: 1; 0: likeliest)")
+    add("--top-p", type=float, default=1.0, help="nucleus (default: 1)")
+    add("--steps", type=int, help="network evaluations per chain (default: the run's most)")
+    add("--chains", type=int, default=1, help="chains whose mean is drawn from (default: 1)")
+    add("--batch", type=int, default=32, help="samples at a time; none depends on it")
+    add("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    add("--device", help="torch device (default: that of the run)")
+    add("--out", type=Path, help="write JSON lines to this file instead")
+    add("--json", action="store_true", help=JSON)
+    parser.set_defaults(work=_work)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    texts = _prompts(arguments)
+    from dihal_bench.scoring.generation import Choice
+    from dihal_bench.scoring.samples.texts import Drawing
+    from dihal_bench.trained import TrainedRun
+
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed} must be 0 or more.")
+    run = TrainedRun(arguments.run, device=arguments.device, say=say)
+    choice = Choice(
+        temperature=arguments.temperature, top_p=arguments.top_p, seed=arguments.seed
+    )
+    drawing = Drawing(
+        tokens=arguments.tokens,
+        choice=choice,
+        steps=arguments.steps or run.config.score.steps[-1],
+        chains=arguments.chains,
+        batch=arguments.batch,
+    )
+    samples = _draw(run, drawing, arguments.interface or run.name, texts, arguments.seed)
+    lines = [
+        {"prompt": prompt, "text": text, "tokens": len(ids), **samples.about}
+        for prompt, text, ids in zip(samples.prompts, samples.texts, samples.ids, strict=True)
+    ]
+    if arguments.out:
+        from dihal_bench.files import atomic_path
+
+        content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        with atomic_path(arguments.out) as path:
+            path.write_text(content, encoding="utf-8")
+        say(f"{len(lines)} samples: {arguments.out}")
+    elif arguments.json:
+        for line in lines:
+            print(json.dumps(line, ensure_ascii=False))
+    else:
+        print("\n---\n".join(p + t for p, t in zip(samples.prompts, samples.texts, strict=True)))
+    return 0
+
+
+def _draw(
+    run: TrainedRun, drawing: Drawing, name: str, texts: list[str], seed: int
+) -> Samples:
+    from dihal_bench.text.tokens import document_prefix
+
+    run.check()
+    backbone = run.inputs.backbone
+    source = backbone if name == _TEACHER else run.interface(name)
+    prefix = document_prefix(backbone.tokenizer)
+    prompts = [prefix + backbone.tokenizer.encode(t, add_special_tokens=False) for t in texts]
+    return drawing.draw(source, prompts, first=seed * len(prompts))
+
+
+def _prompts(arguments: argparse.Namespace) -> list[str]:
+    """Return the prompts, each as often as it is to be continued; an empty one begins a text."""
+    if arguments.count < 1:
+        raise UserError(f"--count {arguments.count}: 0 samples make no text; give 1 or more.")
+    texts: list[str] = list(arguments.prompt or [])
+    if arguments.prompts:
+        try:
+            source = sys.stdin if str(arguments.prompts) == "-" else None
+            content = source.read() if source else arguments.prompts.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"--prompts {arguments.prompts}: {error}; give a text file in UTF-8."
+            ) from error
+        texts += [line for line in content.splitlines() if line.strip()]
+        if not texts:
+            raise UserError(f"--prompts {arguments.prompts}: there is no prompt in it.")
+    return [text for text in texts or [""] for _ in range(arguments.count)]
