@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 KINDS = ("exact", "ensemble", "bound", "estimate")
+_UNGATED = ("generated",)  # signals of scores that are no likelihoods
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema": int,
     "id": str,
@@ -77,7 +78,8 @@ class Score:
         steps: network evaluations per chain S.
         chains: chains in the ensemble K.
         nfe: S x K, and K evaluations of a decoder that is a network.
-        signal: what the recovery was given: "sampled", else "zeroed" or "shuffled" for a trial.
+        signal: what the recovery was given: "sampled", else "zeroed" or "shuffled" for a trial;
+            "generated" where its own text is scored.
         details: stored sums, the control a gain refers to, convergence.
     """
 
@@ -168,7 +170,7 @@ def _check_score(score: Any, gates: dict[str, Any], where: str) -> None:
         raise UserError(f"{where}: kind is {score['kind']!r}, not one of {', '.join(KINDS)}.")
     gate = gates.get(score["subject"])
     passed = isinstance(gate, dict) and gate.get("verdict") == "pass"
-    if score["subject"] != "teacher" and not passed:
+    if score["signal"] not in _UNGATED and score["subject"] != "teacher" and not passed:
         raise UserError(f"{where}: {score['subject']} has a score but no passed leak gate.")
 
 

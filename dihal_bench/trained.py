@@ -28,7 +28,8 @@ class TrainedRun:
 
     Attributes:
         folder: of the run.
-        config: of the run, with the layer that it chose.
+        kept: the configuration as it was given.
+        config: the same with the layer that was chosen, and the device that is used.
         record: of the run.
     """
 
@@ -56,7 +57,11 @@ class TrainedRun:
                 "dihal-bench run named, or finish that run first."
             )
         self.record = Record.read(folder / "record.json")
-        self.config = self._config(device)
+        self.kept = self._configuration()
+        config = replace(self.kept, device=device or self.kept.device)
+        if not INTERFACES.get(config.interface).bears_tokens:
+            config = replace(config, layer=str(self.record.data["layer"]))
+        self.config = config
         self._job = Job(self.config, folder, say)
 
     @property
@@ -108,14 +113,11 @@ class TrainedRun:
         load_interface(self.folder / "weights" / f"{name}.safetensors", interface)
         return interface
 
-    def _config(self, device: str | None) -> RunConfig:
+    def _configuration(self) -> RunConfig:
         path = self.folder / "config.json"
         try:
             kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); run it again.") from error
         kept.pop("digest", None)
-        config = resolve(values=flatten(kept))
-        if not INTERFACES.get(config.interface).bears_tokens:
-            config = replace(config, layer=str(self.record.data["layer"]))
-        return replace(config, device=device or config.device)
+        return resolve(values=flatten(kept))

@@ -103,6 +103,11 @@ class PackedTokens:
             words=self._words[at].astype(np.int64),
         )
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of every document, int64 [documents]."""
+        return np.diff(self._starts, append=len(self._tokens))
+
     def document(self, index: int) -> NDArray[np.int64]:
         """Return all tokens of a document, int64 [length]."""
         ends = [*self._starts[index + 1 : index + 2].tolist(), len(self._tokens)]

@@ -52,9 +52,7 @@ def _work(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed} must be 0 or more.")
     run = TrainedRun(arguments.run, device=arguments.device, say=say)
-    choice = Choice(
-        temperature=arguments.temperature, top_p=arguments.top_p, seed=arguments.seed
-    )
+    choice = Choice(temperature=arguments.temperature, top_p=arguments.top_p, seed=arguments.seed)
     drawing = Drawing(
         tokens=arguments.tokens,
         choice=choice,
@@ -82,9 +80,7 @@ def _work(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(
-    run: TrainedRun, drawing: Drawing, name: str, texts: list[str], seed: int
-) -> Samples:
+def _draw(run: TrainedRun, drawing: Drawing, name: str, texts: list[str], seed: int) -> Samples:
     from dihal_bench.text.tokens import document_prefix
 
     run.check()

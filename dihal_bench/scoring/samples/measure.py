@@ -23,7 +23,7 @@ from dihal_bench.scoring.samples.diversity import (
 from dihal_bench.scoring.samples.features import text_features
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.scoring.samples.judge import Judge, Judged
@@ -89,18 +89,18 @@ class Yardstick:
         tokens = training.stream(_MOST_TRAINING)
         self.seen = {n: Seen(tokens, n) for n in _OVERLAPS}
 
-    def measure(self, samples: Samples, judged: Judged | None = None) -> dict[str, Measure]:
-        """Return every metric by name; those that cannot be given are left out.
+    def measure(self, samples: Samples, *, only: Collection[str] = ()) -> dict[str, Measure]:
+        """Return metrics by name, all by default; those that cannot be given are left out.
 
         Raises:
             UserError: there are no samples.
         """
         if not len(samples):
             raise UserError("0 samples cannot be scored; draw 1 or more.")
-        judged = judged or self.judge.read(samples)
-        subject = _Subject(samples, judged, self)
+        subject = _Subject(samples, self.judge.read(samples), self)
+        wanted = {name: metric for name, metric in METRICS.items() if not only or name in only}
         return {
-            name: found for name, metric in METRICS.items() if (found := metric.compute(subject))
+            name: found for name, metric in wanted.items() if (found := metric.compute(subject))
         }
 
 

@@ -34,12 +34,14 @@ class Samples:
         ids: tokens of every sample up to its end, those of the prompt left out.
         texts: the same as text, special tokens left out.
         prompts: what every one continues, as text; empty for the beginning of a document.
+        given: the same in tokens.
         about: how they were made: temperature, steps, NFE per token and so on.
     """
 
     ids: list[list[int]]
     texts: list[str]
     prompts: list[str]
+    given: list[list[int]]
     about: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -51,6 +53,7 @@ class Samples:
             [self.ids[i] for i in index],
             [self.texts[i] for i in index],
             [self.prompts[i] for i in index],
+            [self.given[i] for i in index],
             self.about,
         )
 
@@ -74,7 +77,7 @@ class Samples:
         texts = [  # the text that the tokens add: a token alone may be half a character
             text.removeprefix(prompt) for text, prompt in zip(whole, before, strict=True)
         ]
-        return cls(own, texts, before, about)
+        return cls(own, texts, before, given, about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,20 +201,31 @@ class Drawing:
 
 
 def beginnings(
-    data: PackedTokens, tokenizer: PreTrainedTokenizerBase, *, tokens: int, count: int
+    data: PackedTokens,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    tokens: int,
+    count: int,
+    prefix: int = 0,
 ) -> Samples:
-    """Return the first tokens of real documents, evenly spread over the text.
+    """Return the first tokens of real documents, evenly spread over those that are long enough.
 
     Args:
         data: documents.
         tokenizer: theirs.
         tokens: of every sample, at most: a short document ends before.
         count: how many, at most.
+        prefix: tokens of the document that are a sample's prompt; it has at least one more.
     """
-    wanted = np.unique(np.linspace(0, data.documents - 1, min(count, data.documents)).round())
-    skip = len(document_prefix(tokenizer))
-    rows = [data.document(int(index))[skip : skip + tokens] for index in wanted]
-    return Samples.of([row.tolist() for row in rows], tokenizer)
+    skip = len(document_prefix(tokenizer)) + prefix
+    able = np.flatnonzero(data.lengths > skip)
+    wanted = np.unique(np.linspace(0, len(able) - 1, min(count, len(able))).round().astype(int))
+    rows = [data.document(int(able[index])) for index in wanted]
+    return Samples.of(
+        [row[skip : skip + tokens].tolist() for row in rows],
+        tokenizer,
+        prompts=[row[:skip].tolist() for row in rows],
+    )
 
 
 def _until(row: list[int], end: int | None) -> list[int]:

@@ -1,0 +1,143 @@
+"""The audit: which metrics would rank a sampler without a model above the model?
+
+Rows that no metric should prefer to the teacher's own samples stand beside them: four samplers over
+a grid of sizes, real text with its tokens shuffled, and a few real texts over and over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dihal_bench.progress import progress
+from dihal_bench.scoring.samples.measure import METRICS
+from dihal_bench.scoring.samples.naive import GRID, PUBLISHED, Counts
+from dihal_bench.scoring.samples.texts import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from dihal_bench.scoring.samples.measure import Measure, Yardstick
+
+_REPEATED = 8  # real texts that stand for all samples
+
+
+@dataclass(frozen=True)
+class Impostor:
+    """A row that knows no model.
+
+    Attributes:
+        name: for example "periodic-64".
+        kind: its sampler.
+        published: whether it is one of the settings that are in the literature.
+        measures: metric -> what was measured.
+    """
+
+    name: str
+    kind: str
+    published: bool
+    measures: Mapping[str, Measure]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an audit says of a metric.
+
+    Attributes:
+        metric: its name.
+        fooled: impostors that it ranks above the teacher's samples.
+        worst: of them the one that it likes best; empty: none.
+    """
+
+    metric: str
+    fooled: tuple[str, ...]
+    worst: str
+
+
+def impostors(
+    yard: Yardstick,
+    training: NDArray[np.int64],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    count: int,
+    tokens: int,
+    seed: int,
+) -> list[Impostor]:
+    """Measure every row that knows no model.
+
+    Args:
+        yard: what they are measured with; its real text is what is shuffled and repeated.
+        training: tokens that the samplers count.
+        tokenizer: theirs.
+        count: samples of every row.
+        tokens: of a sample.
+        seed: of what is drawn.
+    """
+    counts = Counts.of(training, without=tokenizer.all_special_ids)
+    found = []
+    rows = list(_rows(counts, yard.real, tokenizer, count, tokens, seed))
+    with progress("audit", len(rows), unit="rows") as bar:
+        for name, kind, published, samples in rows:
+            found.append(Impostor(name, kind, published, yard.measure(samples)))
+            bar.update(1)
+    return found
+
+
+def _rows(
+    counts: Counts,
+    real: Samples,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    tokens: int,
+    seed: int,
+) -> Iterator[tuple[str, str, bool, Samples]]:
+    for kind, sizes in GRID.items():
+        for size in sizes:
+            ids = counts.draw(kind, size, rows=count, tokens=tokens, seed=seed)
+            samples = Samples.of(ids.tolist(), tokenizer)
+            yield f"{kind}-{size}", kind, (kind, size) in PUBLISHED, samples
+    generator = np.random.default_rng(seed)
+    shuffled = [generator.permutation(row).tolist() for row in real.ids[:count]]
+    yield "real text, shuffled", "shuffled", False, Samples.of(shuffled, tokenizer)
+    chosen = np.resize(np.arange(min(_REPEATED, len(real))), count)
+    yield f"{_REPEATED} real texts, repeated", "repeated", False, real.part(chosen.tolist())
+
+
+def verdicts(
+    rows: list[Impostor], teacher: Mapping[str, Measure], data: Mapping[str, Measure]
+) -> dict[str, Verdict]:
+    """Say of every metric which impostors it ranks above the teacher's own samples.
+
+    Args:
+        rows: the impostors.
+        teacher: measures of the teacher's samples, at temperature 1.
+        data: measures of real text that the distances do not know.
+    """
+    found = {}
+    for name, metric in METRICS.items():
+        if name not in teacher or (metric.best == "data" and name not in data):
+            continue
+        goal = data[name].value if metric.best == "data" else None
+        bar = distance(metric.best, teacher[name].value, goal)
+        beaten = {
+            row.name: distance(metric.best, row.measures[name].value, goal)
+            for row in rows
+            if name in row.measures
+        }
+        fooled = {row: value for row, value in beaten.items() if value < bar}
+        worst = min(fooled, key=lambda row: fooled[row]) if fooled else ""
+        found[name] = Verdict(name, tuple(fooled), worst)
+    return found
+
+
+def distance(best: str, value: float, goal: float | None) -> float:
+    """Return how far a value is from what the metric calls good: less is better."""
+    if best == "data":
+        assert goal is not None
+        return abs(value - goal)
+    return value if best == "low" else -value

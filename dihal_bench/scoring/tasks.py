@@ -1,0 +1,146 @@
+"""Task files: YAML in the format of lm-eval, and one extension of it for generated text.
+
+A task is asked for by name (a file ``NAME.yaml`` in a folder of tasks) or by the path of its file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dihal_bench.errors import UserError
+from dihal_bench.scoring.samples.measure import Settings
+from dihal_bench.scoring.samples.task import SampleTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_SUFFIX = ".yaml"
+_KEYS = ("task", "output_type", "description", "samples", "metric_list", "metadata")
+
+
+def built_in() -> Path:
+    """Return the folder of the tasks that come with the package."""
+    import dihal_bench.tasks
+
+    return Path(next(iter(dihal_bench.tasks.__path__)))
+
+
+def task_names(folders: Iterable[Path]) -> list[str]:
+    """Return the names of all task files in folders."""
+    return sorted({path.stem for folder in folders for path in folder.glob(f"*{_SUFFIX}")})
+
+
+def load_task(name: str, folders: Sequence[Path]) -> SampleTask:
+    """Return the task of a name or a path.
+
+    Args:
+        name: as the user gives it.
+        folders: of task files; the first that has one of that name decides.
+
+    Raises:
+        UserError: there is no such file, it is no task, or a key in it is unknown.
+    """
+    path = _find(name, folders)
+    content = _read(path)
+    kind = content.get("output_type")
+    if kind not in _KINDS:
+        raise UserError(
+            f"{path}: output_type={kind} is unknown; choose one of {', '.join(_KINDS)}."
+        )
+    return _KINDS[kind](path, content)
+
+
+def _find(name: str, folders: Sequence[Path]) -> Path:
+    path = Path(name).expanduser()
+    if path.suffix in (_SUFFIX, ".yml"):
+        if path.is_file():
+            return path.resolve()
+        raise UserError(f"--tasks {name}: there is no such file; give the path of a task file.")
+    for folder in folders:
+        path = folder / f"{name}{_SUFFIX}"
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(task_names(folders))
+    raise UserError(
+        f"--tasks {name}: there is no such task; choose one of {known}, or give the path of a YAML "
+        "file, or a folder of them with --tasks-dir."
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads lm-eval's tags as text: which kind of task it is can be said without them."""
+
+
+_Loader.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix} {node.value}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no readable YAML file ({reason}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a task is a mapping of keys, such as task: my-task.")
+    return content
+
+
+def _samples(path: Path, content: Mapping[str, Any]) -> SampleTask:
+    _only(path, content, _KEYS, "")
+    own = content.get("samples") or {}
+    if not isinstance(own, dict):
+        raise UserError(f"{path}: samples must be a mapping, such as {{count: 256, tokens: 128}}.")
+    metrics = [
+        item.get("metric") if isinstance(item, dict) else item
+        for item in content.get("metric_list") or []
+    ]
+    settings = {field.name: field.type for field in fields(Settings) if field.name != "seed"}
+    plain = {
+        field.name: field.type
+        for field in fields(SampleTask)
+        if field.name not in ("name", "metrics", "settings", "version")
+    }
+    _only(path, own, (*plain, *settings), "samples.")
+    seed = own.get("seed", 0)
+    given = {
+        key: _value(path, key, value, {**plain, **settings}[key]) for key, value in own.items()
+    }
+    return SampleTask(
+        name=str(content.get("task", path.stem)),
+        metrics=tuple(map(str, metrics)),
+        version=float((content.get("metadata") or {}).get("version", 1.0)),
+        settings=Settings(seed=seed, **{key: given[key] for key in given if key in settings}),
+        **{key: given[key] for key in given if key in plain},
+    )
+
+
+_KINDS: dict[str, Callable[[Path, Mapping[str, Any]], SampleTask]] = {"samples": _samples}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+def _only(path: Path, content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    unknown = sorted(set(map(str, content)) - set(known))
+    if unknown:
+        raise UserError(
+            f"{path}: the key {where}{unknown[0]} is unknown; those are {', '.join(known)}."
+        )
+
+
+def _value(path: Path, key: str, value: Any, kind: Any) -> Any:
+    """Check a value against a field's annotation."""
+    if str(kind).startswith("tuple"):
+        items = value if isinstance(value, list) else [value]
+        return tuple(_value(path, key, item, "float") for item in items)
+    wanted = _TYPES[str(kind)]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        raise UserError(f"{path}: samples.{key}={value} is not of the kind {kind}.")
+    return float(value) if kind == "float" else value
