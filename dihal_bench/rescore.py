@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dihal_bench.files import atomic_path, short_hash
+from dihal_bench.errors import UserError
+from dihal_bench.files import short_hash
 from dihal_bench.folder import claimed
 from dihal_bench.records import Record
 from dihal_bench.registry import INTERFACES
-from dihal_bench.scoring.evaluate import traits_of
-from dihal_bench.scoring.likelihood import TEACHER
-from dihal_bench.scoring.samples.frontier import draw
-from dihal_bench.scoring.samples.measure import VERSION
-from dihal_bench.scoring.samples.task import Source, Written, write
+from dihal_bench.scoring.bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from dihal_bench.interfaces.base import Interface
-    from dihal_bench.scoring.samples.task import SampleTask
+    from dihal_bench.scoring.bench import Task
     from dihal_bench.trained import TrainedRun
 
 
 def rescore(
     run: TrainedRun,
-    tasks: Sequence[SampleTask],
+    tasks: Sequence[Task],
     *,
     names: Sequence[str] = (),
     steps: Sequence[int] = (),
@@ -45,76 +40,63 @@ def rescore(
         UserError: a name has no part in the run, another process works on it, or a task cannot be
             done.
     """
-    names = list(names) or [n for n in run.names if n == run.name or INTERFACES.get(n).phases]
-    steps = list(steps) or list(run.config.score.steps)
+    chosen = list(names) or [n for n in run.names if n == run.name or INTERFACES.get(n).phases]
+    bench: Bench | None = None
     with claimed(run.folder, run.kept):
         record = Record.read(run.folder / "record.json")
         for task in tasks:
-            key = short_hash([task.to_dict(), names, steps, VERSION])
+            counts = list(steps) or list(run.config.score.steps)
+            key = short_hash([task.to_dict(), chosen, counts])
             done: dict[str, str] = record.data.get("tasks", {})
             if done.get(task.name) == key:
                 say(f"task {task.name}: already scored")
                 continue
             say(f"task {task.name}")
-            written = _write(run, task, names, steps, say)
-            _keep_samples(run.folder, task, written)
+            if task.gated:
+                _check_gates(record, chosen)
+            bench = bench or _bench(run, chosen, counts, say)
+            outcome = task.perform(bench)
+            for name, write in outcome.files.items():
+                write(run.folder / "samples" / name)
             others = [s for s in record.data["scores"] if s["task"] != task.name]
             record = Record(
                 {
                     **record.data,
-                    "scores": others + [score.to_dict() for score in written.scores],
+                    "scores": others + [score.to_dict() for score in outcome.scores],
                     "tasks": {**done, task.name: key},
-                    "audits": {**record.data.get("audits", {}), task.name: written.audit()},
+                    "audits": {**record.data.get("audits", {}), task.name: outcome.audit},
                 }
             )
             record.write(run.folder / "record.json")
     return record
 
 
-def _write(
-    run: TrainedRun,
-    task: SampleTask,
-    names: Sequence[str],
-    steps: Sequence[int],
-    say: Callable[[str], None],
-) -> Written:
-    run.check()
-    teacher = run.inputs.backbone
-    sources = [Source(TEACHER, teacher, 1, None)]
+def _check_gates(record: Record, names: Sequence[str]) -> None:
+    gates = record.data["gates"]["leak"]
     for name in names:
-        interface = run.interface(name)
-        sources += [
-            Source(name, interface, count, traits_of(interface))
-            for count in _steps(interface, steps)
-        ]
-    return write(
-        task,
-        sources,
-        teacher,
-        training=run.inputs.training_text,
-        validation=run.inputs.validation_text,
-        regime=run.config.regime,
-        dtype=run.config.dtype,
+        if gates.get(name, {}).get("verdict") != "pass":
+            raise UserError(
+                f"{name} has no passed leak gate in this run, so no likelihood of it is scored; "
+                "leave it out with --interfaces, or run it again."
+            )
+
+
+def _bench(
+    run: TrainedRun, names: Sequence[str], steps: Sequence[int], say: Callable[[str], None]
+) -> Bench:
+    run.check()
+    config, inputs = run.config, run.inputs
+    return Bench(
+        teacher=inputs.backbone,
+        interfaces={name: run.interface(name) for name in names},
+        training=inputs.training_text,
+        validation=inputs.validation_text,
+        window=config.text.window,
+        regime=config.regime,
+        block=config.block_size,
+        dtype=config.dtype,
+        config=replace(config.score, steps=tuple(steps)),
+        seed=config.seed,
+        folder=run.folder / "shared",
         say=say,
     )
-
-
-def _steps(interface: Interface, steps: Sequence[int]) -> list[int]:
-    if interface.stochastic:
-        return sorted(set(steps))
-    return [max(steps)] if interface.iterative else [1]
-
-
-def _keep_samples(folder: Path, task: SampleTask, written: Written) -> None:
-    """Write every row's samples as JSON lines, and the frontier as a figure."""
-    for (subject, steps), samples in written.samples.items():
-        path = folder / "samples" / f"{task.name}-{subject}-S{steps}.jsonl"
-        lines = [
-            json.dumps({"prompt": prompt, "text": text, **samples.about}, ensure_ascii=False)
-            for prompt, text in zip(samples.prompts, samples.texts, strict=True)
-        ]
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    if written.points:
-        data = written.data["entropy"].value, written.data["gen_ppl"].value
-        draw(written.points, data, folder / "samples" / f"{task.name}-frontier", task.name)

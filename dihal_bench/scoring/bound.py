@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dihal_bench.diffusion.layout import Layout
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.scoring.intervals import Array
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.text.tokens import Text
 
 _DRAWS = 1 << 29  # no chain and no training step has these numbers
 
@@ -38,7 +38,7 @@ _DRAWS = 1 << 29  # no chain and no training step has these numbers
 @torch.no_grad()
 def block_bound(
     interface: Interface,
-    data: PackedTokens,
+    data: Text,
     *,
     windows: Sequence[int],
     batch: int,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.text.tokens import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Scorer:
         folder: where scores are kept; None: nowhere.
     """
 
-    data: PackedTokens
+    data: Text
     backbone: Backbone
     windows: Sequence[int]
     batch: int

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.scoring.intervals import Array
-    from dihal_bench.text.tokens import PackedTokens, Windows
+    from dihal_bench.text.tokens import Text, Windows
 
 VERSION = 3  # of every score in this file
 TEACHER = "teacher"
@@ -78,7 +78,7 @@ class Totals:
 def score(
     rows: Sequence[Row],
     interfaces: Mapping[str, Interface],
-    data: PackedTokens,
+    data: Text,
     backbone: Backbone,
     *,
     windows: Sequence[int],

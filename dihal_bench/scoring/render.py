@@ -35,6 +35,21 @@ def render(scores: Sequence[Score], order: Sequence[str]) -> str:
     return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
 
 
+def render_plain(scores: Sequence[Score], order: Sequence[str]) -> str:
+    """Return scores of any metrics as text: a line per subject and steps, a column per metric."""
+    from tabulate import tabulate
+
+    lines: dict[tuple[str, int], dict[str, str]] = {}
+    for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
+        line = lines.setdefault(
+            (score.subject, score.steps), {"row": score.subject, "S": str(score.steps)}
+        )
+        filtered = score.details.get("filter", "none")
+        name = score.metric if filtered == "none" else f"{score.metric} ({filtered})"
+        line[f"{name} [95 %]"] = _plain(score, 4) + _interval(score, ".4f")
+    return str(tabulate(list(lines.values()), headers="keys", disable_numparse=True))
+
+
 def _line(key: _Key, scores: Mapping[str, Score], first: str) -> dict[str, str]:
     subject, steps, chains, signal = key
     some = scores.get("nll") or scores["brier1" if "brier1" in scores else "top1"]

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dihal_bench.errors import UserError
+from dihal_bench.scoring.harness import OUTPUT_TYPES, HarnessTask
 from dihal_bench.scoring.samples.measure import Settings
 from dihal_bench.scoring.samples.task import SampleTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from dihal_bench.scoring.bench import Task
 
 _SUFFIX = ".yaml"
 _KEYS = ("task", "output_type", "description", "samples", "metric_list", "metadata")
@@ -34,7 +37,7 @@ def task_names(folders: Iterable[Path]) -> list[str]:
     return sorted({path.stem for folder in folders for path in folder.glob(f"*{_SUFFIX}")})
 
 
-def load_task(name: str, folders: Sequence[Path]) -> SampleTask:
+def load_task(name: str, folders: Sequence[Path]) -> Task:
     """Return the task of a name or a path.
 
     Args:
@@ -51,7 +54,7 @@ def load_task(name: str, folders: Sequence[Path]) -> SampleTask:
         raise UserError(
             f"{path}: output_type={kind} is unknown; choose one of {', '.join(_KINDS)}."
         )
-    return _KINDS[kind](path, content)
+    return _KINDS[str(kind)](path, content)
 
 
 def _find(name: str, folders: Sequence[Path]) -> Path:
@@ -118,7 +121,19 @@ def _samples(path: Path, content: Mapping[str, Any]) -> SampleTask:
     )
 
 
-_KINDS: dict[str, Callable[[Path, Mapping[str, Any]], SampleTask]] = {"samples": _samples}
+def _harness(path: Path, content: Mapping[str, Any]) -> HarnessTask:
+    return HarnessTask(
+        name=str(content.get("task", path.stem)),
+        path=path,
+        kind=str(content["output_type"]),
+        content=path.read_text(encoding="utf-8"),
+    )
+
+
+_KINDS: dict[str, Callable[[Path, Mapping[str, Any]], Task]] = {
+    "samples": _samples,
+    **dict.fromkeys(OUTPUT_TYPES, _harness),
+}
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),

@@ -11,7 +11,7 @@ import hashlib
 import json
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -54,6 +54,19 @@ class Windows:
     scored: NDArray[np.bool_]
     bytes: NDArray[np.int64]
     words: NDArray[np.int64]
+
+
+class Text(Protocol):
+    """Text in windows of one length, whatever it is made of."""
+
+    window: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Windows:
+        """Return the windows with the given indices, in that order."""
 
 
 class PackedTokens:

@@ -13,8 +13,8 @@ from dihal_bench.verbs.common import JSON, print_json
 if TYPE_CHECKING:
     import argparse
 
-    from dihal_bench.records import Record
-    from dihal_bench.scoring.samples.task import SampleTask
+    from dihal_bench.records import Record, Score
+    from dihal_bench.scoring.bench import Task
     from dihal_bench.verbs.common import Verbs
 
 
@@ -36,6 +36,7 @@ def add(verbs: Verbs) -> None:
         metavar="T,T,...",
         help="generated text at these temperatures too (default: 0.5 to 1.2)",
     )
+    add("--limit", type=int, help="documents of a task, at most (default: all)")
     add("--judge", help="bundled-judge, a folder, or a hub id (default: the task's)")
     add("--compat", help="generative perplexity as duo, bd3lms or hf-evaluate define it, besides")
     add("--device", help="torch device (default: that of the run)")
@@ -74,10 +75,16 @@ def _work(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _changed(task: SampleTask, arguments: argparse.Namespace) -> SampleTask:
-    """Return the task as the flags will have it."""
+def _changed(task: Task, arguments: argparse.Namespace) -> Task:
+    """Return the task as the flags will have it; each is for one kind of task."""
+    from dihal_bench.scoring.harness import HarnessTask
     from dihal_bench.scoring.samples.frontier import TEMPERATURES
 
+    if isinstance(task, HarnessTask):
+        return replace(task, limit=arguments.limit or 0)
+    from dihal_bench.scoring.samples.task import SampleTask
+
+    assert isinstance(task, SampleTask)
     changes: dict[str, Any] = {}
     if arguments.frontier is not None:
         given = tuple(_numbers(arguments.frontier, "--frontier", float))
@@ -99,14 +106,27 @@ def _numbers(text: str, flag: str, kind: Any) -> list[Any]:
     return values
 
 
-def _shown(record: Record, names: list[str], task: SampleTask) -> str:
+def _shown(record: Record, names: list[str], task: Task) -> str:
+    from dihal_bench.scoring.samples.task import SampleTask
+
+    scores = [score for score in record.scores if score.task == task.name]
+    order = ["teacher", *names]
+    if not isinstance(task, SampleTask):
+        return f"{task.name}\n{_table(scores, order)}"
     from dihal_bench.scoring.samples.frontier import Point
     from dihal_bench.scoring.samples.show import show_frontier, show_samples
 
-    scores = [score for score in record.scores if score.task == task.name]
     audit = record.data["audits"][task.name]
-    text = show_samples(scores, audit, ["teacher", *names])
+    text = show_samples(scores, audit, order)
     points = [Point(**point) for point in audit["frontier"]]
     if points:
         text += "\n\n" + show_frontier(points, audit["data"]["entropy"]["value"])
     return text
+
+
+def _table(scores: list[Score], order: list[str]) -> str:
+    """Return the teacher-forced table, or lm-eval's metrics row by row."""
+    from dihal_bench.scoring.render import render, render_plain
+
+    teacher_forced = any(score.metric.endswith("nll") for score in scores)
+    return render(scores, order) if teacher_forced else render_plain(scores, order)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +17,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.scoring.samples.features import standardised
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dihal_bench.scoring.intervals import Array
 
@@ -56,7 +60,7 @@ def mauve(samples: Array, reference: Array, *, seeds: Sequence[int]) -> Spread:
         )
     values = []
     for seed in seeds:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent():
             warnings.simplefilter("ignore")  # of scikit-learn, of duplicates among features
             found = compute_mauve(
                 p_features=np.ascontiguousarray(reference, dtype=np.float32),
@@ -68,6 +72,23 @@ def mauve(samples: Array, reference: Array, *, seeds: Sequence[int]) -> Spread:
             )
         values.append(float(found.mauve))
     return Spread(float(np.mean(values)), min(values), max(values))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Hide what a C++ library writes to standard error.
+
+    Faiss asks for 39 points per cluster at every call; mauve-text's default is 20.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @dataclass(frozen=True)

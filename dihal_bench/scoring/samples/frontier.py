@@ -79,9 +79,9 @@ def draw(points: Sequence[Point], data: tuple[float, float], path: Path, title: 
             entropy = [point.entropy for point in ordered]
             perplexity = [point.gen_ppl for point in ordered]
             axes.plot(entropy, perplexity, marker="o", markersize=4, label=row)
-            for point in (ordered[0], ordered[-1]):
+            for point in ordered if row == points[0].row else ():  # of one row: they lie together
                 axes.annotate(
-                    f"{point.temperature:g}",
+                    f"T={point.temperature:g}",
                     (point.entropy, point.gen_ppl),
                     textcoords="offset points",
                     xytext=(5, -9),

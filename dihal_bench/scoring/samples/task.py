@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.files import atomic_path
 from dihal_bench.records import Score
+from dihal_bench.scoring.bench import Bench, Outcome, Source
 from dihal_bench.scoring.generation import Choice
 from dihal_bench.scoring.likelihood import TEACHER
 from dihal_bench.scoring.samples import frontier
@@ -18,14 +22,13 @@ from dihal_bench.scoring.samples.texts import Drawing, Samples, beginnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from dihal_bench.backbone.model import Backbone
-    from dihal_bench.interfaces.base import Interface
-    from dihal_bench.scoring.table import Traits
-    from dihal_bench.text.tokens import PackedTokens
 
 GENERATED = "generated"  # the signal of scores of samples
 _TRAINING = 1 << 23  # tokens that the naive samplers count
+_LEAST = 4  # real texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,21 +93,30 @@ class SampleTask:
         """How tokens are drawn."""
         return Choice(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
 
+    @property
+    def gated(self) -> bool:
+        """No likelihood is given."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Return what its scores depend on."""
         plain = asdict(self)
         plain.pop("batch")
-        return plain
+        return {**plain, "scorer": VERSION}
 
-
-@dataclass(frozen=True)
-class Source:
-    """A row: who writes, in how many steps."""
-
-    subject: str
-    writer: Backbone | Interface
-    steps: int
-    traits: Traits | None
+    def perform(self, bench: Bench) -> Outcome:
+        """Write and score; see ``Task``."""
+        written = _write(self, bench)
+        files: dict[str, Callable[[Path], object]] = {
+            f"{self.name}-{subject}-S{steps}.jsonl": partial(_keep, samples)
+            for (subject, steps), samples in written.samples.items()
+        }
+        if written.points:
+            data = written.data["entropy"].value, written.data["gen_ppl"].value
+            files[f"{self.name}-frontier"] = partial(
+                frontier.draw, written.points, data, title=self.name
+            )
+        return Outcome(written.scores, written.audit(), files)
 
 
 @dataclass
@@ -145,49 +157,29 @@ class Written:
         }
 
 
-def write(
-    task: SampleTask,
-    sources: list[Source],
-    teacher: Backbone,
-    *,
-    training: PackedTokens,
-    validation: PackedTokens,
-    regime: str,
-    dtype: str,
-    say: Callable[[str], None],
-) -> Written:
-    """Draw samples of every source, and score them.
-
-    Args:
-        task: what is wanted.
-        sources: who writes; the teacher among them.
-        teacher: the backbone.
-        training: text that samples may have been learnt from.
-        validation: real text beside which they stand.
-        regime: "causal" or "sequence".
-        dtype: of the arithmetic.
-        say: takes one-line messages for a person.
-
-    Raises:
-        UserError: the judge is the backbone, real text is too short, or an argument is not usable.
-    """
+def _write(task: SampleTask, bench: Bench) -> Written:
+    """Draw samples of every source, and score them."""
+    teacher, sources = bench.teacher, bench.sources
     judge = Judge.load(task.judge, teacher)
-    prefix = task.prefix
     real = beginnings(
-        validation, teacher.tokenizer, tokens=task.tokens, count=2 * task.count, prefix=prefix
+        bench.validation,
+        teacher.tokenizer,
+        tokens=task.tokens,
+        count=2 * task.count,
+        prefix=task.prefix,
     )
-    if len(real) < 4:
+    if len(real) < _LEAST:
         raise UserError(
-            f"task {task.name}: {len(real)} validation documents have more than {prefix} tokens, "
-            "and real text is needed beside the samples; give a corpus of more documents."
+            f"task {task.name}: {len(real)} validation documents have more than {task.prefix} "
+            "tokens, and real text is needed beside the samples; give a corpus of more documents."
         )
     known, held_out = real.part(range(0, len(real), 2)), real.part(range(1, len(real), 2))
-    yard = Yardstick(judge, known, training, task.settings)
+    yard = Yardstick(judge, known, bench.training, task.settings)
+    prompts = _prompts(held_out, task)
     samples: dict[tuple[str, int], Samples] = {}
     measures: dict[tuple[str, int], dict[str, Measure]] = {}
-    prompts = _prompts(held_out, task)
     for source in sources:
-        say(f"samples: {source.subject}" + (f" S={source.steps}" if source.traits else ""))
+        bench.say(f"samples: {_row(source)}")
         drawn = _drawing(task, source.steps).draw(source.writer, prompts)
         samples[source.subject, source.steps] = drawn
         measures[source.subject, source.steps] = yard.measure(drawn) | _compat(
@@ -196,26 +188,27 @@ def write(
     data = yard.measure(held_out) | _compat(task, held_out, teacher, judge)
     rows: list[Impostor] = []
     said: dict[str, Verdict] = {}
-    own = next(found for (subject, _), found in measures.items() if subject == TEACHER)
     if task.audit:
         rows = impostors(
             yard,
-            training.stream(_TRAINING),
+            bench.training.stream(_TRAINING),
             teacher.tokenizer,
             count=task.count,
             tokens=task.tokens,
             seed=task.seed,
         )
-        said = verdicts(rows, own, data)
+        said = verdicts(rows, measures[TEACHER, 1], data)
     scores = [
-        score
-        for source in sources
-        for score in _scores(task, source, measures, said, judge, regime, dtype)
+        score for source in sources for score in _scores(task, source, measures, said, judge, bench)
     ]
     points = [
         point for source in sources for point in _frontier(task, source, yard, prompts, measures)
     ]
     return Written(scores, samples, data, rows, said, points)
+
+
+def _row(source: Source) -> str:
+    return source.subject + (f" S={source.steps}" if source.traits else "")
 
 
 def _compat(
@@ -228,6 +221,16 @@ def _compat(
     value = compat_perplexity(task.compat, judge, texts)
     own = Measure(value=value, lo=value, hi=value, unit=f"as {task.compat}", n=len(texts))
     return {f"gen_ppl_{task.compat}": own}
+
+
+def _keep(samples: Samples, path: Path) -> None:
+    """Write samples as JSON lines."""
+    lines = [
+        json.dumps({"prompt": prompt, "text": text, **samples.about}, ensure_ascii=False)
+        for prompt, text in zip(samples.prompts, samples.texts, strict=True)
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def _prompts(real: Samples, task: SampleTask) -> list[list[int]]:
@@ -250,11 +253,9 @@ def _scores(
     measures: Mapping[tuple[str, int], Mapping[str, Measure]],
     said: Mapping[str, Verdict],
     judge: Judge,
-    regime: str,
-    dtype: str,
+    bench: Bench,
 ) -> list[Score]:
-    chains = task.chains if source.traits and source.traits.stochastic else 1
-    evaluations = source.traits.evaluations(source.steps) if source.traits else 1
+    chains = task.chains if source.stochastic else 1
     about = {
         "temperature": task.temperature,
         "top_p": task.top_p,
@@ -276,12 +277,12 @@ def _scores(
             n=own.n,
             unit=own.unit,
             task=task.name,
-            regime=regime,
+            regime=bench.regime,
             version=VERSION,
-            dtype=dtype,
+            dtype=bench.dtype,
             steps=source.steps,
             chains=chains,
-            nfe=evaluations * chains,
+            nfe=source.evaluations * chains,
             signal=GENERATED,
             details=own.details
             | about
@@ -309,8 +310,9 @@ def _frontier(
             drawn = drawing.draw(source.writer, prompts, label=label)
             found = yard.measure(drawn, only=("entropy", "gen_ppl"))
         if {"entropy", "gen_ppl"} <= found.keys():
-            name = source.subject + (f" S={source.steps}" if source.traits else "")
             points.append(
-                frontier.Point(name, temperature, found["entropy"].value, found["gen_ppl"].value)
+                frontier.Point(
+                    _row(source), temperature, found["entropy"].value, found["gen_ppl"].value
+                )
             )
     return points

@@ -1,0 +1,128 @@
+"""What every task is given: who is scored, and what with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dihal_bench.scoring.evaluate import traits_of
+from dihal_bench.scoring.likelihood import TEACHER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.records import Score
+    from dihal_bench.scoring.evaluate import ScoreConfig
+    from dihal_bench.scoring.table import Traits
+    from dihal_bench.text.tokens import PackedTokens
+
+
+@dataclass(frozen=True)
+class Source:
+    """A row: who it is, in how many steps; traits of the teacher are None."""
+
+    subject: str
+    writer: Backbone | Interface
+    steps: int = 1
+    traits: Traits | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations per place of one chain."""
+        return self.traits.evaluations(self.steps) if self.traits else 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether chains differ."""
+        return bool(self.traits and self.traits.stochastic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What tasks are done with.
+
+    Attributes:
+        teacher: the backbone.
+        interfaces: by name; the first is the one that is benchmarked.
+        training: text that was trained on.
+        validation: text that was not.
+        window: tokens per window.
+        regime: "causal" or "sequence".
+        block: tokens per block in the sequence regime.
+        dtype: of the arithmetic.
+        config: of teacher-forced scores.
+        seed: of intervals.
+        folder: where scores of weights are kept.
+        say: takes one-line messages for a person.
+    """
+
+    teacher: Backbone
+    interfaces: dict[str, Interface]
+    training: PackedTokens
+    validation: PackedTokens
+    window: int
+    regime: str
+    block: int
+    dtype: str
+    config: ScoreConfig
+    seed: int
+    folder: Path
+    say: Callable[[str], None]
+
+    @property
+    def sources(self) -> list[Source]:
+        """The teacher, and every interface in every number of steps."""
+        return [
+            Source(TEACHER, self.teacher),
+            *(
+                Source(name, interface, steps, traits_of(interface))
+                for name, interface in self.interfaces.items()
+                for steps in _steps(interface, self.config.steps)
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task.
+
+    Attributes:
+        scores: for the record.
+        audit: what the record keeps beside them; empty: nothing.
+        files: file name -> writer of what else is kept in the run's folder.
+    """
+
+    scores: list[Score]
+    audit: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Callable[[Path], object]] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """Something that a run can be scored on."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, and what its scores name."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether it gives likelihoods."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that its scores depend on, its version too."""
+
+    def perform(self, bench: Bench) -> Outcome:
+        """Score everybody.
+
+        Raises:
+            UserError: it cannot be done with this interface, text or judge.
+        """
+
+
+def _steps(interface: Interface, steps: Sequence[int]) -> list[int]:
+    if interface.stochastic:
+        return sorted(set(steps))
+    return [max(steps)] if interface.iterative else [1]

@@ -1,0 +1,230 @@
+"""Tasks in lm-eval's format: rolling perplexity in our own windows, everything else by lm-eval."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dihal_bench.errors import UserError
+from dihal_bench.records import Score
+from dihal_bench.scoring.bench import Bench, Outcome, Source
+from dihal_bench.scoring.evaluate import evaluate
+from dihal_bench.scoring.kept import Scorer
+from dihal_bench.scoring.likelihood import VERSION as LIKELIHOOD
+from dihal_bench.scoring.rolling import Document, RollingText
+from dihal_bench.scoring.table import Measured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ROLLING = "loglikelihood_rolling"
+OUTPUT_TYPES = (ROLLING, "loglikelihood", "multiple_choice", "generate_until")
+VERSION = 1  # of what is done with lm-eval's results
+_RESAMPLES = 200  # of lm-eval's own errors, where it has none in closed form
+_GENERATED = "generated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessTask:
+    """A task file of lm-eval.
+
+    Attributes:
+        name: of the task.
+        path: of its file; None: it is one of lm-eval's own.
+        kind: its output_type.
+        content: the text of the file.
+        limit: documents that are scored at most; 0: all.
+    """
+
+    name: str
+    path: Path | None
+    kind: str
+    content: str
+    limit: int = 0
+
+    @property
+    def gated(self) -> bool:
+        """All but generated answers rest on likelihoods."""
+        return self.kind != "generate_until"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what its scores depend on."""
+        versions = [VERSION, LIKELIHOOD]
+        own = {"name": self.name, "content": self.content, "limit": self.limit}
+        return {**own, "scorer": versions}
+
+    def perform(self, bench: Bench) -> Outcome:
+        """Score rolling perplexity in our own windows, and leave the rest to lm-eval."""
+        if self.kind == ROLLING:
+            return Outcome(self._rolling(bench))
+        return Outcome([score for one in bench.sources for score in _by_lm_eval(self, one, bench)])
+
+    def _rolling(self, bench: Bench) -> list[Score]:
+        """Return every teacher-forced score, on the same windows for all rows."""
+        text = RollingText(
+            self.documents(self.load()),
+            bench.teacher.tokenizer,
+            window=bench.window,
+            whole=not bench.block,
+        )
+        if text.skipped:
+            bench.say(f"task {self.name}: {text.skipped} blank documents are left out")
+        scorer = Scorer(
+            data=text,
+            backbone=bench.teacher,
+            windows=range(len(text)),
+            batch=bench.config.batch,
+            block=bench.block,
+            folder=bench.folder,
+        )
+        measured = Measured(
+            task=self.name,
+            regime=bench.regime,
+            dtype=bench.dtype,
+            resamples=bench.config.resamples,
+            seed=bench.seed,
+        )
+        scores, _ = evaluate(bench.interfaces, scorer, bench.config, measured)
+        return scores
+
+    def load(self) -> Any:
+        """Return lm-eval's task, with its documents.
+
+        Relative paths of data files are those beside the task file: lm-eval itself takes them from
+        wherever it was started.
+
+        Raises:
+            UserError: lm-eval cannot make a task of the file, or its data are not to be had.
+        """
+        manager = _task_manager(own=self.path is not None)
+        where = self.path.parent if self.path else None
+        try:
+            with contextlib.chdir(where) if where else contextlib.nullcontext():
+                found = manager.load([str(self.path) if self.path else self.name])["tasks"]
+        except Exception as error:  # of lm-eval, datasets, the hub, or the file's own functions
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"task {self.path or self.name}: lm-eval cannot load it ({type(error).__name__}: "
+                f"{reason[:300]}); mend the file, or put its data where it looks for them."
+            ) from error
+        if len(found) != 1:
+            raise UserError(f"--tasks {self.name} is a group of {len(found)} tasks; name them.")
+        return next(iter(found.values()))
+
+    def documents(self, task: Any) -> list[Document]:
+        """Return the targets of a rolling task, with the counts that it wants."""
+        found = []
+        for doc in self._limited(task):
+            text = task.doc_to_target(doc)
+            if not isinstance(text, str):
+                raise UserError(
+                    f"task {self.name}: a target is a {type(text).__name__}, not a text; give the "
+                    "name of the column as doc_to_target, not a template, which lm-eval evaluates "
+                    "where it looks like a list."
+                )
+            counts = task.process_results(doc, (0.0,))
+            words = counts.get("word_perplexity", (0.0, len(text.split())))[1]
+            size = counts.get("byte_perplexity", counts.get("bits_per_byte"))
+            found.append(Document(text, int(words), int(size[1] if size else len(text.encode()))))
+        return found
+
+    def _limited(self, task: Any) -> Iterator[Any]:
+        for index, doc in enumerate(task.eval_docs):
+            if self.limit and index >= self.limit:
+                return
+            yield doc
+
+
+def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
+    """Return what lm-eval itself scores of a row: multiple choice, generation until, and so on.
+
+    Intervals are those of lm-eval's standard errors; where it gives none, the value alone.
+    """
+    from lm_eval import simple_evaluate
+
+    from dihal_bench.scoring.lm_eval import DihalLM
+
+    bench.say(f"lm-eval: {task.name}, {source.subject} S={source.steps}")
+    model = DihalLM(
+        source=source.writer,
+        steps=source.steps,
+        max_length=bench.window - 1,
+        batch_size=bench.config.batch,
+    )
+    with _own_randomness():
+        found = simple_evaluate(
+            model=model,
+            tasks=[task.load()],
+            limit=task.limit or None,
+            bootstrap_iters=_RESAMPLES,
+            log_samples=False,
+        )
+    results: dict[str, Any] = next(iter(found["results"].values()))
+    count = next(iter(found["n-samples"].values()))["effective"]
+    generated = not task.gated
+    kind = "estimate" if generated else "ensemble" if source.stochastic else "exact"
+    scores = []
+    for key, value in results.items():
+        metric, _, filtered = key.partition(",")
+        if metric.endswith("_stderr") or not _is_number(value):
+            continue
+        error = results.get(f"{metric}_stderr,{filtered}")
+        half = 1.96 * float(error) if _is_number(error) else 0.0
+        scores.append(
+            Score(
+                subject=source.subject,
+                metric=metric,
+                value=float(value),
+                lo=float(value) - half,
+                hi=float(value) + half,
+                kind=kind,
+                n=int(count),
+                unit="lm-eval",
+                task=task.name,
+                regime=bench.regime,
+                version=VERSION,
+                dtype=bench.dtype,
+                steps=source.steps,
+                chains=1,
+                nfe=source.evaluations,
+                signal=_GENERATED if generated else "sampled",
+                details={"filter": filtered, "stderr": half / 1.96 if half else None},
+            )
+        )
+    return scores
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@contextlib.contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Keep lm-eval's seeding of all generators to itself."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _task_manager(*, own: bool) -> Any:
+    """Return lm-eval's task manager; its own index takes seconds, and is read if it is needed."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise UserError(
+            "tasks in lm-eval's format need the package lm-eval: pip install 'dihal-bench[eval]'."
+        ) from error
+    return TaskManager(include_defaults=not own)

@@ -1,0 +1,227 @@
+"""Any interface as a model of lm-eval (0.4.13), and lm-eval's tasks as tasks of a run.
+
+``DihalLM`` is what lm-eval calls. It is registered as ``dihal-bench``, and offered through the
+entry point group ``lm_eval.models`` to versions that look there::
+
+    import dihal_bench.scoring.lm_eval
+    lm_eval.simple_evaluate("dihal-bench", "run=runs/hidden-...,steps=16", tasks=["arc_easy"])
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from dihal_bench.errors import UserError
+from dihal_bench.interfaces.base import Interface
+from dihal_bench.interfaces.batch import Batch
+from dihal_bench.scoring.generation import Choice, decode
+from dihal_bench.scoring.readers import TeacherReader, reader_of, rows_as_windows
+from dihal_bench.trained import TrainedRun
+
+if TYPE_CHECKING:
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.scoring.readers import Reader
+
+_TEACHER = "teacher"
+
+
+@register_model("dihal-bench")
+class DihalLM(HFLM):  # type: ignore[misc]
+    """An interface, or its teacher, behind lm-eval's own windows, batching and multiple choice.
+
+    Attributes:
+        source: the interface, or the backbone itself.
+        steps: network evaluations per chain.
+        chains: whose mean is the law.
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        *,
+        source: Interface | Backbone | None = None,
+        interface: str = "",
+        steps: int | str = 0,
+        chains: int | str = 1,
+        seed: int | str = 0,
+        max_length: int | str = 0,
+        batch_size: int | str = 8,
+        device: str | None = None,
+        **others: Any,
+    ):
+        """Take what a run has trained, or something that is in memory.
+
+        Args:
+            run: folder of a run; or
+            source: an interface or a backbone.
+            interface: which one of the run; by default the run's own; "teacher".
+            steps: network evaluations per chain; 0: the run's most, or 16.
+            chains: whose mean is the law.
+            seed: of generated tokens.
+            max_length: tokens of a window before the last target; 0: the run's window less one.
+            batch_size: windows at a time.
+            device: another one than the run's.
+            others: what else lm-eval passes to a model.
+
+        Raises:
+            UserError: the run cannot be read, or the interface has no likelihood of texts.
+        """
+        window = 0
+        if run is not None:
+            trained = TrainedRun(Path(run), device=device)
+            trained.check()
+            name = interface or trained.name
+            source = trained.inputs.backbone if name == _TEACHER else trained.interface(name)
+            steps = int(steps) or trained.config.score.steps[-1]
+            window = trained.config.text.window - 1
+        if source is None:
+            raise UserError("dihal-bench as a model of lm-eval needs run=FOLDER.")
+        self.source, self.steps, self.chains = source, int(steps) or 16, int(chains)
+        self.seed = int(seed)
+        if isinstance(source, Interface) and not source.likelihood:
+            raise UserError(
+                "an interface that rounds to the nearest embedding has no likelihood that tasks of "
+                "lm-eval could use; choose embedding.rounding=readout."
+            )
+        backbone = source.backbone if isinstance(source, Interface) else source
+        others.pop("max_batch_size", None)
+        super().__init__(
+            pretrained=backbone.model,
+            tokenizer=copy.deepcopy(backbone.tokenizer),  # it is given a padding token
+            add_bos_token=False,  # else it would be scored: P(BOS | BOS)
+            max_length=int(max_length) or window or backbone.info.context - 1,
+            batch_size=batch_size,
+            **others,
+        )
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen teacher."""
+        return self.source.backbone if isinstance(self.source, Interface) else self.source
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return where the numbers come from, without asking a hub; lm-eval keeps it."""
+        about: dict[str, Any] = {
+            "model_dtype": str(self.backbone.model.dtype),
+            "backbone": self.backbone.name,
+            "backbone_fingerprint": self.backbone.info.fingerprint,
+            "interface": _TEACHER,
+        }
+        if isinstance(self.source, Interface):
+            from dihal_bench.scoring.kept import fingerprint
+
+            about |= {
+                "interface": type(self.source).__name__,
+                "interface_fingerprint": fingerprint(self.source),
+                "steps": self.steps,
+                "chains": self.chains,
+                "seed": self.seed,
+            }
+        return about
+
+    @torch.no_grad()
+    def _model_call(
+        self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
+        """Return logits [B, T, V] of rows that are one document each, padded behind."""
+        assert attn_mask is None
+        assert labels is None
+        if not isinstance(self.source, Interface):
+            return self.source.logits(inps)
+        if self.source.config.block:
+            raise UserError(
+                "in the sequence regime a text has no likelihood token by token (only the first "
+                "tokens of blocks have one), so this task cannot be scored; use the causal regime."
+            )
+        documents = torch.zeros(len(inps), dtype=torch.int64)
+        batch = Batch.of(rows_as_windows(inps, documents), self.source.backbone)
+        chains = [
+            torch.log_softmax(self.source.recover(x0, batch).float(), dim=-1)
+            for x0 in self.source.samples(batch, steps=self.steps, count=self.chains)
+        ]
+        return torch.logsumexp(torch.stack(chains), dim=0) - math.log(len(chains))
+
+    def _model_generate(
+        self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
+    ) -> Tensor:
+        """Continue contexts that are padded in front; return them with what follows."""
+        mask = generation_kwargs.pop("attention_mask")
+        lengths = mask.sum(1)
+        rows = torch.zeros_like(context)
+        for row, length in enumerate(lengths.tolist()):
+            rows[row, :length] = context[row, context.shape[1] - length :]
+        temperature = float(generation_kwargs.pop("temperature", 0.0) or 0.0)
+        if generation_kwargs.pop("do_sample", None) is False:
+            temperature = 0.0
+        choice = Choice(
+            temperature=temperature,
+            top_p=float(generation_kwargs.pop("top_p", 1.0)),
+            seed=self.seed,
+        )
+        if generation_kwargs:
+            raise UserError(
+                f"the task asks for {', '.join(sorted(generation_kwargs))} in its "
+                "generation_kwargs; dihal-bench knows until, max_gen_toks, do_sample, temperature "
+                "and top_p."
+            )
+        new = max_length - context.shape[1]
+        found = context.new_full((len(context), max_length), self.tokenizer.pad_token_id)
+        found[:, : context.shape[1]] = context
+        for part in self._parts(lengths):
+            texts = self._continue(rows[part], lengths[part], new, choice, stop)
+            for row, own in zip(part, texts, strict=True):
+                found[row, context.shape[1] : context.shape[1] + len(own)] = own
+        return found
+
+    def _parts(self, lengths: Tensor) -> list[list[int]]:
+        """Return rows that are continued together: of one length where blocks begin at its end."""
+        everything = list(range(len(lengths)))
+        if not (isinstance(self.source, Interface) and self.source.config.block):
+            return [everything]
+        return [
+            [row for row in everything if int(lengths[row]) == length]
+            for length in sorted(set(lengths.tolist()))
+        ]
+
+    def _continue(
+        self, rows: Tensor, lengths: Tensor, new: int, choice: Choice, stop: list[str]
+    ) -> list[Tensor]:
+        numbers = [
+            zlib.crc32(repr(row[:length].tolist()).encode())  # a text's noise is its prompt's own
+            for row, length in zip(rows, lengths.tolist(), strict=True)
+        ]
+        documents = torch.tensor(numbers, device=rows.device)
+        prompts = rows[:, : int(lengths.max())]
+
+        def stopped(tokens: Tensor) -> bool:
+            return all(
+                any(word in self.tok_decode(row[length:].tolist()) for word in stop)
+                or len(row) >= length + new
+                for row, length in zip(tokens, lengths.tolist(), strict=True)
+            )
+
+        tokens = decode(
+            self._reader(documents),
+            prompts,
+            lambda logits, offset: choice.draw(logits, documents, offset),
+            new=new,
+            lengths=lengths,
+            until=stopped,
+        )
+        return [
+            row[length : length + new] for row, length in zip(tokens, lengths.tolist(), strict=True)
+        ]
+
+    def _reader(self, documents: Tensor) -> Reader:
+        if not isinstance(self.source, Interface):
+            return TeacherReader(self.source)
+        return reader_of(self.source, documents, steps=self.steps, chains=self.chains)
