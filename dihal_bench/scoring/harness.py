@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import random
@@ -107,7 +108,7 @@ class HarnessTask:
         manager = _task_manager(own=self.path is not None)
         where = self.path.parent if self.path else None
         try:
-            with contextlib.chdir(where) if where else contextlib.nullcontext():
+            with _quiet(), contextlib.chdir(where) if where else contextlib.nullcontext():
                 found = manager.load([str(self.path) if self.path else self.name])["tasks"]
         except Exception as error:  # of lm-eval, datasets, the hub, or the file's own functions
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -153,13 +154,14 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
     from dihal_bench.scoring.lm_eval import DihalLM
 
     bench.say(f"lm-eval: {task.name}, {source.subject} S={source.steps}")
-    model = DihalLM(
-        source=source.writer,
-        steps=source.steps,
-        max_length=bench.window - 1,
-        batch_size=bench.config.batch,
-    )
-    with _own_randomness():
+    with _quiet():
+        model = DihalLM(
+            source=source.writer,
+            steps=source.steps,
+            max_length=bench.window - 1,
+            batch_size=bench.config.batch,
+        )
+    with _own_randomness(), _quiet():
         found = simple_evaluate(
             model=model,
             tasks=[task.load()],
@@ -173,8 +175,8 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
     kind = "estimate" if generated else "ensemble" if source.stochastic else "exact"
     scores = []
     for key, value in results.items():
-        metric, _, filtered = key.partition(",")
-        if metric.endswith("_stderr") or not _is_number(value):
+        metric, comma, filtered = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not _is_number(value):
             continue
         error = results.get(f"{metric}_stderr,{filtered}")
         half = 1.96 * float(error) if _is_number(error) else 0.0
@@ -216,6 +218,18 @@ def _own_randomness() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide lm-eval's warnings that a model is given as an object, and what else it advises."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _task_manager(*, own: bool) -> Any:

@@ -103,6 +103,19 @@ class DihalLM(HFLM):  # type: ignore[misc]
             **others,
         )
 
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuse lm-eval's cache of answers, whose keys do not tell models apart.
+
+        Raises:
+            UserError: there is one.
+        """
+        if getattr(cache_hook, "dbdict", None) is not None:
+            raise UserError(
+                "lm-eval's use_cache would give one model the answers of another (its keys are the "
+                "requests alone); leave it out."
+            )
+        super().set_cache_hook(cache_hook)
+
     @property
     def backbone(self) -> Backbone:
         """The frozen teacher."""

@@ -77,6 +77,8 @@ class SampleTask:
                 raise UserError(
                     f"task {self.name}: {name}={getattr(self, name)} must be {least} or more."
                 )
+        for temperature in (self.temperature, *self.temperatures):
+            replace(self.choice, temperature=temperature)  # says what is out of range
         if self.compat and self.compat not in COMPAT:
             raise UserError(
                 f"--compat {self.compat} is unknown; choose one of {', '.join(COMPAT)}."

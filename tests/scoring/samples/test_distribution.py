@@ -64,9 +64,10 @@ def test_energy_distance_is_that_of_scipy_in_one_dimension() -> None:
 
 
 def test_energy_distance_of_one_law_is_about_nothing_and_its_test_keeps_its_size() -> None:
-    values = [energy_distance(part, OTHERS, permutations=99, seed=i) for i, part in enumerate(
-        np.random.default_rng(1).normal(size=(60, 25, 3))
-    )]
+    values = [
+        energy_distance(part, OTHERS, permutations=99, seed=i)
+        for i, part in enumerate(np.random.default_rng(1).normal(size=(60, 25, 3)))
+    ]
     assert abs(np.mean([found.value for found in values])) < 0.03
     assert 0 <= sum(found.p <= 0.1 for found in values) <= 14  # of 60: 6 in the mean
 

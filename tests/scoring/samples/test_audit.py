@@ -1,0 +1,62 @@
+"""An audit finds the samplers that a metric prefers to the teacher."""
+
+from dihal_bench.scoring.samples.audit import Impostor, impostors, verdicts
+from dihal_bench.scoring.samples.measure import METRICS, Measure, Settings, Yardstick
+
+from ...conftest import Tiny
+
+
+def made(**values: float) -> dict[str, Measure]:
+    return {n: Measure(value=v, lo=v, hi=v, unit="", n=1) for n, v in values.items()}
+
+
+def test_a_verdict_names_who_is_ranked_above_the_teacher() -> None:
+    teacher = made(gen_ppl=60.0, mauve=0.9, entropy=4.0, energy=0.1)
+    data = made(gen_ppl=30.0, mauve=0.95, entropy=4.3, energy=0.0)
+    rows = [
+        Impostor("loop", "periodic", False, made(gen_ppl=2.0, mauve=0.1, entropy=4.2, energy=9.0)),
+        Impostor("phrases", "phrase", False, made(gen_ppl=42.0, mauve=0.2, entropy=3.0)),
+        Impostor("noise", "top", False, made(gen_ppl=900.0, mauve=0.95, entropy=4.9, energy=0.3)),
+    ]
+    found = verdicts(rows, teacher, data)
+    assert found["gen_ppl"].fooled == ("loop", "phrases")
+    assert found["gen_ppl"].worst == "loop"
+    assert found["mauve"].fooled == ("noise",)
+    assert found["entropy"].fooled == ("loop",)  # 0.1 from the data's, the teacher 0.3
+    assert found["energy"].fooled == ()
+    assert "self_bleu" not in found
+
+
+def test_an_equal_value_fools_nobody() -> None:
+    same = made(gen_ppl=60.0)
+    assert verdicts([Impostor("x", "top", False, same)], same, same)["gen_ppl"].fooled == ()
+
+
+def test_all_impostors_are_measured_by_every_metric_that_can_be_given(tiny: Tiny) -> None:
+    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.scoring.samples.judge import Judge
+    from dihal_bench.scoring.samples.texts import beginnings
+    from dihal_bench.text.sources import load_corpus
+    from dihal_bench.text.tokens import pack
+
+    teacher = Backbone.load(str(tiny.backbone))
+    text = pack(load_corpus(str(tiny.corpus)), "train", teacher.tokenizer, window=32)
+    real = beginnings(text, teacher.tokenizer, tokens=16, count=24)
+    settings = Settings(bleu=10, mauve_seeds=1, permutations=9, resamples=100)
+    yard = Yardstick(Judge(teacher), real, text, settings)
+    rows = impostors(yard, text.stream(4096), teacher.tokenizer, count=24, tokens=16, seed=0)
+    names = [row.name for row in rows]
+    assert {"top-32", "mirror-5000", "periodic-64", "phrase-1000"} <= set(names)
+    assert [row.name for row in rows if row.published] == [
+        "top-32",
+        "mirror-5000",
+        "periodic-64",
+        "phrase-1000",
+    ]
+    assert {"real text, shuffled", "8 real texts, repeated"} <= set(names)
+    by_name = {row.name: row.measures for row in rows}
+    assert set(by_name["top-32"]) == set(METRICS)
+    assert by_name["8 real texts, repeated"]["duplicates"].value == 16 / 24
+    assert by_name["periodic-64"]["duplicates"].value == 23 / 24
+    assert by_name["real text, shuffled"]["overlap_8"].value < 0.5
+    assert by_name["8 real texts, repeated"]["overlap_8"].value == 1.0
