@@ -48,6 +48,10 @@ class DocumentBootstrap:
         """Estimate sum(numerator) / sum(denominator), of sums [(trainings,) documents]."""
         return self._estimate((numerator, denominator))
 
+    def resampled(self, numerator: Array, denominator: Array) -> Array:
+        """Return the ratio in every resample, [R], of sums [documents]."""
+        return _ratio(self._weights @ numerator, self._weights @ denominator)
+
     def difference(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Estimate:
         """Estimate the paired difference of two ratios of sums."""
         return self._estimate(first, second)

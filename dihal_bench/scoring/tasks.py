@@ -13,6 +13,7 @@ import yaml
 
 from dihal_bench.errors import UserError
 from dihal_bench.scoring.harness import OUTPUT_TYPES, HarnessTask
+from dihal_bench.scoring.rollouts import RolloutTask
 from dihal_bench.scoring.samples.measure import Settings
 from dihal_bench.scoring.samples.task import SampleTask
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.bench import Task
 
 _SUFFIX = ".yaml"
-_KEYS = ("task", "output_type", "description", "samples", "metric_list", "metadata")
+_KEYS = ("task", "output_type", "description", "metadata")
 
 
 def built_in() -> Path:
@@ -93,10 +94,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _samples(path: Path, content: Mapping[str, Any]) -> SampleTask:
-    _only(path, content, _KEYS, "")
-    own = content.get("samples") or {}
-    if not isinstance(own, dict):
-        raise UserError(f"{path}: samples must be a mapping, such as {{count: 256, tokens: 128}}.")
+    _only(path, content, (*_KEYS, "samples", "metric_list"), "")
+    own = _section(path, content, "samples")
     metrics = [
         item.get("metric") if isinstance(item, dict) else item
         for item in content.get("metric_list") or []
@@ -109,16 +108,35 @@ def _samples(path: Path, content: Mapping[str, Any]) -> SampleTask:
     }
     _only(path, own, (*plain, *settings), "samples.")
     seed = own.get("seed", 0)
-    given = {
-        key: _value(path, key, value, {**plain, **settings}[key]) for key, value in own.items()
-    }
+    kinds = {**plain, **settings}
+    given = {key: _value(path, f"samples.{key}", own[key], kinds[key]) for key in own}
     return SampleTask(
         name=str(content.get("task", path.stem)),
         metrics=tuple(map(str, metrics)),
-        version=float((content.get("metadata") or {}).get("version", 1.0)),
+        version=_version(content),
         settings=Settings(seed=seed, **{key: given[key] for key in given if key in settings}),
         **{key: given[key] for key in given if key in plain},
     )
+
+
+def _rollouts(path: Path, content: Mapping[str, Any]) -> RolloutTask:
+    _only(path, content, (*_KEYS, "rollouts"), "")
+    own = _section(path, content, "rollouts")
+    kinds = {f.name: f.type for f in fields(RolloutTask) if f.name not in ("name", "version")}
+    _only(path, own, tuple(kinds), "rollouts.")
+    given = {key: _value(path, f"rollouts.{key}", own[key], kinds[key]) for key in own}
+    return RolloutTask(name=str(content.get("task", path.stem)), version=_version(content), **given)
+
+
+def _version(content: Mapping[str, Any]) -> float:
+    return float((content.get("metadata") or {}).get("version", 1.0))
+
+
+def _section(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    own = content.get(name) or {}
+    if not isinstance(own, dict):
+        raise UserError(f"{path}: {name} must be a mapping, such as {{count: 128}}.")
+    return own
 
 
 def _harness(path: Path, content: Mapping[str, Any]) -> HarnessTask:
@@ -132,6 +150,7 @@ def _harness(path: Path, content: Mapping[str, Any]) -> HarnessTask:
 
 _KINDS: dict[str, Callable[[Path, Mapping[str, Any]], Task]] = {
     "samples": _samples,
+    "rollouts": _rollouts,
     **dict.fromkeys(OUTPUT_TYPES, _harness),
 }
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -154,8 +173,9 @@ def _value(path: Path, key: str, value: Any, kind: Any) -> Any:
     """Check a value against a field's annotation."""
     if str(kind).startswith("tuple"):
         items = value if isinstance(value, list) else [value]
-        return tuple(_value(path, key, item, "float") for item in items)
+        of = str(kind).removeprefix("tuple[").partition(",")[0]
+        return tuple(_value(path, key, item, of) for item in items)
     wanted = _TYPES[str(kind)]
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise UserError(f"{path}: samples.{key}={value} is not of the kind {kind}.")
+        raise UserError(f"{path}: {key}={value} is not of the kind {kind}.")
     return float(value) if kind == "float" else value
