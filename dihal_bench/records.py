@@ -117,6 +117,12 @@ class Record:
         """Return the scores as objects."""
         return [Score(**score) for score in self.data["scores"]]
 
+    @property
+    def own_scores(self) -> list[Score]:
+        """Return those on the run's own text; tasks that came later have theirs beside them."""
+        later = self.data.get("tasks", {})
+        return [score for score in self.scores if score.task not in later]
+
     def write(self, path: Path) -> None:
         """Validate and write, atomically.
 

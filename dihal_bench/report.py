@@ -51,7 +51,7 @@ def show_record(record: Record, folder: Path) -> str:
     order = ["teacher", data["interface"]["name"], *data["interface"]["controls"]]
     notes = [_what(data), *_spent(data), _scored(record), _LEGEND, *_gain(record), *_bridge(record)]
     places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
-    return "\n".join([render(record.scores, order), *notes, *places])
+    return "\n".join([render(record.own_scores, order), *notes, *places])
 
 
 _LEGEND = (
@@ -84,7 +84,7 @@ def _spent(data: dict[str, Any]) -> list[str]:
 
 
 def _scored(record: Record) -> str:
-    nll = next(s for s in record.scores if s.subject == "teacher" and s.metric.endswith("nll"))
+    nll = next(s for s in record.own_scores if s.subject == "teacher" and s.metric.endswith("nll"))
     where = "tokens" if nll.metric == "nll" else "first tokens of blocks"
     return (
         f"scored {nll.n:,} {where} of {nll.task} in {nll.details['documents']} documents; "
@@ -93,7 +93,7 @@ def _scored(record: Record) -> str:
 
 
 def _gain(record: Record) -> list[str]:
-    gains = [s for s in record.scores if s.metric.endswith("diffusion_gain")]
+    gains = [s for s in record.own_scores if s.metric.endswith("diffusion_gain")]
     if not gains:
         return []
     best = ", ".join(sorted({s.details["control"] for s in gains}))
@@ -102,7 +102,7 @@ def _gain(record: Record) -> list[str]:
 
 def _bridge(record: Record) -> list[str]:
     bridge, name = record.data["bridge"], record.data["interface"]["name"]
-    samples = any(s.subject == name and s.kind == "ensemble" for s in record.scores)
+    samples = any(s.subject == name and s.kind == "ensemble" for s in record.own_scores)
     sampled = f", {bridge['fvu_sample']:.4f} at S={bridge['steps']}" if samples else ""
     own = bridge["oracle"]
     half = "at no noise tried" if own["sigma_half"] is None else f"at sigma {own['sigma_half']:.2f}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.text.tokens import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Bridgeability:
 
 @torch.no_grad()
 def bridgeability(
-    interface: Interface, data: PackedTokens, *, windows: Sequence[int], batch: int, steps: int
+    interface: Interface, data: Text, *, windows: Sequence[int], batch: int, steps: int
 ) -> Bridgeability:
     """Measure an interface on the given windows, one chain each at one step and at ``steps``."""
     error = {1: _Moments(), steps: _Moments()}

@@ -175,7 +175,7 @@ def decode(
     new: int,
     lengths: Tensor | None = None,
     until: Callable[[Tensor], bool] = lambda tokens: False,
-    tick: Callable[[int], None] = lambda tokens: None,
+    tick: Callable[[int], object] = lambda tokens: None,
 ) -> Tensor:
     """Add tokens to prompts as a reader and a choice will have it.
 

@@ -51,6 +51,10 @@ class HarnessTask:
     content: str
     limit: int = 0
 
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise UserError(f"--limit {self.limit} must be 1 or more, or 0 for all documents.")
+
     @property
     def gated(self) -> bool:
         """All but generated answers rest on likelihoods."""
@@ -178,8 +182,8 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
         metric, comma, filtered = key.partition(",")
         if not comma or metric.endswith("_stderr") or not _is_number(value):
             continue
-        error = results.get(f"{metric}_stderr,{filtered}")
-        half = 1.96 * float(error) if _is_number(error) else 0.0
+        error: Any = results.get(f"{metric}_stderr,{filtered}")
+        half = 1.96 * error if _is_number(error) else 0.0
         scores.append(
             Score(
                 subject=source.subject,

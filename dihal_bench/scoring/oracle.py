@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.text.tokens import Text
 
 SIGMAS = tuple(2.0**exponent for exponent in np.arange(-4, 4.5, 0.5))
 _DRAW = 1 << 28  # of the noise: no chain has this number
@@ -55,9 +55,7 @@ class Oracle:
 
 
 @torch.no_grad()
-def oracle(
-    interface: Interface, data: PackedTokens, *, windows: Sequence[int], batch: int
-) -> Oracle:
+def oracle(interface: Interface, data: Text, *, windows: Sequence[int], batch: int) -> Oracle:
     """Measure an interface's recovery on the given windows."""
     levels = (0.0, *SIGMAS)
     right, divergence, count = np.zeros(len(levels)), np.zeros(len(levels)), 0

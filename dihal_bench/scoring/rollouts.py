@@ -120,7 +120,7 @@ class RolloutTask:
     ) -> list[Score]:
         _, place = np.unique(documents, return_inverse=True)
         counts = np.bincount(place).astype(np.float64)
-        sums = np.stack([np.bincount(place, own) for own in values])  # (4, documents)
+        sums: Array = np.stack([np.bincount(place, own) for own in values])  # (4, documents)
         bootstrap = DocumentBootstrap(
             len(counts), resamples=bench.config.resamples, seed=bench.seed
         )

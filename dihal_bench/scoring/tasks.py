@@ -6,6 +6,8 @@ A task is asked for by name (a file ``NAME.yaml`` in a folder of tasks) or by th
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +30,19 @@ _KEYS = ("task", "output_type", "description", "metadata")
 
 def built_in() -> Path:
     """Return the folder of the tasks that come with the package."""
-    import dihal_bench.tasks
-
-    return Path(next(iter(dihal_bench.tasks.__path__)))
+    return Path(str(files("dihal_bench.tasks")))
 
 
 def task_names(folders: Iterable[Path]) -> list[str]:
     """Return the names of all task files in folders."""
     return sorted({path.stem for folder in folders for path in folder.glob(f"*{_SUFFIX}")})
+
+
+def first_comment(path: Path) -> str:
+    """Return what a task file says of itself in the comment that it begins with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.removeprefix("#").strip() for line in found)
 
 
 def load_task(name: str, folders: Sequence[Path]) -> Task:
@@ -75,7 +82,7 @@ def _find(name: str, folders: Sequence[Path]) -> Path:
     )
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Reads lm-eval's tags as text: which kind of task it is can be said without them."""
 
 
@@ -178,4 +185,5 @@ def _value(path: Path, key: str, value: Any, kind: Any) -> Any:
     wanted = _TYPES[str(kind)]
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise UserError(f"{path}: {key}={value} is not of the kind {kind}.")
-    return float(value) if kind == "float" else value
+    found: Any = value
+    return float(found) if kind == "float" else found

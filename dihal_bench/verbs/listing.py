@@ -22,6 +22,7 @@ def add(verbs: Verbs) -> None:
 
 def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.registry import REGISTRIES, include
+    from dihal_bench.scoring.tasks import built_in, first_comment
 
     for path in arguments.include or ():
         include(path)
@@ -34,6 +35,10 @@ def _work(arguments: argparse.Namespace) -> int:
         }
         for registry in REGISTRIES
         for name in registry.names()
+    ]
+    entries += [
+        {"kind": "task", "name": path.stem, "origin": path.name, "help": first_comment(path)}
+        for path in sorted(built_in().glob("*.yaml"))
     ]
     if arguments.json:
         print_json(entries)

@@ -12,6 +12,7 @@ from dihal_bench.verbs.common import (
     print_json,
     print_plan,
 )
+from dihal_bench.verbs.score import show_tasks, task_flags, tasks_of
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +28,7 @@ def add(verbs: Verbs) -> None:
     )
     parser.add_argument("--interface", help="registered interface (default: hidden)")
     parser.add_argument("--controls", help="comma-separated controls in the table")
+    task_flags(parser, required=False)
     common_flags(parser)
     parser.set_defaults(work=_work)
 
@@ -36,7 +38,10 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.folder import run_folder
     from dihal_bench.job import run
     from dihal_bench.report import plan, show_located, show_record
+    from dihal_bench.rescore import rescore
+    from dihal_bench.trained import TrainedRun
 
+    tasks = tasks_of(arguments) if arguments.tasks is not None else []
     if arguments.dry_run:
         return print_plan(plan(config), as_json=arguments.json)
 
@@ -47,8 +52,13 @@ def _work(arguments: argparse.Namespace) -> int:
 
     folder = run_folder(config, arguments.out)
     record = run(config, out=folder, command=command_of(arguments), say=say, show=show)
+    shown = [show_record(record, folder)]
+    if tasks:
+        trained = TrainedRun(folder, say=say)
+        record = rescore(trained, tasks, say=say)
+        shown.append(show_tasks(record, trained, tasks))
     if arguments.json:
         print_json(record.data)
     else:
-        print(show_record(record, folder))
+        print("\n\n".join(shown))
     return 0

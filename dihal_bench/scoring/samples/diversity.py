@@ -91,7 +91,9 @@ def self_bleu(rows: Sequence[Sequence[str]]) -> Array:
             if n == 1 and not matched:
                 logs[index] = -math.inf
             logs[index] += math.log((matched or _FLOOR) / max(1, sum(own.values()))) / _ORDERS
-    return np.exp(logs) * np.array([_brevity(lengths, index) for index in range(len(rows))])
+    penalties = np.array([_brevity(lengths, index) for index in range(len(rows))])
+    scores: Array = np.exp(logs) * penalties
+    return scores
 
 
 def _two_best(

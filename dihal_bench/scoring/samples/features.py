@@ -57,7 +57,7 @@ class _Text:
         return sum(map(kind, self.tokens)) / max(1, len(self.tokens))
 
     def repeated(self, n: int) -> float:
-        grams = list(ngrams(self.words, n))  # type: ignore[arg-type]
+        grams = list(ngrams(self.words, n))
         return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 

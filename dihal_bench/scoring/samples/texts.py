@@ -154,7 +154,7 @@ class Drawing:
         prompts: list[Sequence[int]],
         documents: Tensor,
         backbone: Backbone,
-        tick: Callable[[int], None],
+        tick: Callable[[int], object],
     ) -> list[list[int]]:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
         longest = int(lengths.max())
