@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dihal_bench.scoring.bench import Task
+    from dihal_bench.scoring.evaluate import ScoreConfig
     from dihal_bench.trained import TrainedRun
 
 
@@ -25,6 +26,7 @@ def rescore(
     *,
     names: Sequence[str] = (),
     steps: Sequence[int] = (),
+    chains: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> Record:
     """Score a run on tasks, and write its record anew after each.
@@ -34,6 +36,7 @@ def rescore(
         tasks: what is asked for.
         names: the interface and controls that take part; by default those that are trained.
         steps: network evaluations per chain; by default the run's own.
+        chains: in the largest ensemble of teacher-forced scores; 0: as many as the run has.
         say: takes one-line messages for a person.
 
     Raises:
@@ -41,12 +44,16 @@ def rescore(
             done.
     """
     chosen = list(names) or [n for n in run.names if n == run.name or INTERFACES.get(n).phases]
+    config = replace(
+        run.config.score,
+        steps=tuple(steps) or run.config.score.steps,
+        chains=chains or run.config.score.chains,
+    )
     bench: Bench | None = None
     with claimed(run.folder, run.kept):
         record = Record.read(run.folder / "record.json")
         for task in tasks:
-            counts = list(steps) or list(run.config.score.steps)
-            key = short_hash([task.to_dict(), chosen, counts])
+            key = short_hash([task.to_dict(), chosen, list(config.steps), config.chains])
             done: dict[str, str] = record.data.get("tasks", {})
             if done.get(task.name) == key:
                 say(f"task {task.name}: already scored")
@@ -54,7 +61,7 @@ def rescore(
             say(f"task {task.name}")
             if task.gated:
                 _check_gates(record, chosen)
-            bench = bench or _bench(run, chosen, counts, say)
+            bench = bench or _bench(run, chosen, config, say)
             outcome = task.perform(bench)
             for name, write in outcome.files.items():
                 write(run.folder / "samples" / name)
@@ -82,7 +89,7 @@ def _check_gates(record: Record, names: Sequence[str]) -> None:
 
 
 def _bench(
-    run: TrainedRun, names: Sequence[str], steps: Sequence[int], say: Callable[[str], None]
+    run: TrainedRun, names: Sequence[str], own: ScoreConfig, say: Callable[[str], None]
 ) -> Bench:
     run.check()
     config, inputs = run.config, run.inputs
@@ -95,7 +102,7 @@ def _bench(
         regime=config.regime,
         block=config.block_size,
         dtype=config.dtype,
-        config=replace(config.score, steps=tuple(steps)),
+        config=own,
         seed=config.seed,
         folder=run.folder / "shared",
         say=say,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dihal_bench.records import Score
 
 _FIRST = "first_token_"
+_SIZES = (1, 8, 32)  # of ensembles that have a line of their own
 _Key = tuple[str, int, int, str]
 
 
@@ -29,7 +30,8 @@ def render(scores: Sequence[Score], order: Sequence[str]) -> str:
         key = (score.subject, score.steps, score.chains, score.signal)
         lines.setdefault(key, {})[score.metric.removeprefix(_FIRST)] = score
     keys = sorted(lines, key=lambda k: (order.index(k[0]), k[3] != SAMPLED, k[1], k[2]))
-    shown = [k for k in keys if k[2] in (1, max(o[2] for o in keys if o[:2] == k[:2]))]
+    most = {k[:2]: max(o[2] for o in keys if o[:2] == k[:2]) for k in keys}
+    shown = [k for k in keys if k[2] in (*_SIZES, most[k[:2]])]
     first = "first-token " if scores and scores[0].metric.startswith(_FIRST) else ""
     table = [_line(key, lines[key], first) for key in shown]
     return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))

@@ -88,6 +88,9 @@ def _draw(run: TrainedRun, drawing: Drawing, name: str, texts: list[str], seed: 
     source = backbone if name == _TEACHER else run.interface(name)
     prefix = document_prefix(backbone.tokenizer)
     prompts = [prefix + backbone.tokenizer.encode(t, add_special_tokens=False) for t in texts]
+    longest, window = max(map(len, prompts)) + drawing.tokens, run.config.text.window
+    if longest > window and name != _TEACHER:
+        say(f"{longest} tokens exceed the {window} that interfaces of this run were trained on")
     return drawing.draw(source, prompts, first=seed * len(prompts))
 
 

@@ -29,6 +29,7 @@ def add(verbs: Verbs) -> None:
     task_flags(parser, required=True)
     add("--interfaces", help="who takes part (default: all of the run that are trained)")
     add("--steps", help="network evaluations per chain (default: the run's)")
+    add("--chains", type=int, help="chains of the largest ensemble (default: the run's)")
     add(
         "--frontier",
         nargs="?",
@@ -80,6 +81,8 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.rescore import rescore
     from dihal_bench.trained import TrainedRun
 
+    if arguments.chains is not None and arguments.chains < 1:
+        raise UserError(f"--chains {arguments.chains} must be 1 or more.")
     tasks = [_changed(task, arguments) for task in tasks_of(arguments)]
     run = TrainedRun(arguments.run, device=arguments.device, say=say)
     record = rescore(
@@ -87,6 +90,7 @@ def _work(arguments: argparse.Namespace) -> int:
         tasks,
         names=_list(arguments.interfaces),
         steps=_numbers(arguments.steps, "--steps", int),
+        chains=arguments.chains or 0,
         say=say,
     )
     if arguments.json:

@@ -162,6 +162,11 @@ class Written:
 def _write(task: SampleTask, bench: Bench) -> Written:
     """Draw samples of every source, and score them."""
     teacher, sources = bench.teacher, bench.sources
+    if task.prefix + task.tokens > bench.window:
+        bench.say(
+            f"task {task.name}: its {task.prefix + task.tokens} tokens exceed the {bench.window} "
+            "that interfaces of this run were trained on"
+        )
     judge = Judge.load(task.judge, teacher)
     real = beginnings(
         bench.validation,
