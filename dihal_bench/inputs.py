@@ -80,6 +80,12 @@ class Inputs:
         """What is evaluated on."""
         return self._pack("validation", self.config.text.validation_tokens)
 
+    @cached_property
+    def trained_on(self) -> list[PackedTokens]:
+        """The training text, then every other set that is not evaluated on."""
+        others = [name for name in self.corpus.splits if name not in ("train", "validation")]
+        return [self.training_text, *(self._pack(name, 0) for name in others)]
+
     def check(self, folder: Path) -> None:
         """Refuse text that cannot be scored, and a folder's results of other inputs of one name."""
         evaluation_windows(self.validation_text, self.config.score.tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
@@ -41,8 +42,8 @@ _SCORE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "subject": str,
     "metric": str,
     "value": (int, float),
-    "lo": (int, float),
-    "hi": (int, float),
+    "lo": (int, float, NoneType),
+    "hi": (int, float, NoneType),
     "kind": str,
     "n": int,
     "unit": str,
@@ -66,7 +67,7 @@ class Score:
         subject: the interface, "teacher", or a control's name.
         metric: what is measured.
         value: point estimate, in ``unit``.
-        lo: lower end of the 95 % interval.
+        lo: lower end of the 95 % interval; None: there is none.
         hi: upper end of it.
         kind: "exact", "ensemble" (of ``chains``), "bound" or "estimate".
         n: scored tokens.
@@ -86,8 +87,8 @@ class Score:
     subject: str
     metric: str
     value: float
-    lo: float
-    hi: float
+    lo: float | None
+    hi: float | None
     kind: str
     n: int
     unit: str

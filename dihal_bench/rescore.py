@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dihal_bench.errors import UserError
@@ -10,7 +10,7 @@ from dihal_bench.files import short_hash
 from dihal_bench.folder import claimed
 from dihal_bench.records import Record
 from dihal_bench.registry import INTERFACES
-from dihal_bench.scoring.bench import Bench
+from dihal_bench.scoring.bench import Bench, Outcome, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,8 @@ def rescore(
 ) -> Record:
     """Score a run on tasks, and write its record anew after each.
 
+    Rows that were scored in the same way stay as they are, also where others are asked for.
+
     Args:
         run: complete.
         tasks: what is asked for.
@@ -49,33 +51,102 @@ def rescore(
         steps=tuple(steps) or run.config.score.steps,
         chains=chains or run.config.score.chains,
     )
-    bench: Bench | None = None
     with claimed(run.folder, run.kept):
         record = Record.read(run.folder / "record.json")
         for task in tasks:
-            key = short_hash([task.to_dict(), chosen, list(config.steps), config.chains])
-            done: dict[str, str] = record.data.get("tasks", {})
-            if done.get(task.name) == key:
+            if task.name == f"{run.config.corpus}:validation":
+                raise UserError(f"a task cannot be called {task.name}: that is the run's own text.")
+            kept = _Kept.of(record, task)
+            kept.say_replaced(say)
+            todo = kept.todo(chosen, config)
+            if not todo:
                 say(f"task {task.name}: already scored")
                 continue
             say(f"task {task.name}")
             if task.gated:
-                _check_gates(record, chosen)
-            bench = bench or _bench(run, chosen, config, say)
-            outcome = task.perform(bench)
+                _check_gates(record, todo)
+            outcome = task.perform(_bench(run, todo, config, say))
             for name, write in outcome.files.items():
                 write(run.folder / "samples" / name)
-            others = [s for s in record.data["scores"] if s["task"] != task.name]
-            record = Record(
-                {
-                    **record.data,
-                    "scores": others + [score.to_dict() for score in outcome.scores],
-                    "tasks": {**done, task.name: key},
-                    "audits": {**record.data.get("audits", {}), task.name: outcome.audit},
-                }
-            )
+            record = kept.merged(outcome, todo, config)
             record.write(run.folder / "record.json")
     return record
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a record has of a task already, if the task is still the same.
+
+    Attributes:
+        record: of the run.
+        task: what is asked for.
+        key: digest of all that its scores depend on but who is scored.
+        rows: (name, steps, chains) that were scored.
+        other: whether the record has scores of another task of that name.
+    """
+
+    record: Record
+    task: Task
+    key: str
+    rows: set[tuple[str, int, int]]
+    other: bool
+
+    @classmethod
+    def of(cls, record: Record, task: Task) -> _Kept:
+        key = short_hash(task.to_dict())
+        done = record.data.get("tasks", {}).get(task.name)
+        same = done is not None and done["key"] == key
+        rows = {(name, steps, chains) for name, steps, chains in done["rows"]} if same else set()
+        return cls(record, task, key, rows, other=done is not None and not same)
+
+    def say_replaced(self, say: Callable[[str], None]) -> None:
+        if self.other:
+            say(f"task {self.task.name}: it was scored otherwise before; those scores go")
+
+    def todo(self, names: Sequence[str], config: ScoreConfig) -> list[str]:
+        """Return who has to be scored; where rows are compared in pairs, all of them together."""
+        missing = [n for n in names if not _rows([n], config) <= self.rows]
+        if not (missing and self.task.joint):
+            return missing
+        return list(dict.fromkeys([*(name for name, *_ in sorted(self.rows)), *names]))
+
+    def merged(self, outcome: Outcome, names: Sequence[str], config: ScoreConfig) -> Record:
+        """Return the record with what is new, and what it had of others."""
+        data, name = self.record.data, self.task.name
+        new = {(s.subject, s.steps, s.chains, s.signal) for s in outcome.scores}
+        scores = [
+            s
+            for s in data["scores"]
+            if s["task"] != name
+            or (not self.other and (s["subject"], s["steps"], s["chains"], s["signal"]) not in new)
+        ]
+        rows = sorted(self.rows | _rows(names, config))
+        audits = data.get("audits", {})
+        audit = outcome.audit
+        if not self.other and audit.get("frontier") is not None and name in audits:
+            drawn = {point["row"] for point in audit["frontier"]}
+            before = [p for p in audits[name]["frontier"] if p["row"] not in drawn]
+            audit = {**audit, "frontier": before + audit["frontier"]}
+        return Record(
+            {
+                **data,
+                "scores": scores + [score.to_dict() for score in outcome.scores],
+                "tasks": {
+                    **data.get("tasks", {}),
+                    name: {"key": self.key, "rows": [list(row) for row in rows]},
+                },
+                "audits": {**audits, name: audit},
+            }
+        )
+
+
+def _rows(names: Sequence[str], config: ScoreConfig) -> set[tuple[str, int, int]]:
+    """Return the rows that interfaces have."""
+    return {
+        (name, steps, config.chains if INTERFACES.get(name).stochastic else 1)
+        for name in names
+        for steps in steps_of(INTERFACES.get(name), config.steps)
+    }
 
 
 def _check_gates(record: Record, names: Sequence[str]) -> None:
@@ -96,7 +167,7 @@ def _bench(
     return Bench(
         teacher=inputs.backbone,
         interfaces={name: run.interface(name) for name in names},
-        training=inputs.training_text,
+        trained_on=inputs.trained_on,
         validation=inputs.validation_text,
         window=config.text.window,
         regime=config.regime,

@@ -116,7 +116,56 @@ def test_what_is_scored_already_is_not_scored_again(run: Path, task: Path) -> No
     assert (run / "record.json").read_bytes() == first
     assert "already scored" not in dihal(*flags[:-1], "hidden", "--steps", "2")[2]
     own = [s for s in Record.read(run / "record.json").scores if s.task == "few"]
-    assert {(s.subject, s.steps) for s in own} == {("teacher", 1), ("hidden", 2)}
+    rows = {("teacher", 1), ("regress", 1), ("hidden", 2)}
+    assert {(s.subject, s.steps) for s in own} == rows  # what others had stays
+    assert len(own) == len({(s.subject, s.steps, s.metric) for s in own})
+    assert "already scored" in dihal(*flags)[2]
+
+
+def test_scores_of_a_changed_task_go_with_a_word(run: Path, task: Path) -> None:
+    flags = ("score", str(run), "--tasks", str(task), "--interfaces", "regress")
+    assert dihal(*flags)[0] == 0
+    assert "those scores go" in dihal(*flags, "--frontier", "0.8,1")[2]
+    record = Record.read(run / "record.json")
+    own = [s for s in record.scores if s.task == "few"]
+    assert len(own) == len({(s.subject, s.steps, s.metric) for s in own})
+    assert {p["row"] for p in record.data["audits"]["few"]["frontier"]} == {
+        "teacher",
+        "regress S=1",
+    }
+    assert dihal(*flags[:-1], "hidden", "--steps", "2", "--frontier", "0.8,1")[0] == 0
+    points = Record.read(run / "record.json").data["audits"]["few"]["frontier"]
+    assert {p["row"] for p in points} == {"teacher", "regress S=1", "hidden S=2"}
+
+
+def test_a_metric_that_was_asked_for_and_cannot_be_given_is_an_error(run: Path, task: Path) -> None:
+    content = task.read_text(encoding="utf-8")
+    few = content.replace("count: 24", "count: 8")
+    task.write_text(few + "metric_list: [mauve]\n", encoding="utf-8")
+    before = (run / "record.json").read_bytes()
+    status, _, err = dihal("score", str(run), "--tasks", str(task), "--interfaces", "regress")
+    assert status == 2
+    assert "mauve cannot be given: MAUVE needs 20 samples" in err
+    assert (run / "record.json").read_bytes() == before
+    task.write_text(few + "metric_list: [gen_ppl]\n", encoding="utf-8")
+    status, out, err = dihal("score", str(run), "--tasks", str(task), "--interfaces", "regress")
+    assert status == 0
+    assert "no mauve" in err
+    own = {s.metric for s in Record.read(run / "record.json").scores if s.task == "few"}
+    assert own == {"gen_ppl", "entropy"}  # the one never without the other
+
+
+def test_a_run_can_be_scored_on_tasks_as_soon_as_it_is_trained(
+    tiny: Tiny, task: Path, tmp_path: Path
+) -> None:
+    flags = [*tiny.flags(), "--layer", "2", "--controls", "regress"]
+    folder = tmp_path / "run"
+    status, out, err = dihal("run", *flags, "--out", str(folder), "--tasks", str(task))
+    assert status == 0, err
+    assert "diffusion gain" in out
+    assert "periodic-64*" in out
+    status, out, _ = dihal("run", *flags, "--out", str(folder), "--tasks", "nothing")
+    assert status == 2
 
 
 def test_scores_repeat_themselves_to_the_bit(run: Path, task: Path, tmp_path: Path) -> None:
@@ -170,6 +219,9 @@ def test_a_trained_run_is_what_was_scored(run: Path) -> None:
         (["score", "RUN", "--tasks", "samples", "--interfaces", "latent"], "no part in this run"),
         (["score", "RUN", "--tasks", "samples", "--judge", "BACKBONE"], "judge itself"),
         (["score", "RUN", "--tasks", "samples", "--compat", "x"], "--compat x"),
+        (["score", "RUN", "--tasks", "samples", "--limit", "3"], "--limit is for none"),
+        (["score", "RUN", "--tasks", "brierlm", "--frontier"], "--frontier is for none"),
+        (["generate", "RUN", "--steps", "0"], "steps=0"),
         (["score", "RUN", "--tasks", "samples", "--steps", "0"], "--steps 0"),
         (["score", "RUN", "--tasks", "samples", "--tasks-dir", "no"], "no such folder"),
         (["score", "no/run", "--tasks", "samples"], "no complete run"),

@@ -208,6 +208,17 @@ class Backbone:
         """Next-token logits [B, T, V] of tokens [B, T]."""
         return self._logits(self._run(tokens, None, [], True, positions, cache))
 
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Next-token logits [B, T, V] of tokens [B, T], and the states that the head makes them of.
+
+        Those are what other tools call the last hidden states: after the final norm, [B, T, E].
+        """
+        seen: list[Tensor] = []
+        head = self.model.get_output_embeddings()
+        with head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
+            logits = self.logits(tokens)
+        return logits, seen[-1]
+
     @cached_property
     def _packs_natively(self) -> bool:
         """Whether the model keeps documents apart itself; if not, each gets a row of its own."""

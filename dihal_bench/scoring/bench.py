@@ -47,7 +47,8 @@ class Bench:
     Attributes:
         teacher: the backbone.
         interfaces: by name; the first is the one that is benchmarked.
-        training: text that was trained on.
+        trained_on: text that interfaces were trained on, then whatever else is not for validation:
+            the backbone may know it.
         validation: text that was not.
         window: tokens per window.
         regime: "causal" or "sequence".
@@ -61,7 +62,7 @@ class Bench:
 
     teacher: Backbone
     interfaces: dict[str, Interface]
-    training: PackedTokens
+    trained_on: Sequence[PackedTokens]
     validation: PackedTokens
     window: int
     regime: str
@@ -80,7 +81,7 @@ class Bench:
             *(
                 Source(name, interface, steps, traits_of(interface))
                 for name, interface in self.interfaces.items()
-                for steps in _steps(interface, self.config.steps)
+                for steps in steps_of(interface, self.config.steps)
             ),
         ]
 
@@ -111,6 +112,10 @@ class Task(Protocol):
     def gated(self) -> bool:
         """Whether it gives likelihoods."""
 
+    @property
+    def joint(self) -> bool:
+        """Whether rows are compared in pairs, so that all are to be scored together."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return all that its scores depend on, its version too."""
 
@@ -122,7 +127,8 @@ class Task(Protocol):
         """
 
 
-def _steps(interface: Interface, steps: Sequence[int]) -> list[int]:
+def steps_of(interface: Interface | type[Interface], steps: Sequence[int]) -> list[int]:
+    """Return in how many steps an interface is scored, of those that are asked for."""
     if interface.stochastic:
         return sorted(set(steps))
     return [max(steps)] if interface.iterative else [1]

@@ -195,9 +195,9 @@ def decode(
     Raises:
         UserError: there is no token to begin with, or none to add.
     """
-    if prompts.ndim != 2 or not prompts.shape[1] or new < 1:
+    first = prompts.shape[-1] if lengths is None else int(lengths.min())
+    if prompts.ndim != 2 or first < 1 or new < 1:
         raise UserError("generation needs prompts [B, T] of a token or more, and one to add.")
-    first = prompts.shape[1] if lengths is None else int(lengths.min())
     tokens, end = prompts[:, :first], prompts.shape[1] + new
     unread = tokens
     for offset in range(first, end):

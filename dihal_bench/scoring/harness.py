@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 import os
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +33,7 @@ OUTPUT_TYPES = (ROLLING, "loglikelihood", "multiple_choice", "generate_until")
 VERSION = 1  # of what is done with lm-eval's results
 _RESAMPLES = 200  # of lm-eval's own errors, where it has none in closed form
 _GENERATED = "generated"
+_LEAST = 2  # documents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +42,14 @@ class HarnessTask:
 
     Attributes:
         name: of the task.
-        path: of its file; None: it is one of lm-eval's own.
+        path: of its file.
         kind: its output_type.
-        content: the text of the file.
         limit: documents that are scored at most; 0: all.
     """
 
     name: str
-    path: Path | None
+    path: Path
     kind: str
-    content: str
     limit: int = 0
 
     def __post_init__(self) -> None:
@@ -60,11 +61,29 @@ class HarnessTask:
         """All but generated answers rest on likelihoods."""
         return self.kind != "generate_until"
 
+    @property
+    def joint(self) -> bool:
+        """Rolling perplexities are compared in pairs; scores of the same weights are kept."""
+        return self.kind == ROLLING
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what its scores depend on."""
-        versions = [VERSION, LIKELIHOOD]
-        own = {"name": self.name, "content": self.content, "limit": self.limit}
-        return {**own, "scorer": versions}
+        """Return what its scores depend on: its file, those beside it, and its documents."""
+        beside = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.path.parent.iterdir())
+            if path.suffix in (".py", ".yaml", ".yml") and path.is_file()
+        }
+        documents = hashlib.sha256()
+        for doc in self._limited(self.loaded):
+            documents.update(repr(doc).encode())
+        return {
+            "name": self.name,
+            "file": self.path.name,
+            "beside": beside,
+            "documents": documents.hexdigest(),
+            "limit": self.limit,
+            "scorer": [VERSION, LIKELIHOOD],
+        }
 
     def perform(self, bench: Bench) -> Outcome:
         """Score rolling perplexity in our own windows, and leave the rest to lm-eval."""
@@ -75,13 +94,17 @@ class HarnessTask:
     def _rolling(self, bench: Bench) -> list[Score]:
         """Return every teacher-forced score, on the same windows for all rows."""
         text = RollingText(
-            self.documents(self.load()),
+            self.documents(),
             bench.teacher.tokenizer,
             window=bench.window,
             whole=not bench.block,
         )
         if text.skipped:
             bench.say(f"task {self.name}: {text.skipped} blank documents are left out")
+        if text.documents < _LEAST:
+            raise UserError(
+                f"task {self.name} has a single document, and an interval needs several; give more."
+            )
         scorer = Scorer(
             data=text,
             backbone=bench.teacher,
@@ -100,8 +123,9 @@ class HarnessTask:
         scores, _ = evaluate(bench.interfaces, scorer, bench.config, measured)
         return scores
 
-    def load(self) -> Any:
-        """Return lm-eval's task, with its documents.
+    @cached_property
+    def loaded(self) -> Any:
+        """lm-eval's task, with its documents.
 
         Relative paths of data files are those beside the task file: lm-eval itself takes them from
         wherever it was started.
@@ -109,24 +133,23 @@ class HarnessTask:
         Raises:
             UserError: lm-eval cannot make a task of the file, or its data are not to be had.
         """
-        manager = _task_manager(own=self.path is not None)
-        where = self.path.parent if self.path else None
+        manager = task_manager()
         try:
-            with _quiet(), contextlib.chdir(where) if where else contextlib.nullcontext():
-                found = manager.load([str(self.path) if self.path else self.name])["tasks"]
+            with _quiet(), contextlib.chdir(self.path.parent):
+                found = manager.load([str(self.path)])["tasks"]
         except Exception as error:  # of lm-eval, datasets, the hub, or the file's own functions
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"task {self.path or self.name}: lm-eval cannot load it ({type(error).__name__}: "
+                f"task {self.path}: lm-eval cannot load it ({type(error).__name__}: "
                 f"{reason[:300]}); mend the file, or put its data where it looks for them."
             ) from error
         if len(found) != 1:
             raise UserError(f"--tasks {self.name} is a group of {len(found)} tasks; name them.")
         return next(iter(found.values()))
 
-    def documents(self, task: Any) -> list[Document]:
+    def documents(self) -> list[Document]:
         """Return the targets of a rolling task, with the counts that it wants."""
-        found = []
+        found, task = [], self.loaded
         for doc in self._limited(task):
             text = task.doc_to_target(doc)
             if not isinstance(text, str):
@@ -158,6 +181,7 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
     from dihal_bench.scoring.lm_eval import DihalLM
 
     bench.say(f"lm-eval: {task.name}, {source.subject} S={source.steps}")
+    _check_length(task, bench.window - 1)
     with _quiet():
         model = DihalLM(
             source=source.writer,
@@ -168,10 +192,15 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
     with _own_randomness(), _quiet():
         found = simple_evaluate(
             model=model,
-            tasks=[task.load()],
+            tasks=[task.loaded],
             limit=task.limit or None,
             bootstrap_iters=_RESAMPLES,
             log_samples=False,
+        )
+    if model.truncated:
+        bench.say(
+            f"task {task.name}: the beginnings of {model.truncated} requests are cut off, which "
+            f"exceed the run's windows of {bench.window} tokens"
         )
     results: dict[str, Any] = next(iter(found["results"].values()))
     count = next(iter(found["n-samples"].values()))["effective"]
@@ -183,14 +212,14 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
         if not comma or metric.endswith("_stderr") or not _is_number(value):
             continue
         error: Any = results.get(f"{metric}_stderr,{filtered}")
-        half = 1.96 * error if _is_number(error) else 0.0
+        half = 1.96 * error if _is_number(error) else None
         scores.append(
             Score(
                 subject=source.subject,
                 metric=metric,
                 value=float(value),
-                lo=float(value) - half,
-                hi=float(value) + half,
+                lo=None if half is None else float(value) - half,
+                hi=None if half is None else float(value) + half,
                 kind=kind,
                 n=int(count),
                 unit="lm-eval",
@@ -202,7 +231,7 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
                 chains=1,
                 nfe=source.evaluations,
                 signal=_GENERATED if generated else "sampled",
-                details={"filter": filtered, "stderr": half / 1.96 if half else None},
+                details={"filter": filtered, "truncated": model.truncated},
             )
         )
     return scores
@@ -236,8 +265,22 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _task_manager(*, own: bool) -> Any:
-    """Return lm-eval's task manager; its own index takes seconds, and is read if it is needed."""
+def _check_length(task: HarnessTask, longest: int) -> None:
+    """Refuse answers that leave no room for a question: lm-eval would only assert."""
+    wanted = (task.loaded.config.generation_kwargs or {}).get("max_gen_toks", 0)
+    if task.kind == "generate_until" and int(wanted) >= longest:
+        raise UserError(
+            f"task {task.name} asks for {wanted} tokens, and the run's windows hold {longest}; "
+            "give a smaller max_gen_toks."
+        )
+
+
+def task_manager(*, defaults: bool = False) -> Any:
+    """Return lm-eval's task manager; to index lm-eval's own tasks takes seconds.
+
+    Raises:
+        UserError: lm-eval is not installed.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from lm_eval.tasks import TaskManager
@@ -245,4 +288,4 @@ def _task_manager(*, own: bool) -> Any:
         raise UserError(
             "tasks in lm-eval's format need the package lm-eval: pip install 'dihal-bench[eval]'."
         ) from error
-    return TaskManager(include_defaults=not own)
+    return TaskManager(include_defaults=defaults)

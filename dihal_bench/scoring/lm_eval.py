@@ -25,6 +25,7 @@ from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.scoring.generation import Choice, decode
 from dihal_bench.scoring.readers import TeacherReader, reader_of, rows_as_windows
+from dihal_bench.text.tokens import document_prefix
 from dihal_bench.trained import TrainedRun
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class DihalLM(HFLM):  # type: ignore[misc]
         source: the interface, or the backbone itself.
         steps: network evaluations per chain.
         chains: whose mean is the law.
+        truncated: requests whose beginning was cut off, since they exceeded ``max_length``.
     """
 
     def __init__(
@@ -87,11 +89,8 @@ class DihalLM(HFLM):  # type: ignore[misc]
             raise UserError("dihal-bench as a model of lm-eval needs run=FOLDER.")
         self.source, self.steps, self.chains = source, int(steps) or 16, int(chains)
         self.seed = int(seed)
-        if isinstance(source, Interface) and not source.likelihood:
-            raise UserError(
-                "an interface that rounds to the nearest embedding has no likelihood that tasks of "
-                "lm-eval could use; choose embedding.rounding=readout."
-            )
+        self.truncated = 0
+        self._documents: dict[tuple[int, ...], int] = {}
         backbone = source.backbone if isinstance(source, Interface) else source
         others.pop("max_batch_size", None)
         super().__init__(
@@ -141,6 +140,57 @@ class DihalLM(HFLM):  # type: ignore[misc]
             }
         return about
 
+    @property
+    def max_gen_toks(self) -> int:
+        """Tokens that are generated where a task does not say how many."""
+        return int(min(super().max_gen_toks, self.max_length // 2))
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Return both in tokens, the context behind the token that begins documents."""
+        first, second = super()._encode_pair(context, continuation)
+        return self._begun(first), second
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Return contexts behind the token that begins documents, padded, and the mask [B, T]."""
+        del truncation
+        rows = [self._begun(self.tok_encode(text)) for text in strings]
+        if left_truncate_len:
+            self.truncated += sum(len(row) > left_truncate_len for row in rows)
+            rows = [
+                row if len(row) <= left_truncate_len else row[:1] + row[1 - left_truncate_len :]
+                for row in rows
+            ]
+        longest = max(map(len, rows))
+        tokens = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(tokens)
+        for index, row in enumerate(rows):
+            place = slice(longest - len(row), None) if padding_side == "left" else slice(len(row))
+            tokens[index, place], mask[index, place] = torch.tensor(row), 1
+        return tokens, mask
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        prefix = document_prefix(self.tokenizer)[:1]
+        return ids if ids[:1] == prefix else prefix + ids
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], **settings: Any
+    ) -> list[tuple[float, bool]]:
+        """Give every context noise of its own, which its continuations share; see lm-eval."""
+        for _, context, continuation in requests:
+            whole = context + continuation
+            self.truncated += len(whole) > self.max_length + 1
+            row = whole[-(self.max_length + 1) :][:-1]
+            own = context if len(context) > 1 else whole
+            self._documents[_unpadded(row)] = _number(own)
+        found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **settings)
+        return found
+
     @torch.no_grad()
     def _model_call(
         self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None
@@ -150,12 +200,17 @@ class DihalLM(HFLM):  # type: ignore[misc]
         assert labels is None
         if not isinstance(self.source, Interface):
             return self.source.logits(inps)
+        if not self.source.likelihood:
+            raise UserError(
+                "an interface that rounds to the nearest embedding has no likelihood, which this "
+                "task needs; choose embedding.rounding=readout."
+            )
         if self.source.config.block:
             raise UserError(
                 "in the sequence regime a text has no likelihood token by token (only the first "
                 "tokens of blocks have one), so this task cannot be scored; use the causal regime."
             )
-        documents = torch.zeros(len(inps), dtype=torch.int64)
+        documents = torch.tensor([self._documents[_unpadded(row)] for row in inps.tolist()])
         batch = Batch.of(rows_as_windows(inps, documents), self.source.backbone)
         chains = [
             torch.log_softmax(self.source.recover(x0, batch).float(), dim=-1)
@@ -208,18 +263,17 @@ class DihalLM(HFLM):  # type: ignore[misc]
     def _continue(
         self, rows: Tensor, lengths: Tensor, new: int, choice: Choice, stop: list[str]
     ) -> list[Tensor]:
-        numbers = [
-            zlib.crc32(repr(row[:length].tolist()).encode())  # a text's noise is its prompt's own
-            for row, length in zip(rows, lengths.tolist(), strict=True)
-        ]
+        sizes = lengths.tolist()
+        numbers = [_number(row[:size]) for row, size in zip(rows.tolist(), sizes, strict=True)]
         documents = torch.tensor(numbers, device=rows.device)
-        prompts = rows[:, : int(lengths.max())]
+        prompts, end = rows[:, : int(lengths.max())], self.eot_token_id
 
         def stopped(tokens: Tensor) -> bool:
             return all(
-                any(word in self.tok_decode(row[length:].tolist()) for word in stop)
-                or len(row) >= length + new
-                for row, length in zip(tokens, lengths.tolist(), strict=True)
+                end in row[size:]
+                or len(row) >= size + new
+                or any(word in self.tok_decode(row[size:]) for word in stop)
+                for row, size in zip(tokens.tolist(), sizes, strict=True)
             )
 
         tokens = decode(
@@ -230,11 +284,24 @@ class DihalLM(HFLM):  # type: ignore[misc]
             lengths=lengths,
             until=stopped,
         )
-        return [
-            row[length : length + new] for row, length in zip(tokens, lengths.tolist(), strict=True)
-        ]
+        found = [row[size : size + new] for row, size in zip(tokens, sizes, strict=True)]
+        ends = [(row == end).nonzero()[:1, 0].tolist() for row in found]
+        return [row[: place[0]] if place else row for row, place in zip(found, ends, strict=True)]
 
     def _reader(self, documents: Tensor) -> Reader:
         if not isinstance(self.source, Interface):
             return TeacherReader(self.source)
         return reader_of(self.source, documents, steps=self.steps, chains=self.chains)
+
+
+def _number(tokens: list[int]) -> int:
+    """Return the number of the document that a text is, which addresses its noise."""
+    return zlib.crc32(repr(tokens).encode())
+
+
+def _unpadded(row: list[int]) -> tuple[int, ...]:
+    """Return a row without the padding that lm-eval puts behind it, token 0."""
+    end = len(row)
+    while end and row[end - 1] == 0:
+        end -= 1
+    return tuple(row[:end])

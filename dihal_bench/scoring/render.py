@@ -92,4 +92,6 @@ def signed(score: Score | None) -> str:
 
 
 def _interval(score: Score | None, form: str) -> str:
-    return "" if score is None else f" [{score.lo:{form}}, {score.hi:{form}}]"
+    if score is None or score.lo is None or score.hi is None:
+        return ""
+    return f" [{score.lo:{form}}, {score.hi:{form}}]"

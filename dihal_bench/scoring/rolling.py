@@ -97,7 +97,8 @@ class RollingText:
         self.documents = len(self._counts)
         if not self.documents:
             raise UserError("all documents of the task are blank; nothing can be scored.")
-        self.fingerprint = hashlib.sha256(repr(self._windows).encode()).hexdigest()[:16]
+        content = repr((self._windows, self._counts)).encode()
+        self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
 
     def __len__(self) -> int:
         """Return the number of windows."""

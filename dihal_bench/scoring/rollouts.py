@@ -75,6 +75,11 @@ class RolloutTask:
         """It rests on probabilities of real text."""
         return True
 
+    @property
+    def joint(self) -> bool:
+        """All rows are scored on the same prefixes."""
+        return True
+
     def to_dict(self) -> dict[str, Any]:
         """Return what its scores depend on."""
         plain = asdict(self)
@@ -97,11 +102,13 @@ class RolloutTask:
                 f"the backbone's context ({context}); give shorter lengths."
             )
         scores = []
+        documents = np.concatenate([part.documents.numpy() for part in parts])
+        teacher: Array | None = None
         for source in bench.sources:
             bench.say(f"rollouts: {source.subject} S={source.steps}")
-            values = [self._values(source, part, bench) for part in parts]
-            documents = np.concatenate([part.documents.numpy() for part in parts])
-            scores += self._scores(source, np.concatenate(values, axis=1), documents, bench)
+            values = np.concatenate([self._values(source, part, bench) for part in parts], axis=1)
+            teacher = values if teacher is None else teacher  # the first of the sources
+            scores += self._scores(source, values, teacher, documents, bench)
         return Outcome(scores)
 
     def _values(self, source: Source, prefixes: _Prefixes, bench: Bench) -> Array:
@@ -116,16 +123,27 @@ class RolloutTask:
         return np.concatenate(found, axis=1)
 
     def _scores(
-        self, source: Source, values: Array, documents: NDArray[np.int64], bench: Bench
+        self,
+        source: Source,
+        values: Array,
+        teacher: Array,
+        documents: NDArray[np.int64],
+        bench: Bench,
     ) -> list[Score]:
         _, place = np.unique(documents, return_inverse=True)
         counts = np.bincount(place).astype(np.float64)
         sums: Array = np.stack([np.bincount(place, own) for own in values])  # (4, documents)
+        other: Array = np.stack([np.bincount(place, own) for own in teacher])
         bootstrap = DocumentBootstrap(
             len(counts), resamples=bench.config.resamples, seed=bench.seed
         )
         estimates = {f"brier{n}": bootstrap.ratio(own, counts) for n, own in enumerate(sums, 1)}
-        if all(own.lo > 0 for own in estimates.values()):
+        if source.traits is not None:
+            estimates |= {
+                f"brier{n}_minus_teacher": bootstrap.difference((own, counts), (theirs, counts))
+                for n, (own, theirs) in enumerate(zip(sums, other, strict=True), 1)
+            }
+        if all(estimates[f"brier{n}"].lo > 0 for n in range(1, ORDERS + 1)):
             estimates["brierlm"] = _geometric(sums, counts, bootstrap)
         return [
             Score(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dihal_bench.errors import UserError
-from dihal_bench.scoring.harness import OUTPUT_TYPES, HarnessTask
+from dihal_bench.scoring.harness import OUTPUT_TYPES, HarnessTask, task_manager
 from dihal_bench.scoring.rollouts import RolloutTask
 from dihal_bench.scoring.samples.measure import Settings
 from dihal_bench.scoring.samples.task import SampleTask
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.bench import Task
 
 _SUFFIX = ".yaml"
-_KEYS = ("task", "output_type", "description", "metadata")
+_KEYS = ("task", "include", "output_type", "description", "metadata")
 
 
 def built_in() -> Path:
@@ -58,11 +59,13 @@ def load_task(name: str, folders: Sequence[Path]) -> Task:
     path = _find(name, folders)
     content = _read(path)
     kind = content.get("output_type")
+    if kind is None and content.keys() & {"dataset_path", "custom_dataset"}:
+        kind = "generate_until"  # lm-eval's default
     if kind not in _KINDS:
         raise UserError(
             f"{path}: output_type={kind} is unknown; choose one of {', '.join(_KINDS)}."
         )
-    return _KINDS[str(kind)](path, content)
+    return _KINDS[kind](path, {**content, "output_type": kind})
 
 
 def _find(name: str, folders: Sequence[Path]) -> Path:
@@ -75,11 +78,22 @@ def _find(name: str, folders: Sequence[Path]) -> Path:
         path = folder / f"{name}{_SUFFIX}"
         if path.is_file():
             return path.resolve()
+    path = _of_lm_eval(name)
+    if path is not None:
+        return path
     known = ", ".join(task_names(folders))
     raise UserError(
-        f"--tasks {name}: there is no such task; choose one of {known}, or give the path of a YAML "
-        "file, or a folder of them with --tasks-dir."
+        f"--tasks {name}: there is no such task, nor has lm-eval one; choose one of {known}, or "
+        "give the path of a YAML file, or a folder of them with --tasks-dir."
     )
+
+
+def _of_lm_eval(name: str) -> Path | None:
+    """Return the file of one of lm-eval's own tasks, if it is installed and has one."""
+    if find_spec("lm_eval") is None:
+        return None
+    entry = task_manager(defaults=True).task_index.get(name)
+    return None if entry is None or entry.yaml_path is None else Path(entry.yaml_path)
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -97,16 +111,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no readable YAML file ({reason}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a task is a mapping of keys, such as task: my-task.")
+    includes = content.get("include") or []
+    for name in includes if isinstance(includes, list) else [includes]:
+        content = {**_read(path.parent / str(name)), **content}
     return content
 
 
 def _samples(path: Path, content: Mapping[str, Any]) -> SampleTask:
     _only(path, content, (*_KEYS, "samples", "metric_list"), "")
     own = _section(path, content, "samples")
-    metrics = [
-        item.get("metric") if isinstance(item, dict) else item
-        for item in content.get("metric_list") or []
-    ]
+    listed = content.get("metric_list") or []
+    if not isinstance(listed, list):
+        raise UserError(f"{path}: metric_list must be a list, such as [gen_ppl, entropy].")
+    metrics = [item.get("metric") if isinstance(item, dict) else item for item in listed]
     settings = {field.name: field.type for field in fields(Settings) if field.name != "seed"}
     plain = {
         field.name: field.type
@@ -120,7 +137,7 @@ def _samples(path: Path, content: Mapping[str, Any]) -> SampleTask:
     return SampleTask(
         name=str(content.get("task", path.stem)),
         metrics=tuple(map(str, metrics)),
-        version=_version(content),
+        version=_version(path, content),
         settings=Settings(seed=seed, **{key: given[key] for key in given if key in settings}),
         **{key: given[key] for key in given if key in plain},
     )
@@ -132,11 +149,14 @@ def _rollouts(path: Path, content: Mapping[str, Any]) -> RolloutTask:
     kinds = {f.name: f.type for f in fields(RolloutTask) if f.name not in ("name", "version")}
     _only(path, own, tuple(kinds), "rollouts.")
     given = {key: _value(path, f"rollouts.{key}", own[key], kinds[key]) for key in own}
-    return RolloutTask(name=str(content.get("task", path.stem)), version=_version(content), **given)
+    return RolloutTask(
+        name=str(content.get("task", path.stem)), version=_version(path, content), **given
+    )
 
 
-def _version(content: Mapping[str, Any]) -> float:
-    return float((content.get("metadata") or {}).get("version", 1.0))
+def _version(path: Path, content: Mapping[str, Any]) -> float:
+    number = _section(path, content, "metadata").get("version", 1.0)
+    return float(_value(path, "metadata.version", number, "float"))
 
 
 def _section(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -147,12 +167,8 @@ def _section(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any
 
 
 def _harness(path: Path, content: Mapping[str, Any]) -> HarnessTask:
-    return HarnessTask(
-        name=str(content.get("task", path.stem)),
-        path=path,
-        kind=str(content["output_type"]),
-        content=path.read_text(encoding="utf-8"),
-    )
+    kind, name = str(content["output_type"]), str(content.get("task", path.stem))
+    return HarnessTask(name=name, path=path, kind=kind)
 
 
 _KINDS: dict[str, Callable[[Path, Mapping[str, Any]], Task]] = {

@@ -56,11 +56,11 @@ def _work(arguments: argparse.Namespace) -> int:
     drawing = Drawing(
         tokens=arguments.tokens,
         choice=choice,
-        steps=arguments.steps or run.config.score.steps[-1],
+        steps=run.config.score.steps[-1] if arguments.steps is None else arguments.steps,
         chains=arguments.chains,
         batch=arguments.batch,
     )
-    samples = _draw(run, drawing, arguments.interface or run.name, texts, arguments.seed)
+    samples = _draw(run, drawing, arguments.interface or run.name, texts)
     lines = [
         {"prompt": prompt, "text": text, "tokens": len(ids), **samples.about}
         for prompt, text, ids in zip(samples.prompts, samples.texts, samples.ids, strict=True)
@@ -80,7 +80,7 @@ def _work(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(run: TrainedRun, drawing: Drawing, name: str, texts: list[str], seed: int) -> Samples:
+def _draw(run: TrainedRun, drawing: Drawing, name: str, texts: list[str]) -> Samples:
     from dihal_bench.text.tokens import document_prefix
 
     run.check()
@@ -91,7 +91,7 @@ def _draw(run: TrainedRun, drawing: Drawing, name: str, texts: list[str], seed: 
     longest, window = max(map(len, prompts)) + drawing.tokens, run.config.text.window
     if longest > window and name != _TEACHER:
         say(f"{longest} tokens exceed the {window} that interfaces of this run were trained on")
-    return drawing.draw(source, prompts, first=seed * len(prompts))
+    return drawing.draw(source, prompts)
 
 
 def _prompts(arguments: argparse.Namespace) -> list[str]:

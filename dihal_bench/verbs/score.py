@@ -83,7 +83,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
     if arguments.chains is not None and arguments.chains < 1:
         raise UserError(f"--chains {arguments.chains} must be 1 or more.")
-    tasks = [_changed(task, arguments) for task in tasks_of(arguments)]
+    tasks = _changed(tasks_of(arguments), arguments)
     run = TrainedRun(arguments.run, device=arguments.device, say=say)
     record = rescore(
         run,
@@ -101,21 +101,30 @@ def _work(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _changed(task: Task, arguments: argparse.Namespace) -> Task:
-    """Return the task as the flags will have it; each is for one kind of task."""
+def _changed(tasks: list[Task], arguments: argparse.Namespace) -> list[Task]:
+    """Return tasks as the flags will have them; each flag is for tasks of one kind.
+
+    Raises:
+        UserError: a flag is for none of them.
+    """
     from dihal_bench.scoring.harness import HarnessTask
     from dihal_bench.scoring.samples.frontier import TEMPERATURES
     from dihal_bench.scoring.samples.task import SampleTask
 
-    changes: dict[str, Any] = {}
-    if isinstance(task, HarnessTask) and arguments.limit is not None:
-        changes["limit"] = arguments.limit
-    if isinstance(task, SampleTask):
-        if arguments.frontier is not None:
-            given = tuple(_numbers(arguments.frontier, "--frontier", float))
-            changes["temperatures"] = given or TEMPERATURES
-        changes |= {n: v for n in ("judge", "compat") if (v := getattr(arguments, n)) is not None}
-    return replace(task, **changes)  # type: ignore[type-var]
+    changes: dict[type, dict[str, Any]] = {HarnessTask: {}, SampleTask: {}}
+    if arguments.limit is not None:
+        changes[HarnessTask]["limit"] = arguments.limit
+    if arguments.frontier is not None:
+        given = tuple(_numbers(arguments.frontier, "--frontier", float))
+        changes[SampleTask]["temperatures"] = given or TEMPERATURES
+    for name in ("judge", "compat"):
+        if getattr(arguments, name) is not None:
+            changes[SampleTask][name] = getattr(arguments, name)
+    for kind, own in changes.items():
+        if own and not any(isinstance(task, kind) for task in tasks):
+            flag = "frontier" if "temperatures" in own else next(iter(own))
+            raise UserError(f"--{flag} is for none of the tasks {arguments.tasks}; leave it out.")
+    return [replace(task, **changes.get(type(task), {})) for task in tasks]  # type: ignore[type-var]
 
 
 def _list(text: str | None) -> list[str]:
@@ -145,7 +154,7 @@ def _shown(record: Record, order: list[str], task: Task) -> str:
     text = f"{task.name}\n{show_samples(scores, audit, order)}"
     points = [Point(**point) for point in audit["frontier"]]
     if points:
-        text += "\n\n" + show_frontier(points, audit["data"]["entropy"]["value"])
+        text += "\n\n" + show_frontier(scores, points, audit["data"]["entropy"]["value"])
     return text
 
 

@@ -83,8 +83,9 @@ def test_generated_text_read_in_parallel_gives_the_logits_it_was_drawn_from(
 ) -> None:
     """At temperature 0 the law is a text: the likeliest tokens of its own parallel pass."""
     interface = made(name, block)
-    text = generate(interface, TEXT[:, :START], new=NEW, steps=2, temperature=0)
-    again = forced_logits(interface, text, start=START, steps=2)
+    settings = {"new": NEW, "steps": 2, "temperature": 0, "documents": DOCUMENTS}
+    text = generate(interface, TEXT[:, :START], **settings)
+    again = parallel(interface, text, steps=2)
     assert torch.equal(again.argmax(-1), text[:, START:])
     assert torch.equal(text[:, :START], TEXT[:, :START])
 

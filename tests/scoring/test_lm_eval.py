@@ -13,6 +13,7 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from tokenizers.processors import TemplateProcessing
 
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.errors import UserError
@@ -25,6 +26,7 @@ from dihal_bench.scoring.bench import Bench
 from dihal_bench.scoring.evaluate import ScoreConfig
 from dihal_bench.scoring.harness import HarnessTask
 from dihal_bench.scoring.lm_eval import DihalLM
+from dihal_bench.scoring.rolling import Document, RollingText
 from dihal_bench.scoring.tasks import load_task
 from dihal_bench.text.sources import load_corpus
 from dihal_bench.text.tokens import PackedTokens, pack
@@ -96,7 +98,7 @@ class Given:
         return Bench(
             teacher=self.teacher,
             interfaces=interfaces or {"token-mean": self.interface("token-mean")},
-            training=self.text,
+            trained_on=[self.text],
             validation=self.text,
             window=WINDOW,
             regime="causal",
@@ -130,13 +132,18 @@ class Given:
 
 @pytest.fixture
 def given(tiny: Tiny, tmp_path: Path) -> Given:
+    """The tokenizer begins every text with a token of its own, as those of Llama do."""
     teacher = Backbone.load(str(tiny.backbone))
+    begin = ("<s>", teacher.tokenizer.bos_token_id)
+    teacher.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[begin]
+    )
     text = pack(load_corpus(str(tiny.corpus)), "train", teacher.tokenizer, window=WINDOW)
     return Given(teacher, text, tmp_path)
 
 
 def by_lm_eval(model: Any, task: HarnessTask) -> dict[str, Any]:
-    found = simple_evaluate(model=model, tasks=[task.load()], bootstrap_iters=0)
+    found = simple_evaluate(model=model, tasks=[task.loaded], bootstrap_iters=0)
     results: dict[str, Any] = next(iter(found["results"].values()))
     return {key.partition(",")[0]: value for key, value in results.items()}
 
@@ -172,30 +179,17 @@ def test_an_interface_behind_lm_eval_has_the_numbers_that_we_score(given: Given)
 
 def test_the_token_that_begins_a_document_is_not_scored_twice(given: Given) -> None:
     """Tokenizers that add BOS by themselves would have P(BOS | BOS) scored."""
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = given.teacher.tokenizer
-    rules = tokenizer.backend_tokenizer
-    kept = rules.post_processor
-    rules.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    assert given.teacher.tokenizer.encode("ba")[0] == given.teacher.tokenizer.bos_token_id
+    task = rolling(given)
+    theirs = by_lm_eval(DihalLM(source=given.teacher, max_length=WINDOW - 1), task)
+    ours = next(
+        s.value
+        for s in task.perform(given.bench()).scores
+        if (s.subject, s.metric) == ("teacher", "bits_per_byte")
     )
-    try:
-        assert tokenizer.encode("ba")[0] == tokenizer.bos_token_id
-        task = rolling(given)
-        model = DihalLM(source=given.teacher, max_length=WINDOW - 1)
-        assert model.tok_encode("ba")[0] != tokenizer.bos_token_id
-        theirs = by_lm_eval(model, task)["bits_per_byte"]
-        ours = next(
-            s.value
-            for s in task.perform(given.bench()).scores
-            if (s.subject, s.metric) == ("teacher", "bits_per_byte")
-        )
-        naive = by_lm_eval(given.hf(add_bos_token=True), task)["bits_per_byte"]
-    finally:
-        rules.post_processor = kept
-    assert ours == pytest.approx(theirs, rel=1e-6)
-    assert abs(naive - theirs) > 1e-3
+    naive = by_lm_eval(given.hf(), task)["bits_per_byte"]
+    assert ours == pytest.approx(theirs["bits_per_byte"], rel=1e-6)
+    assert abs(naive - ours) > 1e-3
 
 
 def test_a_cache_whose_keys_do_not_know_the_model_is_refused(given: Given) -> None:
@@ -203,7 +197,7 @@ def test_a_cache_whose_keys_do_not_know_the_model_is_refused(given: Given) -> No
     with pytest.raises(UserError, match="answers of another"):
         simple_evaluate(
             model=model,
-            tasks=[rolling(given).load()],
+            tasks=[rolling(given).loaded],
             use_cache=str(given.folder / "cache"),
             bootstrap_iters=0,
         )
@@ -211,19 +205,20 @@ def test_a_cache_whose_keys_do_not_know_the_model_is_refused(given: Given) -> No
 
 def test_rolling_scores_have_intervals_where_lm_eval_has_none(given: Given) -> None:
     task = rolling(given)
-    found = simple_evaluate(model=given.hf(), tasks=[task.load()], bootstrap_iters=100)
+    found = simple_evaluate(model=given.hf(), tasks=[task.loaded], bootstrap_iters=100)
     assert next(iter(found["results"].values()))["bits_per_byte_stderr,none"] == "N/A"
     own = [s for s in task.perform(given.bench()).scores if s.metric == "bits_per_byte"]
-    assert all(s.lo < s.value < s.hi for s in own)
+    assert own
+    assert all(s.lo is not None and s.hi is not None and s.lo < s.value < s.hi for s in own)
 
 
 def test_documents_that_look_like_lists_stay_text(given: Given) -> None:
     task = rolling(given, ["[1, 2]", "{'a': 1}", "3"])
-    assert [d.text for d in task.documents(task.load())] == ["[1, 2]", "{'a': 1}", "3"]
+    assert [d.text for d in task.documents()] == ["[1, 2]", "{'a': 1}", "3"]
     template = ROLLING.replace("doc_to_target: text", 'doc_to_target: "{{text}}"')
     other = given.task(template, [{"text": "[1, 2]"}], "template")
     with pytest.raises(UserError, match="name of the column"):
-        other.documents(other.load())
+        other.documents()
 
 
 def test_data_files_lie_beside_their_task_wherever_we_are(
@@ -231,7 +226,7 @@ def test_data_files_lie_beside_their_task_wherever_we_are(
 ) -> None:
     task = rolling(given)
     monkeypatch.chdir("/")
-    assert len(task.documents(task.load())) == len(TEXTS)
+    assert len(task.documents()) == len(TEXTS)
     assert Path.cwd() == Path("/")
     assert task.path is not None
     with pytest.raises(Exception):  # noqa: B017, PT011 - of lm-eval itself, from here
@@ -250,7 +245,7 @@ def test_a_task_that_lm_eval_cannot_load_is_named(
 ) -> None:
     task = given.task(ROLLING.replace(*change), [{"text": "ba"}])
     with pytest.raises(UserError, match=words) as caught:
-        task.load()
+        task.to_dict()
     assert str(task.path) in str(caught.value)
 
 
@@ -269,7 +264,7 @@ def test_multiple_choice_is_answered_by_the_interfaces_own_likelihoods(given: Gi
     task = given.task(CHOICE, QUESTIONS)
     interface = given.interface("hidden")
     scores = task.perform(given.bench(hidden=interface)).scores
-    theirs = by_lm_eval(given.hf(add_bos_token=False), task)["acc"]
+    theirs = by_lm_eval(given.hf(), task)["acc"]  # with the token that begins documents
     teacher = next(s for s in scores if s.subject == "teacher")
     assert teacher.value == theirs
     assert teacher.kind == "exact"
@@ -277,7 +272,8 @@ def test_multiple_choice_is_answered_by_the_interfaces_own_likelihoods(given: Gi
     assert rows.keys() == {("teacher", 1), ("hidden", 1), ("hidden", 2)}
     hidden = rows["hidden", 2]
     assert (hidden.kind, hidden.n, hidden.nfe) == ("ensemble", 5, 2)
-    assert hidden.lo <= hidden.value <= hidden.hi
+    assert hidden.lo is not None
+    assert hidden.lo <= hidden.value
 
 
 def test_text_is_generated_until_a_stop_as_lm_evals_own_model_does(given: Given) -> None:
@@ -285,12 +281,12 @@ def test_text_is_generated_until_a_stop_as_lm_evals_own_model_does(given: Given)
     task = given.task(UNTIL, QUESTIONS)
     answers = []
     for model in (
-        given.hf(add_bos_token=False),
+        given.hf(),
         DihalLM(source=given.teacher, max_length=WINDOW - 1, batch_size=5),
         DihalLM(source=given.teacher, max_length=WINDOW - 1, batch_size=1),
     ):
         found = simple_evaluate(
-            model=model, tasks=[task.load()], bootstrap_iters=0, log_samples=True
+            model=model, tasks=[task.loaded], bootstrap_iters=0, log_samples=True
         )
         answers.append([row["resps"] for row in next(iter(found["samples"].values()))])
     assert answers[0] == answers[1] == answers[2]
@@ -299,10 +295,89 @@ def test_text_is_generated_until_a_stop_as_lm_evals_own_model_does(given: Given)
     assert all(s.signal == "generated" and s.kind == "estimate" for s in scores)
 
 
+class Ending(Backbone):
+    """After two tokens of an answer it says nothing but the end of the text."""
+
+    def logits(self, tokens: Any, positions: Any = None, *, cache: Any = None) -> Any:
+        found = super().logits(tokens, positions, cache=cache)
+        if cache is not None and cache.get_seq_length() >= self.ending:
+            found[..., self.tokenizer.eos_token_id] = 1e4
+        return found
+
+
+def test_an_answer_ends_with_the_end_of_the_text(given: Given) -> None:
+    """The end is a special token, which decoding leaves out: it must be looked for by number."""
+    question = QUESTIONS[0]["question"]
+    teacher = Ending(given.teacher.model, given.teacher.tokenizer, name="ending")
+    teacher.ending = 2 + len(teacher.tokenizer.encode(question))
+    until = UNTIL.replace('until: [" "]', 'until: ["never"]')
+    task = given.task(until, QUESTIONS[:1])
+    found = simple_evaluate(
+        model=DihalLM(source=teacher, max_length=WINDOW - 1),
+        tasks=[task.loaded],
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    (row,) = next(iter(found["samples"].values()))
+    answer = row["resps"][0][0]
+    assert len(teacher.tokenizer.encode(answer, add_special_tokens=False)) == 2
+
+
+def test_an_answer_that_leaves_no_room_for_a_question_is_refused(given: Given) -> None:
+    until = UNTIL.replace("max_gen_toks: 6", "max_gen_toks: 60")
+    with pytest.raises(UserError, match="max_gen_toks"):
+        given.task(until, QUESTIONS[:1]).perform(given.bench())
+    default = UNTIL.replace(", max_gen_toks: 6", "")
+    assert given.task(default, QUESTIONS[:1], "default").perform(given.bench()).scores
+
+
+def test_requests_that_are_cut_are_counted_and_said(given: Given) -> None:
+    from dataclasses import replace
+
+    long = [{"question": "mo na pa " * 20, "choices": [" fi", " go"], "answer": 0}]
+    told: list[str] = []
+    bench = replace(given.bench(), say=told.append)
+    scores = given.task(CHOICE, long + QUESTIONS[:1]).perform(bench).scores
+    assert any("cut off" in line for line in told)
+    assert scores[0].details["truncated"] == 2
+
+
+def test_questions_have_noise_of_their_own_which_their_choices_share(given: Given) -> None:
+    model = DihalLM(source=given.interface("hidden"), steps=2, max_length=WINDOW - 1)
+    rows = [(None, [0, 40, 41], [50, 51]), (None, [0, 40, 41], [52]), (None, [0, 42, 41], [50])]
+    model._loglikelihood_tokens(rows)
+    same, other, third = (
+        model._documents[tuple((context + answer)[:-1])] for _, context, answer in rows
+    )
+    assert same == other != third
+
+
+def test_a_task_of_a_single_document_has_no_interval_and_is_refused(given: Given) -> None:
+    with pytest.raises(UserError, match="single document"):
+        rolling(given, ["ba de fi"]).perform(given.bench())
+
+
+def test_what_decides_a_score_is_in_the_key(given: Given) -> None:
+    first = rolling(given).to_dict()
+    assert rolling(given).to_dict() == first
+    assert rolling(given, TEXTS[:-1]).to_dict() != first
+    changed = given.task(ROLLING + "description: x\n", [{"text": text} for text in TEXTS])
+    assert changed.to_dict() != first
+
+
+def test_counts_of_words_are_part_of_the_texts_fingerprint(given: Given) -> None:
+    tokenizer = given.teacher.tokenizer
+    one, two = (
+        RollingText([Document("ba de", words, 5)], tokenizer, window=8).fingerprint
+        for words in (2, 3)
+    )
+    assert one != two
+
+
 def test_sequences_have_no_likelihood_that_a_task_could_use(given: Given) -> None:
     model = DihalLM(source=given.interface("hidden", block=4), max_length=WINDOW - 1)
     with pytest.raises(UserError, match="sequence regime"):
-        simple_evaluate(model=model, tasks=[given.task(CHOICE, QUESTIONS).load()])
+        simple_evaluate(model=model, tasks=[given.task(CHOICE, QUESTIONS).loaded])
 
 
 def test_generators_of_random_numbers_are_left_as_they_were(given: Given) -> None:

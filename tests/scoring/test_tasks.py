@@ -40,10 +40,10 @@ def test_a_task_of_generation_says_what_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_the_users_own_comes_first(tmp_path: Path) -> None:
-    written(tmp_path, "output_type: samples\nsamples: {count: 3}\n", "samples.yaml")
+    written(tmp_path, "output_type: samples\nsamples: {count: 5}\n", "samples.yaml")
     task = load_task("samples", [tmp_path, built_in()])
     assert isinstance(task, SampleTask)
-    assert task.count == 3
+    assert task.count == 5
 
 
 def test_what_decides_scores_decides_their_key_and_the_batch_does_not(tmp_path: Path) -> None:
@@ -69,7 +69,12 @@ def test_tasks_of_lm_eval_are_told_by_their_output_type(tmp_path: Path) -> None:
     [
         ("output_type: samples\ncolour: red\n", ["colour", "unknown", "samples"]),
         ("output_type: samples\nsamples: {cuont: 3}\n", ["samples.cuont", "count"]),
-        ("output_type: samples\nsamples: {count: 0}\n", ["count=0", "1 or more"]),
+        ("output_type: samples\nsamples: {count: 0}\n", ["count=0", "4 or more"]),
+        ("output_type: samples\nsamples: {permutations: 0}\n", ["permutations=0", "9 or more"]),
+        ("output_type: samples\nmetric_list: 3\n", ["metric_list", "mine"]),
+        ("output_type: samples\nmetadata: {version: 1.0.0}\n", ["metadata.version", "mine"]),
+        ("output_type: rollouts\nrollouts: {lengths: [0]}\n", ["1 or more"]),
+        ("output_type: rollouts\nrollouts: {lengths: [a]}\n", ["rollouts.lengths=a", "mine"]),
         ("output_type: samples\nsamples: {count: many}\n", ["samples.count=many", "int"]),
         ("output_type: samples\nsamples: {audit: 1}\n", ["samples.audit=1", "bool"]),
         ("output_type: samples\nsamples: {top_p: 2}\n", ["top-p"]),
@@ -90,8 +95,22 @@ def test_a_file_that_cannot_be_used_is_named_with_what_is_wrong(
         load_task(path, [])
     message = str(caught.value)
     assert all(word in message for word in words), message
-    if "top-p" not in words and "other" not in words and "count=0" not in words:
-        assert "mine" in message
+
+
+def test_an_included_file_says_what_is_left_open(tmp_path: Path) -> None:
+    written(tmp_path, "output_type: samples\nsamples: {count: 9}\n", "base.yaml")
+    task = load_task(written(tmp_path, "include: base.yaml\ntask: more\n"), [])
+    assert isinstance(task, SampleTask)
+    assert (task.name, task.count) == ("more", 9)
+
+
+def test_lm_evals_default_and_its_own_tasks(tmp_path: Path) -> None:
+    task = load_task(written(tmp_path, "task: x\ndataset_path: json\n"), [])
+    assert isinstance(task, HarnessTask)
+    assert task.kind == "generate_until"
+    own = load_task("arc_easy", [built_in()])
+    assert isinstance(own, HarnessTask)
+    assert own.kind == "multiple_choice"
 
 
 @pytest.mark.parametrize("name", ["nothing", "no/such/file.yaml"])

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dihal_bench.progress import progress
-from dihal_bench.scoring.samples.measure import METRICS
+from dihal_bench.scoring.samples.metrics import METRICS, measure
 from dihal_bench.scoring.samples.naive import GRID, PUBLISHED, Counts
 from dihal_bench.scoring.samples.texts import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
@@ -63,8 +63,8 @@ def impostors(
     yard: Yardstick,
     training: NDArray[np.int64],
     tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
     *,
-    count: int,
     tokens: int,
     seed: int,
 ) -> list[Impostor]:
@@ -74,16 +74,16 @@ def impostors(
         yard: what they are measured with; its real text is what is shuffled and repeated.
         training: tokens that the samplers count.
         tokenizer: theirs.
-        count: samples of every row.
+        prompts: what the samples of a row stand behind, as those of the models do.
         tokens: of a sample.
         seed: of what is drawn.
     """
     counts = Counts.of(training, without=tokenizer.all_special_ids)
     found = []
-    rows = list(_rows(counts, yard.real, tokenizer, count, tokens, seed))
+    rows = list(_rows(counts, yard.real, tokenizer, prompts, tokens, seed))
     with progress("audit", len(rows), unit="rows") as bar:
         for name, kind, published, samples in rows:
-            found.append(Impostor(name, kind, published, yard.measure(samples)))
+            found.append(Impostor(name, kind, published, measure(yard.subject(samples))[0]))
             bar.update(1)
     return found
 
@@ -92,19 +92,21 @@ def _rows(
     counts: Counts,
     real: Samples,
     tokenizer: PreTrainedTokenizerBase,
-    count: int,
+    prompts: Sequence[Sequence[int]],
     tokens: int,
     seed: int,
 ) -> Iterator[tuple[str, str, bool, Samples]]:
     for kind, sizes in GRID.items():
         for size in sizes:
-            ids = counts.draw(kind, size, rows=count, tokens=tokens, seed=seed)
-            samples = Samples.of(ids.tolist(), tokenizer)
+            ids = counts.draw(kind, size, rows=len(prompts), tokens=tokens, seed=seed)
+            samples = Samples.of(ids.tolist(), tokenizer, prompts=prompts)
             yield f"{kind}-{size}", kind, (kind, size) in PUBLISHED, samples
     generator = np.random.default_rng(seed)
-    shuffled = [generator.permutation(row).tolist() for row in real.ids[:count]]
-    yield "real text, shuffled", "shuffled", False, Samples.of(shuffled, tokenizer)
-    chosen = np.resize(np.arange(min(_REPEATED, len(real))), count)
+    some = real.part(range(min(len(real), len(prompts))))
+    shuffled = [generator.permutation(row).tolist() for row in some.ids]
+    mixed = Samples.of(shuffled, tokenizer, prompts=some.given)
+    yield "real text, shuffled", "shuffled", False, mixed
+    chosen = np.resize(np.arange(min(_REPEATED, len(real))), len(prompts))
     yield f"{_REPEATED} real texts, repeated", "repeated", False, real.part(chosen.tolist())
 
 

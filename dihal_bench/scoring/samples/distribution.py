@@ -146,13 +146,21 @@ def _energies(distances: Array, first: Array) -> Array:
 def typicality(samples: Array, reference: Array) -> Array:
     """Return per sample the share of real texts that lie as far from their mean, [n].
 
-    Mahalanobis distances of features under the reference's mean and shrunk covariance (Ledoit and
-    Wolf, 2004); exchangeable samples have 0.5 in the mean, atypical ones less.
+    Mahalanobis distances of features under the mean and the shrunk covariance (Ledoit and Wolf,
+    2004) of one half of the reference, beside those of the other half, which it does not know
+    either; the mean of both ways. Exchangeable samples have 0.5 in the mean, atypical ones less.
+
+    Args:
+        samples: [n, D].
+        reference: [m, D], m at least 4.
     """
     from sklearn.covariance import LedoitWolf
 
-    own, real = standardised(samples, reference)
-    fitted = LedoitWolf().fit(real)
-    far, near = fitted.mahalanobis(own), np.sort(fitted.mahalanobis(real))
-    shares: Array = 1 - np.searchsorted(near, far) / len(near)
-    return shares
+    shares = np.zeros(len(samples))
+    for known, other in ((reference[::2], reference[1::2]), (reference[1::2], reference[::2])):
+        own, real = standardised(np.concatenate((samples, other)), known)
+        fitted = LedoitWolf().fit(real)
+        distances = fitted.mahalanobis(own)
+        near, far = np.sort(distances[len(samples) :]), distances[: len(samples)]
+        shares += 1 - np.searchsorted(near, far) / len(near)
+    return shares / 2

@@ -126,11 +126,11 @@ def _brevity(lengths: NDArray[np.int64], index: int) -> float:
 
 
 class Seen:
-    """The n-grams of a text, as hashes, so that overlaps with it can be counted."""
+    """The n-grams of texts, as hashes, so that overlaps with them can be counted."""
 
-    def __init__(self, tokens: NDArray[np.int64], n: int):
+    def __init__(self, texts: Sequence[NDArray[np.int64]], n: int):
         self.n = n
-        self._hashes = np.unique(gram_hashes(tokens, n))
+        self._hashes = np.unique(np.concatenate([gram_hashes(tokens, n) for tokens in texts]))
 
     def shares(self, ids: Sequence[Sequence[int]]) -> Array:
         """Return per sample the share of its n-grams that the text has; NaN without any."""

@@ -7,24 +7,28 @@ and not at all where their range does not reach it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dihal_bench import plotting
+from dihal_bench.scoring.intervals import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from dihal_bench.scoring.intervals import Array, DocumentBootstrap
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+_PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row at one temperature (and number of steps).
+    """A row at one temperature.
 
     Attributes:
         row: its name.
@@ -39,25 +43,70 @@ class Point:
     gen_ppl: float
 
 
-def at_entropy(points: Sequence[Point], entropy: float) -> float | None:
+@dataclass(frozen=True)
+class Swept:
+    """A row's samples at one temperature, drawn with the same noise at all of them.
+
+    Attributes:
+        temperature: of the tokens.
+        entropy: of every sample, nats, [n].
+        nll: sums of the judge's over every sample, [n].
+        tokens: that it scored, [n].
+    """
+
+    temperature: float
+    entropy: Array
+    nll: Array
+    tokens: Array
+
+    def point(self, row: str) -> Point:
+        """Return the means over all samples."""
+        perplexity = float(np.exp(self.nll.sum() / self.tokens.sum()))
+        return Point(row, self.temperature, float(self.entropy.mean()), perplexity)
+
+
+def at_entropy(
+    sweep: Sequence[Swept], entropy: float, bootstrap: DocumentBootstrap
+) -> Estimate | None:
     """Return the generative perplexity of a row at an entropy; None outside its range.
 
     Its logarithm is interpolated linearly between the two neighbouring points. Where the curve
-    passes the entropy more than once, the largest perplexity counts.
+    passes the entropy more than once, the largest perplexity counts. The interval is over samples,
+    resampled together at all temperatures; resamples whose curve does not reach the entropy are
+    left out.
 
     Args:
-        points: of one row, in any order.
-        entropy: nats.
+        sweep: of one row, in any order.
+        entropy: nats, taken as known.
+        bootstrap: resamples of the samples.
     """
-    ordered = sorted(points, key=lambda point: point.temperature)
-    found = []
-    for one, other in pairwise(ordered):
-        low, high = one.entropy, other.entropy
-        if min(low, high) <= entropy <= max(low, high):
-            share = 0.0 if low == high else (entropy - low) / (high - low)
-            logs = math.log(one.gen_ppl), math.log(other.gen_ppl)
-            found.append(math.exp(logs[0] + share * (logs[1] - logs[0])))
-    return max(found) if found else None
+    ordered = sorted(sweep, key=lambda own: own.temperature)
+    value = _cross(
+        np.array([[own.entropy.mean()] for own in ordered]),
+        np.array([[own.nll.sum() / own.tokens.sum()] for own in ordered]),
+        entropy,
+    )[0]
+    if np.isnan(value):
+        return None
+    resampled = _cross(
+        np.stack([bootstrap.resampled(o.entropy, np.ones_like(o.entropy)) for o in ordered]),
+        np.stack([bootstrap.resampled(o.nll, o.tokens) for o in ordered]),
+        entropy,
+    )
+    reached = resampled[np.isfinite(resampled)]
+    lo, hi = np.percentile(reached, _PERCENTILES) if len(reached) else (value, value)
+    return Estimate(float(np.exp(value)), float(np.exp(lo)), float(np.exp(hi)))
+
+
+def _cross(entropies: Array, nlls: Array, entropy: float) -> Array:
+    """Return the largest NLL at which curves [points, R] pass an entropy, [R]; NaN where none."""
+    found = np.full(entropies.shape[1], np.nan)
+    for (low, high), (first, second) in zip(pairwise(entropies), pairwise(nlls), strict=True):
+        between = (np.minimum(low, high) <= entropy) & (entropy <= np.maximum(low, high))
+        width = np.where(high == low, 1.0, high - low)
+        here = first + (entropy - low) / width * (second - first)
+        found = np.where(between, np.fmax(found, here), found)
+    return found
 
 
 def draw(points: Sequence[Point], data: tuple[float, float], path: Path, title: str) -> list[Path]:

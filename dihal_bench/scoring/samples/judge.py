@@ -133,12 +133,11 @@ class Judge:
         """
         device = self.model.device
         nll = [np.full(len(row), math.nan) for row in rows]
-        features = np.zeros((len(rows), self.model.hidden_size), dtype=np.float64)
+        features: list[Array | None] = [None] * len(rows)
         windows = [
             (i, w) for i, row in enumerate(rows) for w in _windows(len(row), context, stride)
         ]
         windows.sort(key=lambda pair: pair[1].end - pair[1].start)
-        top = self.model.blocks
         with progress(label, len(windows), unit="texts") as bar:
             for part in _passes(windows):
                 longest = max(window.end - window.start for _, window in part)
@@ -147,18 +146,19 @@ class Judge:
                     own = torch.tensor(rows[row][window.start : window.end])
                     tokens[place, : len(own)] = own
                 tokens = tokens.to(device)  # later places are padding, which no earlier one sees
-                states = self.model.states(tokens, layers=[top], logits=True)
-                assert states.logits is not None
-                logs = torch.log_softmax(states.logits[:, :-1].float(), dim=-1)
+                logits, states = self.model.read(tokens)
+                logs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
                 found = -logs.gather(2, tokens[:, 1:, None])[..., 0].double().cpu().numpy()
-                last = states.hidden[top].double().cpu().numpy()
+                last = states.double().cpu().numpy()
                 for place, (row, window) in enumerate(part):
                     first, size = window.first - window.start, window.end - window.start
                     nll[row][window.first : window.end] = found[place, first - 1 : size - 1]
                     if window.end == len(rows[row]):
                         features[row] = last[place, size - 1]
                 bar.update(len(part))
-        return Losses(nll, features)
+        width = next((own.shape[0] for own in features if own is not None), self.model.hidden_size)
+        whole = [np.zeros(width) if own is None else own for own in features]
+        return Losses(nll, np.stack(whole) if whole else np.zeros((0, width)))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.scoring.samples.frontier import at_entropy
-from dihal_bench.scoring.samples.measure import METRICS
+from dihal_bench.scoring.samples.desk import AT_ENTROPY
+from dihal_bench.scoring.samples.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,8 @@ def show_samples(scores: Sequence[Score], audit: Mapping[str, Any], order: Seque
     rows: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
         own = {"value": score.value, "lo": score.lo, "hi": score.hi, "details": score.details}
-        rows.setdefault((score.subject, score.nfe), {})[score.metric] = own
+        if score.metric != AT_ENTROPY:
+            rows.setdefault((score.subject, score.nfe), {})[score.metric] = own
     found = {name for own in rows.values() for name in own}
     names = [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
     nfe = {key: str(key[1]) for key in rows}
@@ -75,7 +76,8 @@ def _cell(name: str, measures: Mapping[str, Mapping[str, Any]]) -> str:
     if name == "energy":
         return f"{text} (p={own['details']['p']:.3f})"
     if name == "mauve":
-        return f"{text} [{own['lo']:.2f}, {own['hi']:.2f}]"
+        least, largest = own["details"]["least"], own["details"]["largest"]
+        return f"{text} ({least:.2f} to {largest:.2f})"
     return text
 
 
@@ -91,7 +93,7 @@ def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
     details = some.details
     few = any(s.details.get("few") for s in scores if s.metric == "mauve")
     notes = [
-        f"{details['samples']} samples of at most {details['tokens']} tokens, temperature "
+        f"{details['samples']} samples of {details['tokens']} tokens, temperature "
         f"{details['temperature']:g}, top-p {details['top_p']:g}, prompts of {details['prefix']} "
         f"tokens; judge {details['judge']}; NFE: network evaluations per token; {some.dtype}, "
         "tokens drawn in float64",
@@ -99,7 +101,7 @@ def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
     if few:
         notes.append(
             "MAUVE: fewer than 1,000 samples a side bias it upwards; for comparison within this "
-            "table at most (in brackets: least and largest over seeds of k-means)"
+            "table at most (in parentheses: least and largest over seeds of k-means)"
         )
     if audit["impostors"]:
         notes.append(
@@ -109,22 +111,26 @@ def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def show_frontier(points: Sequence[Point], entropy: float) -> str:
+def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: float) -> str:
     """Return the table of the frontier: every row's perplexity at the entropy of real text."""
     from tabulate import tabulate
 
-    rows: dict[str, list[Point]] = {}
+    found = {
+        f"{score.subject} S={score.steps}": score for score in scores if score.metric == AT_ENTROPY
+    }
+    reached: dict[str, list[float]] = {}
     for point in points:
-        rows.setdefault(point.row, []).append(point)
+        reached.setdefault(point.row, []).append(point.entropy)
     table = []
-    for name, own in rows.items():
-        value = at_entropy(own, entropy)
-        reached = [point.entropy for point in own]
+    for name, own in reached.items():
+        score = found.get(name) or found.get(f"{name} S=1")
         table.append(
             {
                 "row": name,
-                f"gen-PPL at entropy {entropy:.2f}": "n/a" if value is None else f"{value:.1f}",
-                "entropies reached": f"{min(reached):.2f} to {max(reached):.2f}",
+                f"gen-PPL at entropy {entropy:.2f} [95 %]": "n/a"
+                if score is None
+                else f"{score.value:.1f} [{score.lo:.1f}, {score.hi:.1f}]",
+                "entropies reached": f"{min(own):.2f} to {max(own):.2f}",
             }
         )
     return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))

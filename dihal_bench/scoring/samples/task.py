@@ -5,30 +5,30 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path
-from dihal_bench.records import Score
-from dihal_bench.scoring.bench import Bench, Outcome, Source
+from dihal_bench.scoring.bench import Bench, Outcome
 from dihal_bench.scoring.generation import Choice
 from dihal_bench.scoring.likelihood import TEACHER
 from dihal_bench.scoring.samples import frontier
 from dihal_bench.scoring.samples.audit import Impostor, Verdict, impostors, verdicts
-from dihal_bench.scoring.samples.compat import COMPAT, compat_perplexity
+from dihal_bench.scoring.samples.compat import COMPAT
+from dihal_bench.scoring.samples.desk import Desk, row_name
 from dihal_bench.scoring.samples.judge import Judge
-from dihal_bench.scoring.samples.measure import METRICS, VERSION, Measure, Settings, Yardstick
-from dihal_bench.scoring.samples.texts import Drawing, Samples, beginnings
+from dihal_bench.scoring.samples.measure import LEAST, VERSION, Measure, Settings, Yardstick
+from dihal_bench.scoring.samples.metrics import METRICS
+from dihal_bench.scoring.samples.texts import Samples, beginnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.records import Score
 
-GENERATED = "generated"  # the signal of scores of samples
+
 _TRAINING = 1 << 23  # tokens that the naive samplers count
-_LEAST = 4  # real texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class SampleTask:
     Attributes:
         name: of the task.
         count: samples of every row.
-        tokens: of a sample, at most.
+        tokens: of a sample: all are of one length, so that they can be compared.
         prefix: tokens of a real document that every sample continues; 0: whole documents.
         temperature: of the tokens.
         top_p: nucleus.
@@ -72,7 +72,13 @@ class SampleTask:
     version: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("tokens", 1), ("prefix", 0), ("batch", 1), ("seed", 0)):
+        for name, least in (
+            ("count", LEAST),
+            ("tokens", 1),
+            ("prefix", 0),
+            ("batch", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise UserError(
                     f"task {self.name}: {name}={getattr(self, name)} must be {least} or more."
@@ -100,11 +106,16 @@ class SampleTask:
         """No likelihood is given."""
         return False
 
+    @property
+    def joint(self) -> bool:
+        """Rows have samples of their own."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Return what its scores depend on."""
         plain = asdict(self)
         plain.pop("batch")
-        return {**plain, "scorer": VERSION}
+        return {**plain, "judge": _judge_key(self.judge), "scorer": VERSION}
 
     def perform(self, bench: Bench) -> Outcome:
         """Write and score; see ``Task``."""
@@ -161,73 +172,66 @@ class Written:
 
 def _write(task: SampleTask, bench: Bench) -> Written:
     """Draw samples of every source, and score them."""
-    teacher, sources = bench.teacher, bench.sources
     if task.prefix + task.tokens > bench.window:
         bench.say(
             f"task {task.name}: its {task.prefix + task.tokens} tokens exceed the {bench.window} "
             "that interfaces of this run were trained on"
         )
+    teacher, (known, held_out) = bench.teacher, _real(task, bench)
     judge = Judge.load(task.judge, teacher)
-    real = beginnings(
-        bench.validation,
-        teacher.tokenizer,
-        tokens=task.tokens,
-        count=2 * task.count,
-        prefix=task.prefix,
-    )
-    if len(real) < _LEAST:
-        raise UserError(
-            f"task {task.name}: {len(real)} validation documents have more than {task.prefix} "
-            "tokens, and real text is needed beside the samples; give a corpus of more documents."
-        )
-    known, held_out = real.part(range(0, len(real), 2)), real.part(range(1, len(real), 2))
-    yard = Yardstick(judge, known, bench.training, task.settings)
-    prompts = _prompts(held_out, task)
-    samples: dict[tuple[str, int], Samples] = {}
-    measures: dict[tuple[str, int], dict[str, Measure]] = {}
-    for source in sources:
-        bench.say(f"samples: {_row(source)}")
-        drawn = _drawing(task, source.steps).draw(source.writer, prompts)
+    size = min(task.count, len(held_out))
+    yard = Yardstick(judge, known, bench.trained_on, task.settings, size=size)
+    desk = Desk(task, bench, yard, [held_out.given[i % len(held_out)] for i in range(task.count)])
+    samples, measures = {}, {}
+    for source in bench.sources:
+        bench.say(f"samples: {row_name(source)}")
+        drawn = desk.draw(source, task.choice)
         samples[source.subject, source.steps] = drawn
-        measures[source.subject, source.steps] = yard.measure(drawn) | _compat(
-            task, drawn, teacher, judge
-        )
-    data = yard.measure(held_out) | _compat(task, held_out, teacher, judge)
+        measures[source.subject, source.steps] = desk.measure(drawn)
+    data = desk.measure(held_out)
     rows: list[Impostor] = []
     said: dict[str, Verdict] = {}
     if task.audit:
         rows = impostors(
             yard,
-            bench.training.stream(_TRAINING),
+            bench.trained_on[0].stream(_TRAINING),
             teacher.tokenizer,
-            count=task.count,
+            desk.prompts,
             tokens=task.tokens,
             seed=task.seed,
         )
-        said = verdicts(rows, measures[TEACHER, 1], data)
-    scores = [
-        score for source in sources for score in _scores(task, source, measures, said, judge, bench)
-    ]
-    points = [
-        point for source in sources for point in _frontier(task, source, yard, prompts, measures)
-    ]
+        said = verdicts(rows, desk.plain_teacher(measures[TEACHER, 1]), data)
+    scores, points = [], []
+    for source in bench.sources:
+        found = measures[source.subject, source.steps]
+        sweep = desk.sweep(source, samples[source.subject, source.steps])
+        points += [own.point(row_name(source)) for own in sweep]
+        found = found | desk.at_entropy(sweep, data["entropy"].value)
+        scores += desk.scores(source, found, said)
     return Written(scores, samples, data, rows, said, points)
 
 
-def _row(source: Source) -> str:
-    return source.subject + (f" S={source.steps}" if source.traits else "")
-
-
-def _compat(
-    task: SampleTask, samples: Samples, teacher: Backbone, judge: Judge
-) -> dict[str, Measure]:
-    """Return somebody else's generative perplexity, of texts with their special tokens."""
-    if not task.compat:
-        return {}
-    texts = teacher.tokenizer.batch_decode(samples.ids)
-    value = compat_perplexity(task.compat, judge, texts)
-    own = Measure(value=value, lo=value, hi=value, unit=f"as {task.compat}", n=len(texts))
-    return {f"gen_ppl_{task.compat}": own}
+def _real(task: SampleTask, bench: Bench) -> tuple[Samples, Samples]:
+    """Return real text: what distances are measured to, and what stands beside the samples."""
+    real = beginnings(
+        bench.validation,
+        bench.teacher.tokenizer,
+        tokens=task.tokens,
+        count=2 * task.count,
+        prefix=task.prefix,
+    )
+    if len(real) < 2 * LEAST:
+        raise UserError(
+            f"task {task.name}: {len(real)} validation documents have {task.prefix + task.tokens} "
+            f"tokens, and {2 * LEAST} are needed beside the samples; give a corpus of more or "
+            "longer documents, or ask for fewer tokens."
+        )
+    if len(real) < 2 * task.count:
+        bench.say(
+            f"task {task.name}: {len(real)} validation documents have {task.prefix + task.tokens} "
+            f"tokens, so that {task.count} samples stand beside {len(real) // 2}"
+        )
+    return real.part(range(0, len(real), 2)), real.part(range(1, len(real), 2))
 
 
 def _keep(samples: Samples, path: Path) -> None:
@@ -240,86 +244,9 @@ def _keep(samples: Samples, path: Path) -> None:
         temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def _prompts(real: Samples, task: SampleTask) -> list[list[int]]:
-    """Return one prompt per sample: those of real text, again from the start if they run out."""
-    return [real.given[i % len(real)] for i in range(task.count)]
-
-
-def _drawing(task: SampleTask, steps: int, temperature: float | None = None) -> Drawing:
-    choice = task.choice
-    if temperature is not None:
-        choice = replace(choice, temperature=temperature)
-    return Drawing(
-        tokens=task.tokens, choice=choice, steps=steps, chains=task.chains, batch=task.batch
-    )
-
-
-def _scores(
-    task: SampleTask,
-    source: Source,
-    measures: Mapping[tuple[str, int], Mapping[str, Measure]],
-    said: Mapping[str, Verdict],
-    judge: Judge,
-    bench: Bench,
-) -> list[Score]:
-    chains = task.chains if source.stochastic else 1
-    about = {
-        "temperature": task.temperature,
-        "top_p": task.top_p,
-        "samples": task.count,
-        "tokens": task.tokens,
-        "prefix": task.prefix,
-        "judge": judge.model.name,
-        "judge_fingerprint": judge.model.info.fingerprint,
-    }
-    found = measures[source.subject, source.steps]
-    return [
-        Score(
-            subject=source.subject,
-            metric=name,
-            value=own.value,
-            lo=own.lo,
-            hi=own.hi,
-            kind="estimate",
-            n=own.n,
-            unit=own.unit,
-            task=task.name,
-            regime=bench.regime,
-            version=VERSION,
-            dtype=bench.dtype,
-            steps=source.steps,
-            chains=chains,
-            nfe=source.evaluations * chains,
-            signal=GENERATED,
-            details=own.details
-            | about
-            | ({"fooled_by": list(said[name].fooled)} if name in said else {}),
-        )
-        for name, own in found.items()
-        if not task.metrics or name in task.metrics
-    ]
-
-
-def _frontier(
-    task: SampleTask,
-    source: Source,
-    yard: Yardstick,
-    prompts: list[list[int]],
-    measures: Mapping[tuple[str, int], Mapping[str, Measure]],
-) -> list[frontier.Point]:
-    points = []
-    for temperature in task.temperatures:
-        if temperature == task.temperature:
-            found: Mapping[str, Measure] = measures[source.subject, source.steps]
-        else:
-            drawing = _drawing(task, source.steps, temperature)
-            label = f"frontier {source.subject} {temperature:g}"
-            drawn = drawing.draw(source.writer, prompts, label=label)
-            found = yard.measure(drawn, only=("entropy", "gen_ppl"))
-        if {"entropy", "gen_ppl"} <= found.keys():
-            points.append(
-                frontier.Point(
-                    _row(source), temperature, found["entropy"].value, found["gen_ppl"].value
-                )
-            )
-    return points
+def _judge_key(name: str) -> Any:
+    """Return what tells a judge from another of the same name, without loading it."""
+    path = Path(name)
+    if not path.is_dir():
+        return name
+    return [name, *sorted([f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in path.iterdir())]

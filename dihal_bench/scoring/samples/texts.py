@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from dihal_bench.text.tokens import PackedTokens
 
 
+_SPREAD, _WORD = 0x9E3779B1, 0xFFFFFFFF  # numbers of documents: seeds far apart, 32 bits
+
+
 @dataclass(frozen=True)
 class Samples:
     """Texts of one origin, of at most as many tokens each.
@@ -74,10 +77,11 @@ class Samples:
         whole = tokenizer.batch_decode(
             [a + b for a, b in zip(given, own, strict=True)], skip_special_tokens=True
         )
-        texts = [  # the text that the tokens add: a token alone may be half a character
-            text.removeprefix(prompt) for text, prompt in zip(whole, before, strict=True)
-        ]
-        return cls(own, texts, before, given, about)
+        # the text that the tokens add: where a prompt ends within a character, that is a part of it
+        common = [_shared(text, prompt) for text, prompt in zip(whole, before, strict=True)]
+        texts = [text[size:] for text, size in zip(whole, common, strict=True)]
+        kept = [prompt[:size] for prompt, size in zip(before, common, strict=True)]
+        return cls(own, texts, kept, given, about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,8 @@ class Drawing:
     Attributes:
         tokens: of a sample, at most.
         choice: of tokens from their distributions.
+        ends: whether a sample may end before; else the end of text is never drawn, so that all are
+            of one length: the law given that a text is that long.
         steps: network evaluations per chain.
         chains: whose mean is drawn from.
         batch: samples at a time; none depends on it.
@@ -94,6 +100,7 @@ class Drawing:
 
     tokens: int = 128
     choice: Choice = field(default_factory=Choice)
+    ends: bool = True
     steps: int = 16
     chains: int = 1
     batch: int = 64
@@ -116,7 +123,7 @@ class Drawing:
         Args:
             source: the teacher or an interface.
             prompts: starts of documents, in tokens, of any lengths.
-            first: number of the first document; another one gives other samples.
+            first: number of the first sample; of two calls those of one number are drawn alike.
             label: of the progress bar.
 
         Returns:
@@ -127,7 +134,7 @@ class Drawing:
         """
         backbone, reader = _reading(source, self)
         _check(prompts, self.tokens, backbone)
-        numbers = first + np.arange(len(prompts))
+        numbers = (self.choice.seed * _SPREAD + first + np.arange(len(prompts))) & _WORD
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         rows: dict[int, list[int]] = {}
         with progress(label, len(prompts) * self.tokens, unit="tokens") as bar:
@@ -167,14 +174,20 @@ class Drawing:
             place = torch.arange(tokens.shape[1], device=tokens.device)
             new = place >= lengths[:, None]
             over = place.expand_as(new).amax(1) + 1 >= lengths + self.tokens
-            if end is not None:
+            if end is not None and self.ends:
                 over = over | ((tokens == end) & new).any(1)
             return bool(over.all())
+
+        def choose(logits: Tensor, offset: int) -> Tensor:
+            if end is not None and not self.ends:
+                logits = logits.clone()
+                logits[:, end] = -torch.inf
+            return self.choice.draw(logits, documents, offset)
 
         tokens = decode(
             reader,
             given,
-            lambda logits, offset: self.choice.draw(logits, documents, offset),
+            choose,
             new=self.tokens,
             lengths=lengths,
             until=ended,
@@ -192,6 +205,7 @@ class Drawing:
             "temperature": self.choice.temperature,
             "top_p": self.choice.top_p,
             "seed": self.choice.seed,
+            "ends": self.ends,
             "steps": 1,
             "chains": 1,
         }
@@ -213,12 +227,12 @@ def beginnings(
     Args:
         data: documents.
         tokenizer: theirs.
-        tokens: of every sample, at most: a short document ends before.
+        tokens: of every sample.
         count: how many, at most.
-        prefix: tokens of the document that are a sample's prompt; it has at least one more.
+        prefix: tokens of the document that come before, as a sample's prompt.
     """
     skip = len(document_prefix(tokenizer)) + prefix
-    able = np.flatnonzero(data.lengths > skip)
+    able = np.flatnonzero(data.lengths >= skip + tokens)
     wanted = np.unique(np.linspace(0, len(able) - 1, min(count, len(able))).round().astype(int))
     rows = [data.document(int(able[index])) for index in wanted]
     return Samples.of(
@@ -226,6 +240,12 @@ def beginnings(
         tokenizer,
         prompts=[row[:skip].tolist() for row in rows],
     )
+
+
+def _shared(text: str, prompt: str) -> int:
+    """Return how many characters both begin with."""
+    pairs = enumerate(zip(text, prompt, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(text), len(prompt)))
 
 
 def _until(row: list[int], end: int | None) -> list[int]:

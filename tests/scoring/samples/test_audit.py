@@ -1,7 +1,8 @@
 """An audit finds the samplers that a metric prefers to the teacher."""
 
 from dihal_bench.scoring.samples.audit import Impostor, impostors, verdicts
-from dihal_bench.scoring.samples.measure import METRICS, Measure, Settings, Yardstick
+from dihal_bench.scoring.samples.measure import Measure, Settings, Yardstick
+from dihal_bench.scoring.samples.metrics import METRICS
 
 from ...conftest import Tiny
 
@@ -43,8 +44,9 @@ def test_all_impostors_are_measured_by_every_metric_that_can_be_given(tiny: Tiny
     text = pack(load_corpus(str(tiny.corpus)), "train", teacher.tokenizer, window=32)
     real = beginnings(text, teacher.tokenizer, tokens=16, count=24)
     settings = Settings(bleu=10, mauve_seeds=1, permutations=9, resamples=100)
-    yard = Yardstick(Judge(teacher), real, text, settings)
-    rows = impostors(yard, text.stream(4096), teacher.tokenizer, count=24, tokens=16, seed=0)
+    yard = Yardstick(Judge(teacher), real, [text], settings)
+    prompts = [[0]] * 24
+    rows = impostors(yard, text.stream(4096), teacher.tokenizer, prompts, tokens=16, seed=0)
     names = [row.name for row in rows]
     assert {"top-32", "mirror-5000", "periodic-64", "phrase-1000"} <= set(names)
     assert [row.name for row in rows if row.published] == [

@@ -74,7 +74,7 @@ def test_self_bleu_of_equal_samples_is_one_and_of_unlike_ones_almost_none() -> N
 
 def test_overlap_counts_the_n_grams_that_a_text_has() -> None:
     text = np.arange(100)
-    seen = Seen(text, 4)
+    seen = Seen([text[:50], text[47:]], 4)
     rows = [[10, 11, 12, 13, 14], [10, 11, 12, 13, 99], [7, 7, 7, 7, 7], [1, 2]]
     found = seen.shares(rows)
     assert found[:3].tolist() == [1.0, 0.5, 0.0]
@@ -84,6 +84,7 @@ def test_overlap_counts_the_n_grams_that_a_text_has() -> None:
 def test_hashes_of_all_pairs_are_different() -> None:
     """A collision would count n-grams as seen that are not."""
     pairs = [[a, b] for a in range(300) for b in range(300)]
-    seen = Seen(np.array([item for pair in pairs[: len(pairs) // 2] for item in (*pair, 1000)]), 3)
+    known = [item for pair in pairs[: len(pairs) // 2] for item in (*pair, 1000)]
+    seen = Seen([np.array(known)], 3)
     absent = [[*pair, 1000] for pair in pairs[len(pairs) // 2 :]]
     assert float(seen.shares(absent).max()) == 0.0

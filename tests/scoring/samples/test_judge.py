@@ -49,6 +49,16 @@ def test_features_are_the_last_state_of_a_sample_whatever_stands_beside_it() -> 
     assert found.features.tolist() == [[3.0, 1.0], [2.0, 1.0], [0.0, 0.0]]
 
 
+def test_features_are_the_last_hidden_states_that_others_take(tiny: Tiny) -> None:
+    """MAUVE's own are transformers' ``hidden_states[-1]``: after the final norm."""
+    model = Backbone.load(str(tiny.backbone))
+    rows = [[5, 9, 30, 4], [7, 8]]
+    found = Judge(model).losses(rows, 64, 32).features
+    for row, own in zip(rows, found, strict=True):
+        states = model.model(torch.tensor([row]), output_hidden_states=True).hidden_states[-1]
+        assert own == pytest.approx(states[0, -1].detach().numpy(), abs=1e-5)
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "_CONTEXT", 4)
@@ -61,7 +71,17 @@ def test_duo_scores_disjoint_windows_and_the_first_end_of_text() -> None:
     first = [nll(1), nll(2), nll(3), nll(1)]
     second = [nll(1, "</s>"), nll(2)]  # the second end does not count
     expected = math.exp(np.mean(first + second))
-    assert compat_perplexity("duo", judge(4), texts) == pytest.approx(expected)
+    assert compat_perplexity("duo", judge(4), texts, length=6) == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("small")
+def test_duo_counts_the_padding_behind_a_shorter_sample_once_and_cuts_a_longer_one() -> None:
+    texts = ["a a a a a", "a a"]
+    first = [nll(1), nll(2)]  # three tokens are left
+    second = [nll(1), nll(2, "</s>")]
+    expected = math.exp(np.mean(first + second))
+    found = compat_perplexity("duo", judge(4), texts, length=3)
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.usefixtures("small")
@@ -69,7 +89,7 @@ def test_bd3lms_slides_and_leaves_out_every_end_of_text() -> None:
     texts = ["a a a a a a", "a </s> a </s>"]
     first = [nll(1), nll(2), nll(3), nll(2), nll(3)]
     expected = math.exp(np.mean([*first, nll(2)]))
-    assert compat_perplexity("bd3lms", judge(4), texts) == pytest.approx(expected)
+    assert compat_perplexity("bd3lms", judge(4), texts, length=6) == pytest.approx(expected)
 
 
 @pytest.mark.usefixtures("small")
@@ -77,20 +97,22 @@ def test_evaluate_cuts_scores_the_first_token_and_means_perplexities() -> None:
     texts = ["a a a a a a", "b"]
     first = math.exp(np.mean([nll(1), nll(2), nll(3)]))
     second = math.exp(nll(1, "b"))
-    assert compat_perplexity("hf-evaluate", judge(4), texts) == pytest.approx((first + second) / 2)
+    assert compat_perplexity("hf-evaluate", judge(4), texts, length=6) == pytest.approx(
+        (first + second) / 2
+    )
 
 
 @pytest.mark.parametrize("mode", COMPAT)
 def test_nothing_to_score_is_an_error(mode: str) -> None:
     with pytest.raises(UserError, match="no sample"):
-        compat_perplexity(mode, judge(8), ["", ""])
+        compat_perplexity(mode, judge(8), ["", ""], length=6)
     with pytest.raises(UserError, match="hf-evaluate"):
-        compat_perplexity("other", judge(8), ["a a"])
+        compat_perplexity("other", judge(8), ["a a"], length=6)
 
 
 def test_definitions_agree_on_nothing() -> None:
     texts = ["a b a a b a", "a </s> b"]
-    found = {mode: compat_perplexity(mode, judge(4), texts) for mode in COMPAT}
+    found = {mode: compat_perplexity(mode, judge(4), texts, length=6) for mode in COMPAT}
     assert len({round(value, 6) for value in found.values()}) == len(COMPAT)
 
 

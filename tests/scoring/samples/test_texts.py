@@ -93,11 +93,40 @@ def test_a_sample_ends_before_its_end_of_text(teacher: Backbone) -> None:
 
 
 def test_text_is_what_tokens_add_to_their_prompt(teacher: Backbone) -> None:
-    """A character of two tokens, divided between prompt and sample, is not lost or doubled."""
-    whole = teacher.tokenizer.encode("bad é ok", add_special_tokens=False)
+    """A character of two tokens, divided between prompt and sample, is neither lost nor doubled."""
+    text = "bad \u00e9 ok"
+    whole = teacher.tokenizer.encode(text, add_special_tokens=False)
+    assert len(whole) > len(text.split())
+    divided = 0
     for cut in range(1, len(whole)):
         found = Samples.of([whole[cut:]], teacher.tokenizer, prompts=[whole[:cut]])
-        assert (found.prompts[0] + found.texts[0]).endswith(" ok")
+        assert found.prompts[0] + found.texts[0] == text
+        divided += "\ufffd" in teacher.tokenizer.decode(whole[:cut])
+    assert divided == 1
+
+
+def test_samples_that_may_not_end_have_one_length_and_no_end(teacher: Backbone) -> None:
+    end = teacher.tokenizer.eos_token_id
+    found = Drawing(tokens=20, ends=False, choice=Choice(temperature=3.0)).draw(teacher, [[0]] * 64)
+    assert {len(ids) for ids in found.ids} == {20}
+    assert not any(end in ids for ids in found.ids)
+    free = Drawing(tokens=20, choice=Choice(temperature=3.0)).draw(teacher, [[0]] * 64)
+    assert any(len(ids) < 20 for ids in free.ids)
+
+
+def test_another_seed_is_another_noise_of_signals_as_well(
+    teacher: Backbone, text: PackedTokens
+) -> None:
+    """At temperature 0 a bridge's samples differ by the noise of its signals alone."""
+    interface = interface_on(teacher, text, "hidden")
+    found = [
+        Drawing(tokens=12, steps=2, choice=Choice(temperature=0, seed=seed)).draw(
+            interface, [[0]] * 6
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert found[0].ids == found[1].ids
+    assert not set(map(tuple, found[0].ids)) & set(map(tuple, found[2].ids))
 
 
 def test_top_p_keeps_the_likeliest_tokens_that_reach_it() -> None:
@@ -121,6 +150,7 @@ def test_beginnings_are_the_first_tokens_of_documents(
 ) -> None:
     found = beginnings(text, teacher.tokenizer, tokens=6, count=5)
     assert len(found) == 5
+    assert {len(row) for row in found.ids} == {6}
     firsts = [text.document(i)[1:7].tolist() for i in range(text.documents)]
     assert all(row in firsts for row in found.ids)
     later = beginnings(text, teacher.tokenizer, tokens=6, count=5, prefix=3)

@@ -2,7 +2,6 @@
 
 import math
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -26,15 +25,13 @@ class ToyModel:
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="</s>")
         self.info = SimpleNamespace(context=context, fingerprint="toy", parameters=0)
 
-    def states(self, tokens: Tensor, *, layers: list[int], logits: bool) -> Any:
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         assert tokens.shape[1] <= self.info.context
         a = 1 / (torch.arange(tokens.shape[1], dtype=torch.float64) + 2)  # of the next token
         other = (1 - a) / 3
         logs = torch.stack([other, other, a, other], dim=-1).log()
         hidden = torch.stack([tokens.double(), torch.ones_like(tokens).double()], dim=-1)
-        return SimpleNamespace(
-            logits=logs.expand(len(tokens), -1, -1), hidden=dict.fromkeys(layers, hidden)
-        )
+        return logs.expand(len(tokens), -1, -1), hidden
 
 
 def judge(context: int) -> Judge:
