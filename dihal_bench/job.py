@@ -289,7 +289,7 @@ class Job:
         """Do everything that is not done yet and assemble the record."""
         config, interfaces, text = self.config, self.trained.interfaces, self.inputs.validation_text
         self.say("leak gate")
-        gates = check_gates(interfaces, text)
+        gates = check_gates(interfaces, text, self._scorer)
         self.say("scoring")
         scores, sums = evaluate(interfaces, self._scorer, config.score, self._measured())
         write_sums(self.folder / "sums.safetensors", sums)

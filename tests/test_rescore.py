@@ -148,7 +148,7 @@ def test_a_metric_that_was_asked_for_and_cannot_be_given_is_an_error(run: Path, 
     assert "mauve cannot be given: MAUVE needs 20 samples" in err
     assert (run / "record.json").read_bytes() == before
     task.write_text(few + "metric_list: [gen_ppl]\n", encoding="utf-8")
-    status, out, err = dihal("score", str(run), "--tasks", str(task), "--interfaces", "regress")
+    status, _, err = dihal("score", str(run), "--tasks", str(task), "--interfaces", "regress")
     assert status == 0
     assert "no mauve" in err
     own = {s.metric for s in Record.read(run / "record.json").scores if s.task == "few"}

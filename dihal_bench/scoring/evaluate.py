@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dihal_bench.errors import UserError
 from dihal_bench.records import Score
 from dihal_bench.scoring.bound import block_bound
-from dihal_bench.scoring.gate import leak_gates
+from dihal_bench.scoring.gate import VERSION as GATE_VERSION
+from dihal_bench.scoring.gate import GateResult, leak_gates
 from dihal_bench.scoring.intervals import DocumentBootstrap
 from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, VERSION, ZEROED, Row, Totals
 from dihal_bench.scoring.table import Traits, scores_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.scoring.gate import GateResult
     from dihal_bench.scoring.kept import Scorer
     from dihal_bench.scoring.table import Measured
     from dihal_bench.text.tokens import PackedTokens
@@ -57,22 +57,38 @@ class ScoreConfig:
             raise UserError(f"score.steps={shown} must be different numbers, each 1 or more.")
 
 
-def check_gates(interfaces: Mapping[str, Interface], data: PackedTokens) -> dict[str, GateResult]:
-    """Run the leak gate on every interface's trained weights.
+def check_gates(
+    interfaces: Mapping[str, Interface], data: PackedTokens, scorer: Scorer
+) -> dict[str, GateResult]:
+    """Run the leak gate on every interface's trained weights, if these weights have not passed.
+
+    Args:
+        interfaces: trained, by name.
+        data: the run's own text.
+        scorer: keeps what was found.
 
     Raises:
         UserError: one of them did not pass; the message says what moved.
     """
-    results = leak_gates(interfaces, data)
-    for name, result in results.items():
-        if result.verdict != "pass":
-            raise UserError(
-                f"{name} did not pass the leak gate ({result.verdict}: logits before a changed "
-                f"token moved by {result.future:.3g}, in another document or row by "
-                f"{result.others:.3g}, from it on by {result.effect:.3g}), so no likelihood is "
-                "written; make the interface causal or, if untrained, train it."
-            )
-    return results
+
+    def run(missing: Mapping[str, Interface]) -> dict[str, dict[str, Any]]:
+        found = leak_gates(missing, data)
+        for name, result in found.items():
+            _check_gate(name, result)
+        return {name: result.to_dict() for name, result in found.items()}
+
+    passed = scorer.facts_of(f"gate{GATE_VERSION}", interfaces, run)
+    return {name: GateResult(**facts) for name, facts in passed.items()}
+
+
+def _check_gate(name: str, result: GateResult) -> None:
+    if result.verdict != "pass":
+        raise UserError(
+            f"{name} did not pass the leak gate ({result.verdict}: logits before a changed "
+            f"token moved by {result.future:.3g}, in another document or row by "
+            f"{result.others:.3g}, from it on by {result.effect:.3g}), so no likelihood is "
+            "written; make the interface causal or, if untrained, train it."
+        )
 
 
 def evaluate(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.text.tokens import PackedTokens, Windows
 
+VERSION = 1  # of this test
 TOLERANCE = 1e-10  # of a logit, in float64
 LARGEST_IN_DOUBLE = 1_000_000_000  # parameters; 8 GB of weights
 _ROWS = 16  # copies per pass

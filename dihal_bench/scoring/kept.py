@@ -81,14 +81,34 @@ class Scorer:
         self, name: str, interface: Interface, compute: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Return what ``compute`` measures of an interface: plain values, kept under a name."""
-        file = self._file(name, {}, interface)
-        if file is None:
-            return compute()
-        file = file.with_suffix(".json")
-        if not file.exists():
-            write_json(file, compute())
-        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return facts
+        return self.facts_of(name, {"": interface}, lambda missing: {"": compute()})[""]
+
+    def facts_of(
+        self,
+        name: str,
+        interfaces: Mapping[str, Interface],
+        compute: Callable[[Mapping[str, Interface]], Mapping[str, dict[str, Any]]],
+    ) -> dict[str, dict[str, Any]]:
+        """Return what is measured of every interface, computed together where it is not kept.
+
+        Args:
+            name: of what is measured.
+            interfaces: by their names.
+            compute: takes those of which nothing is kept; returns plain values by their names.
+        """
+        files = {key: self._file(name, {}, own) for key, own in interfaces.items()}
+        paths = {key: file.with_suffix(".json") for key, file in files.items() if file}
+        missing = {
+            key: own
+            for key, own in interfaces.items()
+            if key not in paths or not paths[key].exists()
+        }
+        found = dict(compute(missing)) if missing else {}
+        for key, path in paths.items():
+            if key in found:
+                write_json(path, found[key])
+            found[key] = json.loads(path.read_text(encoding="utf-8"))
+        return {key: found[key] for key in interfaces}
 
     def _file(self, name: str, what: dict[str, Any], interface: Interface | None) -> Path | None:
         if self.folder is None:

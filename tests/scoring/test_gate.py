@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from dihal_bench.diffusion.denoisers import TransformerDenoiser
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
+from dihal_bench.scoring import evaluate
 from dihal_bench.scoring.evaluate import check_gates
 from dihal_bench.scoring.gate import GateResult, leak_gates
+from dihal_bench.scoring.kept import Scorer
 
 from ..tiny import CONFIG, backbone, build, redrawn
 from .texts import Text
@@ -173,11 +176,38 @@ def test_a_leak_is_caught_in_float32_too(leak):
     assert leak_gate(interface, TEXT, largest=0).verdict == "leak"
 
 
+def scorer(folder: Path | None = None) -> Scorer:
+    return Scorer(
+        data=TEXT, backbone=backbone(torch.float64), windows=range(2), batch=2, folder=folder
+    )
+
+
 def test_the_run_is_told_which_row_leaks():
     rows = {"identity": redrawn("identity"), "mine": with_denoiser(LooksAhead)}
     with pytest.raises(UserError, match=r"^mine did not pass the leak gate \(leak: "):
-        check_gates(rows, TEXT)
-    assert check_gates({"identity": rows["identity"]}, TEXT)["identity"].verdict == "pass"
+        check_gates(rows, TEXT, scorer())
+    own = {"identity": rows["identity"]}
+    assert check_gates(own, TEXT, scorer())["identity"].verdict == "pass"
+
+
+def test_weights_that_passed_are_not_tested_again_and_others_are(tmp_path, monkeypatch):
+    tested = []
+    real = evaluate.leak_gates
+
+    def watched(interfaces, data):
+        tested.extend(interfaces)
+        return real(interfaces, data)
+
+    monkeypatch.setattr(evaluate, "leak_gates", watched)
+    rows = {"one": redrawn("hidden"), "two": redrawn("regress")}
+    first = check_gates(rows, TEXT, scorer(tmp_path))
+    assert check_gates(rows, TEXT, scorer(tmp_path)) == first
+    assert tested == ["one", "two"]
+    rows["two"] = with_denoiser(LooksAhead, "regress")
+    for _ in range(2):  # what leaks is never taken for tested
+        with pytest.raises(UserError, match="two did not pass"):
+            check_gates(rows, TEXT, scorer(tmp_path))
+    assert tested == ["one", "two", "two", "two"]
 
 
 def test_controls_are_tested_through_their_own_chains():
