@@ -78,9 +78,9 @@ def _find(name: str, folders: Sequence[Path]) -> Path:
         path = folder / f"{name}{_SUFFIX}"
         if path.is_file():
             return path.resolve()
-    path = _of_lm_eval(name)
-    if path is not None:
-        return path
+    own = _of_lm_eval(name)
+    if own is not None:
+        return own
     known = ", ".join(task_names(folders))
     raise UserError(
         f"--tasks {name}: there is no such task, nor has lm-eval one; choose one of {known}, or "

@@ -311,16 +311,21 @@ def test_an_answer_ends_with_the_end_of_the_text(given: Given) -> None:
     teacher = Ending(given.teacher.model, given.teacher.tokenizer, name="ending")
     teacher.ending = 2 + len(teacher.tokenizer.encode(question))
     until = UNTIL.replace('until: [" "]', 'until: ["never"]')
-    task = given.task(until, QUESTIONS[:1])
-    found = simple_evaluate(
-        model=DihalLM(source=teacher, max_length=WINDOW - 1),
-        tasks=[task.loaded],
-        bootstrap_iters=0,
-        log_samples=True,
-    )
-    (row,) = next(iter(found["samples"].values()))
-    answer = row["resps"][0][0]
-    assert len(teacher.tokenizer.encode(answer, add_special_tokens=False)) == 2
+    answers = []
+    for source, content in (
+        (teacher, until),
+        (given.teacher, until.replace("max_gen_toks: 6", "max_gen_toks: 2")),
+        (given.teacher, until),
+    ):
+        found = simple_evaluate(
+            model=DihalLM(source=source, max_length=WINDOW - 1),
+            tasks=[given.task(content, QUESTIONS[:1]).loaded],
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+        (row,) = next(iter(found["samples"].values()))
+        answers.append(row["resps"][0][0])
+    assert answers[0] == answers[1] != answers[2]
 
 
 def test_an_answer_that_leaves_no_room_for_a_question_is_refused(given: Given) -> None:

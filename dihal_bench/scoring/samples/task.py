@@ -177,8 +177,9 @@ def _write(task: SampleTask, bench: Bench) -> Written:
             f"task {task.name}: its {task.prefix + task.tokens} tokens exceed the {bench.window} "
             "that interfaces of this run were trained on"
         )
-    teacher, (known, held_out) = bench.teacher, _real(task, bench)
+    teacher = bench.teacher
     judge = Judge.load(task.judge, teacher)
+    known, held_out = _real(task, bench)
     size = min(task.count, len(held_out))
     yard = Yardstick(judge, known, bench.trained_on, task.settings, size=size)
     desk = Desk(task, bench, yard, [held_out.given[i % len(held_out)] for i in range(task.count)])
