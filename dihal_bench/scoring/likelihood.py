@@ -8,7 +8,7 @@ sequence regime, where only those are predicted from all that came before.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -111,8 +111,11 @@ def score(
             teacher = _log_probabilities(shared.teacher_logits, places)
             targets = shared.following(shared.tokens)[places]
             followers = np.roll(places.cpu().numpy(), 1, axis=1)
+            signals = _Signals(rows, interfaces, shared, layout)
             for row, accumulator in sums.items():
-                chains = _chains(row, interfaces, shared, layout, places, teacher)
+                chains = (
+                    iter((teacher,)) if row.subject == TEACHER else signals.predictions(row, places)
+                )
                 accumulator.add(chosen, followers, token_scores(chains, teacher, targets))
                 bar.update(len(chosen.tokens))
     return {row: accumulator.totals() for row, accumulator in sums.items()}
@@ -184,34 +187,55 @@ def _shift(index: int, block: int) -> int:
     return int(index * 0.6180339887 % 1 * block)
 
 
-def _chains(
-    row: Row,
-    interfaces: Mapping[str, Interface],
-    batch: Batch,
-    layout: Layout,
-    places: Tensor,
-    teacher: Tensor,
-) -> Iterator[Tensor]:
-    if row.subject == TEACHER:
-        yield teacher
-        return
-    interface = interfaces[row.subject]
-    for x0 in interface.samples(batch, steps=row.steps, count=row.chains, layout=layout):
-        logits = interface.recover(_SIGNALS[row.signal](x0), batch)
-        yield _log_probabilities(logits, places)
+class _Signals:
+    """Draws the signals of a batch; trials take those that their row has drawn."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        interfaces: Mapping[str, Interface],
+        batch: Batch,
+        layout: Layout,
+    ):
+        self._interfaces, self._batch, self._layout = interfaces, batch, layout
+        self._wanted = {
+            replace(row, signal=SAMPLED, chains=0): row.chains
+            for row in rows
+            if row.signal == SHUFFLED
+        }
+        self._drawn: dict[Row, list[Tensor]] = {}
+
+    def predictions(self, row: Row, places: Tensor) -> Iterator[Tensor]:
+        """Yield per chain the log-probabilities of what follows the places, [targets, V]."""
+        interface = self._interfaces[row.subject]
+        for x0 in self._of(row, interface):
+            yield _log_probabilities(interface.recover(x0, self._batch), places)
+
+    def _of(self, row: Row, interface: Interface) -> Iterator[Tensor]:
+        key = replace(row, signal=SAMPLED, chains=0)
+        drawn = self._drawn.get(key, [])
+        if row.signal == ZEROED:
+            (like,) = self._draw(interface, 1, 1)
+            yield from [torch.zeros_like(like)] * row.chains
+        elif row.signal == SHUFFLED:
+            enough = len(drawn) >= row.chains
+            some = drawn[: row.chains] if enough else self._draw(interface, row.steps, row.chains)
+            yield from map(_shuffle, some)
+        else:
+            kept = self._drawn.setdefault(key, [])
+            for x0 in self._draw(interface, row.steps, row.chains):
+                if len(kept) < self._wanted.get(key, 0):
+                    kept.append(x0)
+                yield x0
+
+    def _draw(self, interface: Interface, steps: int, count: int) -> Iterator[Tensor]:
+        return iter(interface.samples(self._batch, steps=steps, count=count, layout=self._layout))
 
 
 def _shuffle(x0: Tensor) -> Tensor:
     """Return signals of other rows of the batch (of the other half of the window if alone)."""
     flat = x0.flatten(0, 1)
     return flat.roll(len(flat) // 2, dims=0).reshape(x0.shape)
-
-
-_SIGNALS: dict[str, Callable[[Tensor], Tensor]] = {
-    SAMPLED: lambda x0: x0,
-    ZEROED: torch.zeros_like,
-    SHUFFLED: _shuffle,
-}
 
 
 def _log_probabilities(logits: Tensor, places: Tensor) -> Tensor:

@@ -44,8 +44,8 @@ def scores_on_the_way(
             continue
         for share in (*SHARES, 1.0):
             then = _at(interface, file(name, interface, "diffusion"), share)
-            for row in _rows(name, then, config):
-                totals = scorer.score([row], {name: then})[row]
+            scored = scorer.score(_rows(name, then, config), {name: then})
+            for row, totals in scored.items():
                 metrics = _METRICS if then.likelihood else ("brier1",)
                 means = {m: float(totals.sums[m].sum() / totals.tokens.sum()) for m in metrics}
                 found.append({"subject": name, "share": share, "steps": row.steps, **means})

@@ -8,7 +8,7 @@ import torch
 
 from dihal_bench.scoring import kept
 from dihal_bench.scoring.kept import Scorer, fingerprint
-from dihal_bench.scoring.likelihood import TEACHER, Row
+from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, ZEROED, Row
 
 from ..tiny import backbone, redrawn
 from .texts import Text
@@ -85,3 +85,28 @@ def test_a_fingerprint_is_of_code_settings_and_weights() -> None:
     assert len({fingerprint(kind) for kind in kinds}) == 3
     half = redrawn("hidden").to(torch.bfloat16)
     assert fingerprint(half) != fingerprint(redrawn("hidden"))
+
+
+def test_trials_take_the_signals_that_their_row_has_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same scores as when each is drawn anew, from a third of the chains."""
+    interface = redrawn("c2d")
+    drawn: list[tuple[int, int]] = []
+    real = interface.samples
+
+    def watched(batch, *, steps, count, **settings):
+        drawn.append((steps, count))
+        return real(batch, steps=steps, count=count, **settings)
+
+    monkeypatch.setattr(interface, "samples", watched)
+    whole = Row(subject="it", steps=3, chains=4)
+    trials = [Row(subject="it", steps=3, chains=2, signal=s) for s in (ZEROED, SHUFFLED)]
+    together = scorer(None).score([whole, *trials], {"it": interface})
+    assert drawn == [(3, 4), (1, 1)]
+    for row in trials:
+        alone = scorer(None).score([row], {"it": interface})[row]
+        for name, sums in alone.sums.items():
+            np.testing.assert_array_equal(together[row].sums[name], sums)
+    assert together[trials[0]].sums["nll@1"] == pytest.approx(together[trials[0]].sums["nll@2"])
+    assert not np.allclose(together[trials[1]].sums["nll@1"], together[whole].sums["nll@1"])
