@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dihal_bench.backbone.model import Backbone
-    from dihal_bench.diffusion.layout import Layout
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
 
@@ -48,12 +47,11 @@ class RegressLoop(Regress):
     passes: ClassVar[int] = 16  # while training
 
     def terminal_input(
-        self, x0: Tensor, batch: Batch, layout: Layout, step: Step
+        self, x0: Tensor, batch: Batch, context: Any, step: Step
     ) -> tuple[Tensor, Tensor]:
         """Return the previous pass's estimate after some passes, and its level."""
-        assert self.trunk is not None
+        del batch
         with torch.no_grad():
-            context = self.trunk.encode(self.condition(batch), layout)
             depth = step.index * _STRIDE % self.passes
             z = self._refine(torch.zeros_like(x0), context, depth, self.passes)
         return z, self._level(depth, self.passes, z.device)

@@ -185,7 +185,7 @@ class Interface(nn.Module, ABC):
             error = (self.estimate(z, t, context, previous) - x0).square().mean(-1)
             losses["diff"] = mean_over(self.diffusion.loss_weight(t).to(error.dtype) * error, known)
         if weights.rec or weights.ce or weights.kd:
-            z, t = self.terminal_input(x0, batch, layout, step)
+            z, t = self.terminal_input(x0, batch, context, step)
             estimate = self.estimate(z, t, context)
             losses["rec"] = mean_over((estimate - x0).square().mean(-1), known)
             if weights.ce or weights.kd:
@@ -219,10 +219,10 @@ class Interface(nn.Module, ABC):
         return self.diffusion.corrupt(x0, self._normal(batch, draw), t), t
 
     def terminal_input(
-        self, x0: Tensor, batch: Batch, layout: Layout, step: Step
+        self, x0: Tensor, batch: Batch, context: Any, step: Step
     ) -> tuple[Tensor, Tensor]:
         """Return the signal at the last level, t = T: pure noise where the terminal SNR is zero."""
-        del layout
+        del context
         t = torch.full(batch.tokens.shape, self.diffusion.terminal, device=x0.device)
         eps = self._normal(batch, _TRAINING_DRAWS + 2 * step.index + 1)
         return self.diffusion.corrupt(x0, eps, t), t

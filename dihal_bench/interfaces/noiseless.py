@@ -11,7 +11,6 @@ from dihal_bench.interfaces.base import Interface
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dihal_bench.diffusion.layout import Layout
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import Step
 
@@ -23,10 +22,10 @@ class Noiseless(Interface):
     iterative: ClassVar[bool] = False
 
     def terminal_input(
-        self, x0: Tensor, batch: Batch, layout: Layout, step: Step
+        self, x0: Tensor, batch: Batch, context: Any, step: Step
     ) -> tuple[Tensor, Tensor]:
         """Return zeros at the last level."""
-        del layout, step
+        del context, step
         return torch.zeros_like(x0), self._last_level(batch)
 
     def draw(self, batch: Batch, context: Any, *, chain: int, steps: int) -> Tensor:

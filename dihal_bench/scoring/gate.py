@@ -245,6 +245,6 @@ def _logits(interface: Interface, windows: Windows, steps: int, shift: int) -> T
         return logits
     # few changes are large enough to round to another token: what is not rounded yet is watched too
     context = interface.trunk.encode(interface.condition(batch), layout)
-    z, t = interface.terminal_input(x0, batch, layout, Step(index=0))
+    z, t = interface.terminal_input(x0, batch, context, Step(index=0))
     seen = (logits, x0, interface.estimate(z, t, context))
     return torch.cat([x.to(logits.dtype) for x in seen], dim=-1)
