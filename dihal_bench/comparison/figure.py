@@ -23,6 +23,8 @@ _LABELS = {
 }
 _ONE_STEP = "interface, one step"
 
+_LETTER = 0.075  # inches that a letter of a row's name takes
+
 
 def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
     """Draw Brier-1 with its interval, the one score that all rows have in common.
@@ -39,7 +41,8 @@ def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
     with style():
         from matplotlib.figure import Figure
 
-        size = (2.4 + 2.5 * len(shown), 1.7 + 0.27 * len(names))
+        margin = max(2.4, _LETTER * max(map(len, names), default=0))
+        size = (margin + 2.5 * len(shown), 1.9 + 0.27 * len(names))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, max(1, len(shown)), sharex=True, sharey=True, squeeze=False)[0]
         for axis, (key, lines) in zip(axes, shown.items(), strict=False):
@@ -60,7 +63,11 @@ def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
         }
         figure.legend(
-            legend.values(), legend.keys(), loc="outside upper right", ncols=4, frameon=False
+            legend.values(),
+            legend.keys(),
+            loc="outside upper right",
+            ncols=min(4, 1 + len(shown)),
+            frameon=False,
         )
         return save(figure, stem)
 
