@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dihal_bench.records import Score
 from dihal_bench.scoring.evaluate import traits_of
-from dihal_bench.scoring.likelihood import TEACHER
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.records import Score
     from dihal_bench.scoring.evaluate import ScoreConfig
     from dihal_bench.scoring.table import Traits
     from dihal_bench.text.tokens import PackedTokens
@@ -84,6 +84,31 @@ class Bench:
                 for steps in steps_of(interface, self.config.steps)
             ),
         ]
+
+    def score(
+        self, source: Source, task: str, *, chains: int = 1, signal: str = SAMPLED, **fields: Any
+    ) -> Score:
+        """Return a score of a row.
+
+        Args:
+            source: the row.
+            task: name of the task.
+            chains: that it rests on, where chains differ.
+            signal: see ``Score``.
+            fields: the others of a ``Score``.
+        """
+        count = chains if source.stochastic else 1
+        return Score(
+            subject=source.subject,
+            task=task,
+            regime=self.regime,
+            dtype=self.dtype,
+            steps=source.steps,
+            chains=count,
+            nfe=source.evaluations * count,
+            signal=signal,
+            **fields,
+        )
 
 
 @dataclass(frozen=True)

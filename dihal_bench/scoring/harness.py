@@ -16,17 +16,19 @@ import numpy as np
 import torch
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Score
 from dihal_bench.scoring.bench import Bench, Outcome, Source
 from dihal_bench.scoring.evaluate import evaluate
 from dihal_bench.scoring.kept import Scorer
+from dihal_bench.scoring.likelihood import SAMPLED
 from dihal_bench.scoring.likelihood import VERSION as LIKELIHOOD
 from dihal_bench.scoring.rolling import Document, RollingText
 from dihal_bench.scoring.table import Measured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from dihal_bench.records import Score
 
 ROLLING = "loglikelihood_rolling"
 OUTPUT_TYPES = (ROLLING, "loglikelihood", "multiple_choice", "generate_until")
@@ -204,37 +206,39 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
         )
     results: dict[str, Any] = next(iter(found["results"].values()))
     count = next(iter(found["n-samples"].values()))["effective"]
-    generated = not task.gated
-    kind = "estimate" if generated else "ensemble" if source.stochastic else "exact"
-    scores = []
+    return list(_scores(results, int(count), model.truncated, task, source, bench))
+
+
+def _scores(
+    results: Mapping[str, Any],
+    count: int,
+    truncated: int,
+    task: HarnessTask,
+    source: Source,
+    bench: Bench,
+) -> Iterator[Score]:
+    """Turn lm-eval's results, "metric,filter" -> number, into scores."""
+    kind = "ensemble" if source.stochastic else "exact"
     for key, value in results.items():
         metric, comma, filtered = key.partition(",")
         if not comma or metric.endswith("_stderr") or not _is_number(value):
             continue
         error: Any = results.get(f"{metric}_stderr,{filtered}")
         half = 1.96 * error if _is_number(error) else None
-        scores.append(
-            Score(
-                subject=source.subject,
-                metric=metric,
-                value=float(value),
-                lo=None if half is None else float(value) - half,
-                hi=None if half is None else float(value) + half,
-                kind=kind,
-                n=int(count),
-                unit="lm-eval",
-                task=task.name,
-                regime=bench.regime,
-                version=VERSION,
-                dtype=bench.dtype,
-                steps=source.steps,
-                chains=1,
-                nfe=source.evaluations,
-                signal=_GENERATED if generated else "sampled",
-                details={"filter": filtered, "truncated": model.truncated},
-            )
+        yield bench.score(
+            source,
+            task.name,
+            signal=SAMPLED if task.gated else _GENERATED,
+            metric=metric,
+            value=float(value),
+            lo=None if half is None else float(value) - half,
+            hi=None if half is None else float(value) + half,
+            kind=kind if task.gated else "estimate",
+            n=count,
+            unit="lm-eval",
+            version=VERSION,
+            details={"filter": filtered, "truncated": truncated},
         )
-    return scores
 
 
 def _is_number(value: Any) -> bool:

@@ -19,7 +19,6 @@ import torch
 
 from dihal_bench.errors import UserError
 from dihal_bench.progress import progress
-from dihal_bench.records import Score
 from dihal_bench.scoring.bench import Bench, Outcome, Source
 from dihal_bench.scoring.generation import Choice, decode
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from dihal_bench.records import Score
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.scoring.readers import Reader
     from dihal_bench.text.tokens import PackedTokens
@@ -146,8 +146,10 @@ class RolloutTask:
         if all(estimates[f"brier{n}"].lo > 0 for n in range(1, ORDERS + 1)):
             estimates["brierlm"] = _geometric(sums, counts, bootstrap)
         return [
-            Score(
-                subject=source.subject,
+            bench.score(
+                source,
+                self.name,
+                chains=2,
                 metric=name,
                 value=own.value,
                 lo=own.lo,
@@ -155,14 +157,7 @@ class RolloutTask:
                 kind="estimate",
                 n=values.shape[1],
                 unit="score" if name != "brierlm" else "score x 100",
-                task=self.name,
-                regime=bench.regime,
                 version=VERSION,
-                dtype=bench.dtype,
-                steps=source.steps,
-                chains=2 if source.stochastic else 1,
-                nfe=source.evaluations * (2 if source.stochastic else 1),
-                signal="sampled",
                 details={"lengths": list(self.lengths), "filter": "none"},
             )
             for name, own in estimates.items()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Score
 from dihal_bench.scoring.bench import Bench, Source
 from dihal_bench.scoring.generation import Choice
 from dihal_bench.scoring.intervals import DocumentBootstrap
@@ -20,6 +19,7 @@ from dihal_bench.scoring.samples.texts import Drawing, Samples
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dihal_bench.records import Score
     from dihal_bench.scoring.samples.audit import Verdict
     from dihal_bench.scoring.samples.task import SampleTask
 
@@ -124,8 +124,7 @@ class Desk:
         self, source: Source, found: Mapping[str, Measure], said: Mapping[str, Verdict]
     ) -> list[Score]:
         """Return a row's scores; a generative perplexity never goes without the entropy."""
-        task, bench = self.task, self.bench
-        chains = task.chains if source.stochastic else 1
+        task = self.task
         model = self.yard.judge.model
         about = {
             "temperature": task.temperature,
@@ -138,8 +137,11 @@ class Desk:
         }
         kept = {*task.metrics, "entropy", AT_ENTROPY, f"gen_ppl_{task.compat}"}
         return [
-            Score(
-                subject=source.subject,
+            self.bench.score(
+                source,
+                task.name,
+                chains=task.chains,
+                signal=GENERATED,
                 metric=name,
                 value=own.value,
                 lo=own.lo,
@@ -147,14 +149,7 @@ class Desk:
                 kind="estimate",
                 n=own.n,
                 unit=own.unit,
-                task=task.name,
-                regime=bench.regime,
                 version=VERSION,
-                dtype=bench.dtype,
-                steps=source.steps,
-                chains=chains,
-                nfe=source.evaluations * chains,
-                signal=GENERATED,
                 details=own.details
                 | about
                 | ({"fooled_by": list(said[name].fooled)} if name in said else {}),
