@@ -7,9 +7,9 @@ that was generated, read in parallel, gives the probabilities that it was drawn 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +44,31 @@ class TeacherReader:
         return self.backbone.logits(tokens, cache=self.cache)[:, -1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chains:
+    """Chains of an interface over rows of one document each.
+
+    Attributes:
+        interface: trained.
+        documents: number of every row's document, which addresses its noise, int64 [B].
+        steps: network evaluations per chain.
+        first: number of the first chain.
+        count: how many there are.
+    """
+
+    interface: Interface
+    documents: Tensor
+    steps: int
+    first: int = 0
+    count: int = 1
+
+    def samples(self, batch: Batch, **settings: Any) -> Iterator[Tensor]:
+        """Yield the signals of every chain, [B, T, D]; see ``Interface.samples``."""
+        last = self.first + self.count
+        drawn = self.interface.samples(batch, steps=self.steps, count=last, **settings)
+        return islice(drawn, self.first, None)
+
+
 class CausalReader:
     """An interface in the causal regime: one signal per place and chain, drawn when it is read.
 
@@ -52,27 +77,17 @@ class CausalReader:
     reads signals.
     """
 
-    def __init__(
-        self,
-        interface: Interface,
-        documents: Tensor,
-        *,
-        steps: int,
-        chain: int = 0,
-        chains: int = 1,
-    ):
-        self.interface, self.documents = interface, documents
-        self.steps, self.chain, self.chains = steps, chain, chains
-        self.past = Past()
+    def __init__(self, chains: Chains):
+        self.chains, self.past = chains, Past()
 
     def read(self, tokens: Tensor) -> Tensor:
         """See ``Reader``."""
-        windows = rows_as_windows(tokens, self.documents, start=self.past.places)
-        batch = Batch.of(windows, self.interface.backbone, past=self.past)
-        samples = self.interface.samples(batch, steps=self.steps, count=self.chain + self.chains)
+        interface = self.chains.interface
+        windows = rows_as_windows(tokens, self.chains.documents, start=self.past.places)
+        batch = Batch.of(windows, interface.backbone, past=self.past)
         logits = [
-            self.interface.recover(x0, replace(batch, past=self.past.branch(number)))[:, -1]
-            for number, x0 in enumerate(islice(samples, self.chain, None))
+            interface.recover(x0, replace(batch, past=self.past.branch(number)))[:, -1]
+            for number, x0 in enumerate(self.chains.samples(batch))
         ]
         self.past.advance(tokens.shape[1])
         return _mean(logits)
@@ -85,20 +100,9 @@ class BlockReader:
     place is the causal regime, without a past.
     """
 
-    def __init__(
-        self,
-        interface: Interface,
-        documents: Tensor,
-        *,
-        steps: int,
-        chain: int = 0,
-        chains: int = 1,
-        placeholder: int = 0,
-    ):
-        self.interface, self.documents = interface, documents
-        self.steps, self.chain, self.chains = steps, chain, chains
-        self.placeholder = placeholder
-        self.size = max(1, interface.config.block)
+    def __init__(self, chains: Chains, *, placeholder: int = 0):
+        self.chains, self.interface, self.placeholder = chains, chains.interface, placeholder
+        self.size = max(1, self.interface.config.block)
         self.start = 0
         self.text: Tensor | None = None
         self.signals: list[Tensor] = []
@@ -123,19 +127,13 @@ class BlockReader:
         assert self.text is not None
         batch = self._batch(self.size - 1)
         layout = self.interface.layout(batch, -(self.start - 1) % self.size)
-        samples = self.interface.samples(
-            batch,
-            steps=self.steps,
-            count=self.chain + self.chains,
-            layout=layout,
-            current=torch.full_like(self.documents, self.text.shape[1] - 1),
-        )
-        return islice(samples, self.chain, None)
+        current = torch.full_like(self.chains.documents, self.text.shape[1] - 1)
+        return self.chains.samples(batch, layout=layout, current=current)
 
     def _batch(self, unknown: int) -> Batch:
         assert self.text is not None
         empty = self.text.new_full((len(self.text), unknown), self.placeholder)
-        windows = rows_as_windows(torch.cat((self.text, empty), dim=1), self.documents)
+        windows = rows_as_windows(torch.cat((self.text, empty), dim=1), self.chains.documents)
         return Batch.of(windows, self.interface.backbone)
 
 
@@ -158,16 +156,10 @@ def reader_of(
         chains: how many chains there are, whose mean is the law.
         placeholder: token that stands where none is known yet; nothing depends on it.
     """
+    own = Chains(interface=interface, documents=documents, steps=steps, first=chain, count=chains)
     if interface.config.block or not interface.cached:
-        return BlockReader(
-            interface,
-            documents,
-            steps=steps,
-            chain=chain,
-            chains=chains,
-            placeholder=placeholder,
-        )
-    return CausalReader(interface, documents, steps=steps, chain=chain, chains=chains)
+        return BlockReader(own, placeholder=placeholder)
+    return CausalReader(own)
 
 
 def _mean(logits: list[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import Span
 from dihal_bench.registry import INTERFACES
 from dihal_bench.scoring.generation import decode
-from dihal_bench.scoring.readers import CausalReader, Reader, TeacherReader, rows_as_windows
+from dihal_bench.scoring.readers import Reader, TeacherReader, reader_of, rows_as_windows
 
 from ..tiny import CONFIG
 
@@ -59,7 +59,7 @@ def test_generation_grows_dearer_no_faster_than_the_teachers_own(teacher: Backbo
     interface, documents = interface_on(teacher), torch.arange(ROWS)
     ratios = []
     for _ in range(ATTEMPTS):
-        own = growth(CausalReader(interface, documents, steps=4))
+        own = growth(reader_of(interface, documents, steps=4))
         ratios.append(own / growth(TeacherReader(teacher)))
         if ratios[-1] <= 1.3:
             break
