@@ -100,8 +100,8 @@ class Inputs:
             changed = [name for name, value in found.items() if begun.get(name) != value]
             if changed:
                 raise UserError(
-                    f"--out {folder} was begun with another {changed[0]} of the same name; "
-                    "choose another folder."
+                    f"{folder} was begun with another {changed[0]} of the same name; put that one "
+                    "back, or choose another folder with --out."
                 )
         write_json(kept, found)
 

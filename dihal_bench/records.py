@@ -79,8 +79,8 @@ class Score:
         steps: network evaluations per chain S.
         chains: chains in the ensemble K.
         nfe: S x K, and K evaluations of a decoder that is a network.
-        signal: what the recovery was given: "sampled", else "zeroed" or "shuffled" for a trial;
-            "generated" where its own text is scored.
+        signal: what the recovery was given: "sampled", else "zeroed", "shuffled" or "true" for a
+            trial; "generated" where its own text is scored.
         details: stored sums, the control a gain refers to, convergence.
     """
 

@@ -56,7 +56,7 @@ def show_record(record: Record, folder: Path) -> str:
 
 _LEGEND = (
     "ΔNLL: the row's minus the reference row's (positive: worse); KL and top-1 agreement: with the "
-    "teacher; Brier-1: higher is better"
+    "teacher; Brier-1: higher is better; ~: more chains would still change the NLL by 0.02 or more"
 )
 
 

@@ -56,19 +56,19 @@ def rescore(
         for task in tasks:
             if task.name == f"{run.config.corpus}:validation":
                 raise UserError(f"a task cannot be called {task.name}: that is the run's own text.")
-            kept = _Kept.of(record, task)
+            kept = _Kept.of(record, task, config)
             kept.say_replaced(say)
-            todo = kept.todo(chosen, config)
+            todo = kept.todo([run.name, *chosen] if task.joint else chosen)
             if not todo:
                 say(f"task {task.name}: already scored")
                 continue
             say(f"task {task.name}")
             if task.gated:
                 _check_gates(record, todo)
-            outcome = task.perform(_bench(run, todo, config, say))
+            outcome = task.perform(_bench(run, todo, kept.config, say))
             for name, write in outcome.files.items():
                 write(run.folder / "samples" / name)
-            record = kept.merged(outcome, todo, config)
+            record = kept.merged(outcome, todo)
             record.write(run.folder / "record.json")
     return record
 
@@ -80,6 +80,8 @@ class _Kept:
     Attributes:
         record: of the run.
         task: what is asked for.
+        config: in how many steps and chains rows are scored; where rows are compared in pairs, in
+            those that they were scored in as well.
         key: digest of all that its scores depend on but who is scored.
         rows: (name, steps, chains) that were scored.
         other: whether the record has scores of another task of that name.
@@ -87,40 +89,44 @@ class _Kept:
 
     record: Record
     task: Task
+    config: ScoreConfig
     key: str
     rows: set[tuple[str, int, int]]
     other: bool
 
     @classmethod
-    def of(cls, record: Record, task: Task) -> _Kept:
+    def of(cls, record: Record, task: Task, config: ScoreConfig) -> _Kept:
         key = short_hash(task.to_dict())
         done = record.data.get("tasks", {}).get(task.name)
         same = done is not None and done["key"] == key
         rows = {(name, steps, chains) for name, steps, chains in done["rows"]} if same else set()
-        return cls(record, task, key, rows, other=done is not None and not same)
+        if task.joint:
+            config = _widened(config, rows)
+        return cls(record, task, config, key, rows, other=done is not None and not same)
 
     def say_replaced(self, say: Callable[[str], None]) -> None:
         if self.other:
             say(f"task {self.task.name}: it was scored otherwise before; those scores go")
 
-    def todo(self, names: Sequence[str], config: ScoreConfig) -> list[str]:
+    def todo(self, names: Sequence[str]) -> list[str]:
         """Return who has to be scored; where rows are compared in pairs, all of them together."""
-        missing = [n for n in names if not _rows([n], config) <= self.rows]
+        missing = [name for name in dict.fromkeys(names) if not self._of([name]) <= self.rows]
         if not (missing and self.task.joint):
             return missing
-        return list(dict.fromkeys([*(name for name, *_ in sorted(self.rows)), *names]))
+        return list(dict.fromkeys([*names, *(name for name, *_ in sorted(self.rows))]))
 
-    def merged(self, outcome: Outcome, names: Sequence[str], config: ScoreConfig) -> Record:
+    def merged(self, outcome: Outcome, names: Sequence[str]) -> Record:
         """Return the record with what is new, and what it had of others."""
         data, name = self.record.data, self.task.name
         new = {(s.subject, s.steps, s.chains, s.signal) for s in outcome.scores}
+        goes = self.other or self.task.joint  # all rows are scored again, and all differences
         scores = [
             s
             for s in data["scores"]
             if s["task"] != name
-            or (not self.other and (s["subject"], s["steps"], s["chains"], s["signal"]) not in new)
+            or (not goes and (s["subject"], s["steps"], s["chains"], s["signal"]) not in new)
         ]
-        rows = sorted(self.rows | _rows(names, config))
+        rows = sorted(self._of(names) if goes else self.rows | self._of(names))
         audits = data.get("audits", {})
         audit = outcome.audit
         if not self.other and audit.get("frontier") is not None and name in audits:
@@ -139,14 +145,22 @@ class _Kept:
             }
         )
 
+    def _of(self, names: Sequence[str]) -> set[tuple[str, int, int]]:
+        """Return the rows that interfaces have."""
+        chains = self.task.ensemble(self.config)
+        return {
+            (name, steps, chains if INTERFACES.get(name).stochastic else 1)
+            for name in names
+            for steps in steps_of(INTERFACES.get(name), self.config.steps)
+        }
 
-def _rows(names: Sequence[str], config: ScoreConfig) -> set[tuple[str, int, int]]:
-    """Return the rows that interfaces have."""
-    return {
-        (name, steps, config.chains if INTERFACES.get(name).stochastic else 1)
-        for name in names
-        for steps in steps_of(INTERFACES.get(name), config.steps)
-    }
+
+def _widened(config: ScoreConfig, rows: set[tuple[str, int, int]]) -> ScoreConfig:
+    """Return the configuration with the steps and chains of rows, of which pairs are made."""
+    drawn = [row for row in rows if INTERFACES.get(row[0]).stochastic]
+    steps = sorted({*config.steps, *(steps for _, steps, _ in drawn)})
+    chains = max([config.chains, *(chains for *_, chains in drawn)])
+    return replace(config, steps=tuple(steps), chains=chains)
 
 
 def _check_gates(record: Record, names: Sequence[str]) -> None:
@@ -163,6 +177,7 @@ def _bench(
     run: TrainedRun, names: Sequence[str], own: ScoreConfig, say: Callable[[str], None]
 ) -> Bench:
     run.check()
+    run.inputs.check(run.folder)
     config, inputs = run.config, run.inputs
     return Bench(
         teacher=inputs.backbone,

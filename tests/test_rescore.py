@@ -221,6 +221,8 @@ def test_a_trained_run_is_what_was_scored(run: Path) -> None:
         (["score", "RUN", "--tasks", "samples", "--compat", "x"], "--compat x"),
         (["score", "RUN", "--tasks", "samples", "--limit", "3"], "--limit is for none"),
         (["score", "RUN", "--tasks", "brierlm", "--frontier"], "--frontier is for none"),
+        (["score", "RUN", "--tasks", "brierlm", "--chains", "4"], "--chains is for none"),
+        (["score", "RUN", "--tasks", "bundled", "--chains", "1"], "--chains 1"),
         (["generate", "RUN", "--steps", "0"], "steps=0"),
         (["score", "RUN", "--tasks", "samples", "--steps", "0"], "--steps 0"),
         (["score", "RUN", "--tasks", "samples", "--tasks-dir", "no"], "no such folder"),
@@ -245,6 +247,35 @@ def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(
     assert message in last
     assert out == ""
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_other_text_of_the_same_name_is_refused(run: Path) -> None:
+    kept = json.loads((run / "inputs.json").read_text(encoding="utf-8"))
+    kept["validation text"] = "0" * 16
+    (run / "inputs.json").write_text(json.dumps(kept), encoding="utf-8")
+    status, _, err = dihal("score", str(run), "--tasks", "brierlm", "--interfaces", "regress")
+    assert status == 2
+    assert "begun with another validation text" in err
+
+
+def test_pairs_are_of_the_benchmarked_interface_in_whatever_order_rows_come(
+    run: Path, tmp_path: Path
+) -> None:
+    lines = "\n".join(json.dumps({"text": text}) for text in ("ba de fi go", "ga ke li mo " * 9))
+    (tmp_path / "told.jsonl").write_text(lines, encoding="utf-8")
+    path = tmp_path / "told.yaml"
+    path.write_text(ROLLING, encoding="utf-8")
+    flags = ("score", str(run), "--tasks", str(path))
+    for more in (["--interfaces", "regress"], ["--steps", "2"], []):
+        status, _, err = dihal(*flags, *more)
+        assert status == 0, err
+        own = [s for s in Record.read(run / "record.json").scores if s.task == "told"]
+        pairs = [s.details for s in own if s.metric == "nll_minus_interface"]
+        assert {(p["reference"], p["reference_steps"]) for p in pairs} == {("hidden", 4)}
+        keys = [(s.subject, s.steps, s.chains, s.signal, s.metric) for s in own]
+        assert len(set(keys)) == len(keys)
+    assert {s.steps for s in own if s.subject == "hidden" and s.metric == "nll"} == {1, 2, 4}
+    assert "already scored" in dihal(*flags)[2]
 
 
 def test_a_rolling_task_scores_everybody_in_its_own_windows(run: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_streams_are_apart(first: Finished):
         assert text not in first.out.replace("scored", "")
     assert "Loading weights" not in first.err
     rows = [line.split()[0] for line in first.out.split("diffusion gain")[1].splitlines()[2:]]
-    assert rows[: 4 + len(CONTROLS)] == ["teacher", *["hidden"] * 3, *CONTROLS]
+    assert rows[: 5 + len(CONTROLS)] == ["teacher", *["hidden"] * 3, "hidden,", *CONTROLS]
 
 
 def test_weights_are_kept_as_safetensors(first: Finished):

@@ -10,7 +10,7 @@ import numpy as np
 
 from dihal_bench.errors import UserError
 from dihal_bench.records import Record
-from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, Row
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, Row
 from dihal_bench.scoring.sums import read_sums
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Pool:
             record = Record.read(entry.folder / "record.json").data
             pool.records[entry.label].append(record)
             for row, totals in read_sums(entry.folder / "sums.safetensors").items():
+                if row.signal == TRUE:  # the table has more of it, in columns of its own
+                    continue
                 documents = totals.tokens if documents is None else documents
                 if not np.array_equal(documents, totals.tokens):
                     raise UserError(

@@ -141,6 +141,9 @@ class Task(Protocol):
     def joint(self) -> bool:
         """Whether rows are compared in pairs, so that all are to be scored together."""
 
+    def ensemble(self, config: ScoreConfig) -> int:
+        """Return how many chains its rows rest on, where chains differ."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return all that its scores depend on, its version too."""
 

@@ -13,7 +13,15 @@ from dihal_bench.scoring.bound import block_bound
 from dihal_bench.scoring.gate import VERSION as GATE_VERSION
 from dihal_bench.scoring.gate import GateResult, leak_gates
 from dihal_bench.scoring.intervals import DocumentBootstrap
-from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, VERSION, ZEROED, Row, Totals
+from dihal_bench.scoring.likelihood import (
+    SHUFFLED,
+    TEACHER,
+    TRUE,
+    VERSION,
+    ZEROED,
+    Row,
+    Totals,
+)
 from dihal_bench.scoring.table import Traits, scores_of
 
 if TYPE_CHECKING:
@@ -146,11 +154,15 @@ def _rows(interface: Interface, config: ScoreConfig, name: str) -> list[Row]:
 
 
 def _trials(row: Row, interface: Interface) -> list[Row]:
-    """Rows that tell whether a recovery which reads tokens needs its signal at all."""
-    if not (interface.stochastic and interface.decoder_steps):
+    """Rows that tell what a recovery makes of its signal, and if it reads tokens, whether it does.
+
+    Without a signal one that reads no tokens knows nothing.
+    """
+    if not interface.stochastic:
         return []
-    signals = (ZEROED, SHUFFLED)
-    return [Row(subject=row.subject, steps=row.steps, chains=2, signal=own) for own in signals]
+    withheld = (ZEROED, SHUFFLED) if interface.decoder_steps else ()
+    trials = [Row(subject=row.subject, steps=row.steps, chains=2, signal=own) for own in withheld]
+    return [*trials, Row(subject=row.subject, steps=0, signal=TRUE)]
 
 
 def has_bound(interface: Interface) -> bool:

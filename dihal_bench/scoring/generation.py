@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dihal_bench.diffusion.noise import Noise
 from dihal_bench.errors import UserError
+from dihal_bench.scoring.finite import require_law
 from dihal_bench.scoring.readers import reader_of
 
 if TYPE_CHECKING:
@@ -52,11 +53,7 @@ class Choice:
             UserError: the logits are no distribution.
         """
         wide = logits.double()
-        if bool(wide.isnan().any()) or bool((wide.amax(-1) == -torch.inf).any()):
-            raise UserError(
-                f"the logits of token {offset} are not numbers, so none can be drawn; look at the "
-                "interface's recover, or train it with a lower rate."
-            )
+        require_law(wide, f"token {offset}")
         if not self.temperature:
             return wide.argmax(-1)
         wide = self._nucleus(wide / self.temperature)

@@ -10,6 +10,7 @@ import os
 import random
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dihal_bench.records import Score
+    from dihal_bench.scoring.evaluate import ScoreConfig
 
 ROLLING = "loglikelihood_rolling"
 OUTPUT_TYPES = (ROLLING, "loglikelihood", "multiple_choice", "generate_until")
@@ -68,23 +70,31 @@ class HarnessTask:
         """Rolling perplexities are compared in pairs; scores of the same weights are kept."""
         return self.kind == ROLLING
 
+    def ensemble(self, config: ScoreConfig) -> int:
+        """Ensembles are of teacher-forced scores; lm-eval asks single chains."""
+        return config.chains if self.kind == ROLLING else 1
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what its scores depend on: its file, those beside it, and its documents."""
+        """Return what its scores depend on: its files, resolved, its documents, lm-eval."""
         beside = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.path.parent.iterdir())
             if path.suffix in (".py", ".yaml", ".yml") and path.is_file()
         }
-        documents = hashlib.sha256()
-        for doc in self._limited(self.loaded):
+        task, documents = self.loaded, hashlib.sha256()
+        for doc in self._limited(task):
             documents.update(repr(doc).encode())
+        if task.config.num_fewshot:
+            for doc in task.fewshot_docs():
+                documents.update(repr(doc).encode())
         return {
             "name": self.name,
             "file": self.path.name,
             "beside": beside,
+            "config": task.config.to_dict(),  # with what is included, and functions' source
             "documents": documents.hexdigest(),
             "limit": self.limit,
-            "scorer": [VERSION, LIKELIHOOD],
+            "scorer": [VERSION, LIKELIHOOD, metadata.version("lm_eval")],
         }
 
     def perform(self, bench: Bench) -> Outcome:
@@ -199,6 +209,11 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
             bootstrap_iters=_RESAMPLES,
             log_samples=False,
         )
+    if found is None:  # lm-eval gathers results in one process of several
+        raise UserError(
+            f"task {task.name} is scored by lm-eval, which answers one process only; start "
+            "dihal-bench score without torchrun or accelerate launch."
+        )
     if model.truncated:
         bench.say(
             f"task {task.name}: the beginnings of {model.truncated} requests are cut off, which "
@@ -221,7 +236,10 @@ def _scores(
     kind = "ensemble" if source.stochastic else "exact"
     for key, value in results.items():
         metric, comma, filtered = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not _is_number(value):
+        if not comma or metric.endswith("_stderr"):
+            continue
+        if not _is_number(value):
+            bench.say(f"task {task.name}: no {metric} of {source.subject}: lm-eval gives {value}")
             continue
         error: Any = results.get(f"{metric}_stderr,{filtered}")
         half = 1.96 * error if _is_number(error) else None

@@ -129,10 +129,11 @@ class Scorer:
 
 def fingerprint(interface: Interface) -> str:
     """Return a digest of an interface: its code, its settings, its weights."""
-    kind, config = type(interface), interface.config
+    config = interface.config
+    parts = (interface, interface.trunk, interface.recovery)
+    kinds = [type(part) for part in parts if part is not None]
     own = {
-        "origin": f"{kind.__module__}:{kind.__qualname__}",
-        "source": source_hash(kind),
+        "code": [[f"{k.__module__}:{k.__qualname__}", source_hash(k)] for k in kinds],
         "config": asdict(replace(config, options=None)),
         "options": asdict(interface.options) if interface.options else None,
         "span": asdict(interface.span),

@@ -18,6 +18,7 @@ from torch import Tensor
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
+from dihal_bench.scoring.finite import require_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 VERSION = 3  # of every score in this file
 TEACHER = "teacher"
-SAMPLED, ZEROED, SHUFFLED = "sampled", "zeroed", "shuffled"
+SAMPLED, ZEROED, SHUFFLED, TRUE = "sampled", "zeroed", "shuffled", "true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,8 @@ class Row:
         subject: the interface's or control's name, or "teacher".
         steps: network evaluations per chain (S).
         chains: parallel chains drawn.
-        signal: what the recovery is given: "sampled", or for a trial "zeroed" or "shuffled" (that
-            of another row of the batch).
+        signal: what the recovery is given: "sampled", or for a trial "zeroed", "shuffled" (that of
+            another row of the batch), or "true", which may know the next token: no likelihood.
     """
 
     subject: str
@@ -98,6 +99,9 @@ def score(
 
     Returns:
         Sums per document: of those that the windows touch, in one order for all rows.
+
+    Raises:
+        UserError: a row's logits are not finite.
     """
     documents = np.unique(data.batch(list(windows)).documents)
     layers = {layer for i in interfaces.values() for layer in i.layers}
@@ -116,7 +120,10 @@ def score(
                 chains = (
                     iter((teacher,)) if row.subject == TEACHER else signals.predictions(row, places)
                 )
-                accumulator.add(chosen, followers, token_scores(chains, teacher, targets))
+                scores = token_scores(chains, teacher, targets)
+                for name, values in scores.items():
+                    require_finite(values, f"{row.subject} S={row.steps}", f"values of {name}")
+                accumulator.add(chosen, followers, scores)
                 bar.update(len(chosen.tokens))
     return {row: accumulator.totals() for row, accumulator in sums.items()}
 
@@ -217,6 +224,8 @@ class _Signals:
         if row.signal == ZEROED:
             (like,) = self._draw(interface, 1, 1)
             yield from [torch.zeros_like(like)] * row.chains
+        elif row.signal == TRUE:
+            yield interface.clean(self._batch)
         elif row.signal == SHUFFLED:
             enough = len(drawn) >= row.chains
             some = drawn[: row.chains] if enough else self._draw(interface, row.steps, row.chains)
@@ -233,7 +242,10 @@ class _Signals:
 
 
 def _shuffle(x0: Tensor) -> Tensor:
-    """Return signals of other rows of the batch (of the other half of the window if alone)."""
+    """Return signals of other rows of the batch; of earlier places, or none, if a row is alone."""
+    if len(x0) == 1:  # those of later places would know what comes next
+        half = x0.shape[1] // 2
+        return torch.cat((torch.zeros_like(x0[:, :half]), x0[:, : x0.shape[1] - half]), dim=1)
     flat = x0.flatten(0, 1)
     return flat.roll(len(flat) // 2, dims=0).reshape(x0.shape)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.scoring.finite import require_law
 from dihal_bench.scoring.generation import Choice, decode
 from dihal_bench.scoring.readers import TeacherReader, reader_of, rows_as_windows
 from dihal_bench.text.tokens import document_prefix
@@ -58,6 +60,7 @@ class DihalLM(HFLM):  # type: ignore[misc]
         max_length: int | str = 0,
         batch_size: int | str = 8,
         device: str | None = None,
+        add_bos_token: bool | None = None,
         **others: Any,
     ):
         """Take what a run has trained, or something that is in memory.
@@ -72,6 +75,8 @@ class DihalLM(HFLM):  # type: ignore[misc]
             max_length: tokens of a window before the last target; 0: the run's window less one.
             batch_size: windows at a time.
             device: another one than the run's.
+            add_bos_token: whether contexts stand behind the token that begins documents; None: as
+                the tokenizer has it, and as lm-eval's own model does.
             others: what else lm-eval passes to a model.
 
         Raises:
@@ -91,16 +96,20 @@ class DihalLM(HFLM):  # type: ignore[misc]
         self.seed = int(seed)
         self.truncated = 0
         self._documents: dict[tuple[int, ...], int] = {}
+        self._asked: Counter[tuple[int, ...]] = Counter()
         backbone = source.backbone if isinstance(source, Interface) else source
         others.pop("max_batch_size", None)
         super().__init__(
             pretrained=backbone.model,
             tokenizer=copy.deepcopy(backbone.tokenizer),  # it is given a padding token
-            add_bos_token=False,  # else it would be scored: P(BOS | BOS)
+            add_bos_token=False,  # else rolling windows would score it: P(BOS | BOS)
             max_length=int(max_length) or window or backbone.info.context - 1,
             batch_size=batch_size,
             **others,
         )
+        self._prefix = document_prefix(self.tokenizer)[:1]
+        plain = self.tokenizer("a")["input_ids"][:1] == self._prefix
+        self._begins = plain if add_bos_token is None else add_bos_token
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuse lm-eval's cache of answers, whose keys do not tell models apart.
@@ -146,7 +155,7 @@ class DihalLM(HFLM):  # type: ignore[misc]
         return int(min(super().max_gen_toks, self.max_length // 2))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Return both in tokens, the context behind the token that begins documents."""
+        """Return both in tokens, the context as the tokenizer begins a text."""
         first, second = super()._encode_pair(context, continuation)
         return self._begun(first), second
 
@@ -157,7 +166,7 @@ class DihalLM(HFLM):  # type: ignore[misc]
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Return contexts behind the token that begins documents, padded, and the mask [B, T]."""
+        """Return contexts as the tokenizer begins a text, padded, and the mask [B, T]."""
         del truncation
         rows = [self._begun(self.tok_encode(text)) for text in strings]
         if left_truncate_len:
@@ -175,8 +184,9 @@ class DihalLM(HFLM):  # type: ignore[misc]
         return tokens, mask
 
     def _begun(self, ids: list[int]) -> list[int]:
-        prefix = document_prefix(self.tokenizer)[:1]
-        return ids if ids[:1] == prefix else prefix + ids
+        if ids and (not self._begins or ids[:1] == self._prefix):
+            return ids
+        return self._prefix + ids
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **settings: Any
@@ -186,7 +196,7 @@ class DihalLM(HFLM):  # type: ignore[misc]
             whole = context + continuation
             self.truncated += len(whole) > self.max_length + 1
             row = whole[-(self.max_length + 1) :][:-1]
-            own = context if len(context) > 1 else whole
+            own = whole if context in ([], self._prefix) else context
             self._documents[_unpadded(row)] = _number(own)
         found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **settings)
         return found
@@ -198,6 +208,11 @@ class DihalLM(HFLM):  # type: ignore[misc]
         """Return logits [B, T, V] of rows that are one document each, padded behind."""
         assert attn_mask is None
         assert labels is None
+        logits = self._logits(inps)
+        require_law(logits, "a model of lm-eval")
+        return logits
+
+    def _logits(self, inps: Tensor) -> Tensor:
         if not isinstance(self.source, Interface):
             return self.source.logits(inps)
         if not self.source.likelihood:
@@ -228,7 +243,13 @@ class DihalLM(HFLM):  # type: ignore[misc]
         for row, length in enumerate(lengths.tolist()):
             rows[row, :length] = context[row, context.shape[1] - length :]
         temperature = float(generation_kwargs.pop("temperature", 0.0) or 0.0)
-        if generation_kwargs.pop("do_sample", None) is False:
+        sampled = generation_kwargs.pop("do_sample", None)
+        if sampled and not temperature:
+            raise UserError(
+                "the task asks for do_sample without a temperature above 0, which draws nothing; "
+                "give generation_kwargs a temperature."
+            )
+        if sampled is False:
             temperature = 0.0
         choice = Choice(
             temperature=temperature,
@@ -264,7 +285,8 @@ class DihalLM(HFLM):  # type: ignore[misc]
         self, rows: Tensor, lengths: Tensor, new: int, choice: Choice, stop: list[str]
     ) -> list[Tensor]:
         sizes = lengths.tolist()
-        numbers = [_number(row[:size]) for row, size in zip(rows.tolist(), sizes, strict=True)]
+        pairs = zip(rows.tolist(), sizes, strict=True)
+        numbers = [self._ask(tuple(row[:size])) for row, size in pairs]
         documents = torch.tensor(numbers, device=rows.device)
         prompts, end = rows[:, : int(lengths.max())], self.eot_token_id
 
@@ -287,6 +309,18 @@ class DihalLM(HFLM):  # type: ignore[misc]
         found = [row[size : size + new] for row, size in zip(tokens, sizes, strict=True)]
         ends = [(row == end).nonzero()[:1, 0].tolist() for row in found]
         return [row[: place[0]] if place else row for row, place in zip(found, ends, strict=True)]
+
+    def generate_until(self, requests: list[Any], *arguments: Any, **settings: Any) -> list[str]:
+        """Answer; a prompt that is asked again gets an answer of its own. See lm-eval."""
+        self._asked.clear()
+        found: list[str] = super().generate_until(requests, *arguments, **settings)
+        return found
+
+    def _ask(self, prompt: tuple[int, ...]) -> int:
+        """Return the number of the document that continues a prompt, for this time it is asked."""
+        time = self._asked[prompt]
+        self._asked[prompt] += 1
+        return _number([*prompt, -time] if time else list(prompt))
 
     def _reader(self, documents: Tensor) -> Reader:
         if not isinstance(self.source, Interface):

@@ -58,8 +58,8 @@ def _line(key: _Key, scores: Mapping[str, Score], first: str) -> dict[str, str]:
     exact = some.kind == "exact"
     line = {
         "row": subject if signal == SAMPLED else f"{subject}, signal {signal}",
-        "S": "-" if exact and steps == 1 else str(steps),
-        "kind": "exact" if exact else f"ensemble({chains})",
+        "S": "-" if exact and steps <= 1 else str(steps),
+        "kind": "exact" if exact else f"ensemble({chains}){_unconverged(scores)}",
         f"{first}NLL [95 %]": _plain(scores.get("nll"), 3) + _interval(scores.get("nll"), ".3f"),
         "ΔNLL [95 %]": _versus(scores),
         "PPL": _plain(scores.get("ppl"), 1),
@@ -74,6 +74,11 @@ def _line(key: _Key, scores: Mapping[str, Score], first: str) -> dict[str, str]:
             scores.get("block_bound"), ".3f"
         )
     return line
+
+
+def _unconverged(scores: Mapping[str, Score]) -> str:
+    nll = scores.get("nll")
+    return "" if nll is None or nll.details.get("converged", True) else " ~"
 
 
 def _versus(scores: Mapping[str, Score]) -> str:

@@ -20,6 +20,7 @@ import torch
 from dihal_bench.errors import UserError
 from dihal_bench.progress import progress
 from dihal_bench.scoring.bench import Bench, Outcome, Source
+from dihal_bench.scoring.finite import require_law
 from dihal_bench.scoring.generation import Choice, decode
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
 from dihal_bench.scoring.readers import TeacherReader, reader_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dihal_bench.records import Score
+    from dihal_bench.scoring.evaluate import ScoreConfig
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.scoring.readers import Reader
     from dihal_bench.text.tokens import PackedTokens
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 VERSION = 1
 ORDERS = 4  # tokens that are predicted together, at most
 _LEAST = 2  # documents
+_PAIR = 2  # chains, and their rollouts
 _PERCENTILES = (2.5, 97.5)
 
 
@@ -79,6 +82,11 @@ class RolloutTask:
     def joint(self) -> bool:
         """All rows are scored on the same prefixes."""
         return True
+
+    def ensemble(self, config: ScoreConfig) -> int:
+        """A pair."""
+        del config
+        return _PAIR
 
     def to_dict(self) -> dict[str, Any]:
         """Return what its scores depend on."""
@@ -145,11 +153,16 @@ class RolloutTask:
             }
         if all(estimates[f"brier{n}"].lo > 0 for n in range(1, ORDERS + 1)):
             estimates["brierlm"] = _geometric(sums, counts, bootstrap)
+        else:
+            bench.say(
+                f"task {self.name}: no BrierLM of {source.subject} S={source.steps}: the lower "
+                "limit of one of its four scores is not above 0"
+            )
         return [
             bench.score(
                 source,
                 self.name,
-                chains=2,
+                chains=_PAIR,
                 metric=name,
                 value=own.value,
                 lo=own.lo,
@@ -198,6 +211,7 @@ def _probability(reader: Reader, prefix: Tensor, text: Tensor) -> Tensor:
 
     def choose(logits: Tensor, offset: int) -> Tensor:
         token = text[:, offset - prefix.shape[1]]
+        require_law(logits, "rollouts")
         own = torch.log_softmax(logits.double(), dim=-1)
         logs.append(own.gather(1, token[:, None])[:, 0])
         return token

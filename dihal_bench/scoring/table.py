@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.records import Score
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
-from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, VERSION, Row, Totals
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,7 +76,10 @@ def scores_of(
     scores: list[Score] = []
     for row, sums in totals.items():
         for chains in _ensemble_sizes(sums):
-            make = _Maker(row, chains, traits.get(row.subject, _TEACHER), sums, measured)
+            own = traits.get(row.subject, _TEACHER)
+            if row.signal == TRUE:
+                own = replace(own, stochastic=False, likelihood=False)
+            make = _Maker(row, chains, own, sums, measured)
             if make.traits.likelihood:
                 scores += _likelihoods(make, sums, chains, bootstrap)
             scores += _brier(make, sums, chains, bootstrap)

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     import argparse
 
     from dihal_bench.comparison.plan import Entry
+    from dihal_bench.inputs import Inputs
     from dihal_bench.verbs.common import Verbs
 
-_WORKERS = "runs at a time, each with its share of the threads and memory of its own (default: 1)"
+_WORKERS = (
+    "runs at a time, each with its share of the threads and memory of its own (default: 2 on a CPU "
+    "of several threads, else 1)"
+)
 
 
 def add(verbs: Verbs) -> None:
@@ -74,7 +78,7 @@ def _work(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             return _print_runs(entries, as_json=arguments.json)
         inputs.check(out)
-        workers = arguments.workers or 1
+        workers = arguments.workers or _workers(inputs)
         work_off(entries, inputs, out / "shared", command=command, workers=workers)
         pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
         resamples = config.score.resamples
@@ -86,6 +90,13 @@ def _work(arguments: argparse.Namespace) -> int:
         print(show(tables))
         print("tables: " + ", ".join(str(path) for path in files))
     return 0
+
+
+def _workers(inputs: Inputs) -> int:
+    """Return how many runs are done at a time: small products gain little from a second thread."""
+    import torch
+
+    return 2 if inputs.device.type == "cpu" and torch.get_num_threads() > 1 else 1
 
 
 def _print_runs(entries: list[Entry], *, as_json: bool) -> int:

@@ -99,6 +99,10 @@ def _prompts(arguments: argparse.Namespace) -> list[str]:
     if arguments.count < 1:
         raise UserError(f"--count {arguments.count}: 0 samples make no text; give 1 or more.")
     texts: list[str] = list(arguments.prompt or [])
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:  # bytes that the terminal could not decode
+        raise UserError("--prompt is not in UTF-8; write it in UTF-8.") from error
     if arguments.prompts:
         try:
             source = sys.stdin if str(arguments.prompts) == "-" else None

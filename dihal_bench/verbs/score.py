@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dihal_bench.trained import TrainedRun
     from dihal_bench.verbs.common import Verbs
 
+_LEAST = 2  # chains
 _TASKS = "comma-separated names, or paths of YAML files; see dihal-bench list"
 
 
@@ -29,7 +30,7 @@ def add(verbs: Verbs) -> None:
     task_flags(parser, required=True)
     add("--interfaces", help="who takes part (default: all of the run that are trained)")
     add("--steps", help="network evaluations per chain (default: the run's)")
-    add("--chains", type=int, help="chains of the largest ensemble (default: the run's)")
+    add("--chains", type=int, help="of the largest ensemble of rolling tasks (default: the run's)")
     add(
         "--frontier",
         nargs="?",
@@ -79,11 +80,18 @@ def show_tasks(record: Record, run: TrainedRun, tasks: list[Task]) -> str:
 
 def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.rescore import rescore
+    from dihal_bench.scoring.harness import HarnessTask
     from dihal_bench.trained import TrainedRun
 
-    if arguments.chains is not None and arguments.chains < 1:
-        raise UserError(f"--chains {arguments.chains} must be 1 or more.")
+    if arguments.chains is not None and arguments.chains < _LEAST:
+        raise UserError(f"--chains {arguments.chains} must be a power of two, {_LEAST} or more.")
     tasks = _changed(tasks_of(arguments), arguments)
+    rolling = [task for task in tasks if isinstance(task, HarnessTask) and task.joint]
+    if arguments.chains is not None and not rolling:
+        raise UserError(
+            f"--chains is for none of the tasks {arguments.tasks}: ensembles are of rolling tasks; "
+            "leave it out (samples have a setting of their own in their task file)."
+        )
     run = TrainedRun(arguments.run, device=arguments.device, say=say)
     record = rescore(
         run,

@@ -121,13 +121,14 @@ class Given:
         )
 
 
-def new_given(tiny: Tiny, tmp_path: Path) -> Given:
-    """The tokenizer begins every text with a token of its own, as those of Llama do."""
+def new_given(tiny: Tiny, tmp_path: Path, *, begins: bool = True) -> Given:
+    """The tokenizer begins every text with a token of its own (as Llama's does), or does not."""
     teacher = Backbone.load(str(tiny.backbone))
     begin = ("<s>", teacher.tokenizer.bos_token_id)
-    teacher.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[begin]
-    )
+    if begins:
+        teacher.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<s> $A", special_tokens=[begin]
+        )
     text = pack(load_corpus(str(tiny.corpus)), "train", teacher.tokenizer, window=WINDOW)
     return Given(teacher, text, tmp_path)
 

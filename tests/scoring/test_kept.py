@@ -8,7 +8,7 @@ import torch
 
 from dihal_bench.scoring import kept
 from dihal_bench.scoring.kept import Scorer, fingerprint
-from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, ZEROED, Row
+from dihal_bench.scoring.likelihood import SHUFFLED, TEACHER, ZEROED, Row, _shuffle
 
 from ..tiny import backbone, redrawn
 from .texts import Text
@@ -83,8 +83,18 @@ def test_a_fingerprint_is_of_code_settings_and_weights() -> None:
     assert fingerprint(redrawn("hidden")) == fingerprint(redrawn("hidden"))
     kinds = [redrawn("hidden"), redrawn("regress"), redrawn("hidden", block=4)]
     assert len({fingerprint(kind) for kind in kinds}) == 3
+    other = redrawn("hidden")
+    other.trunk.__class__ = type("Other", (type(other.trunk),), {})  # its denoiser's code
+    assert fingerprint(other) != fingerprint(redrawn("hidden"))
     half = redrawn("hidden").to(torch.bfloat16)
     assert fingerprint(half) != fingerprint(redrawn("hidden"))
+
+
+def test_the_shuffled_signal_of_a_lone_window_knows_no_later_place() -> None:
+    x0 = torch.arange(1.0, 7.0).reshape(1, 6, 1)
+    assert _shuffle(x0)[0, :, 0].tolist() == [0, 0, 0, 1, 2, 3]
+    rows = torch.arange(3.0)[:, None, None].expand(3, 4, 1)
+    assert not bool((_shuffle(rows) == rows).any())
 
 
 def test_trials_take_the_signals_that_their_row_has_drawn(

@@ -25,9 +25,9 @@ from .harness_cases import (
 )
 
 
-@pytest.fixture
-def given(tiny: Tiny, tmp_path: Path) -> Given:
-    return new_given(tiny, tmp_path)
+@pytest.fixture(params=[True, False], ids=["bos", "no bos"])
+def given(request: pytest.FixtureRequest, tiny: Tiny, tmp_path: Path) -> Given:
+    return new_given(tiny, tmp_path, begins=request.param)
 
 
 def test_multiple_choice_is_answered_by_the_interfaces_own_likelihoods(given: Given) -> None:
@@ -125,6 +125,40 @@ def test_questions_have_noise_of_their_own_which_their_choices_share(given: Give
         model._documents[tuple((context + answer)[:-1])] for _, context, answer in rows
     )
     assert same == other != third
+
+
+def test_an_answer_that_is_asked_for_again_is_drawn_anew(given: Given) -> None:
+    """Else a vote among many answers would be one answer, without a word."""
+    drawn = UNTIL.replace("max_gen_toks: 6", "max_gen_toks: 6, do_sample: true, temperature: 1.0")
+    task = given.task(f"{drawn}repeats: 4\n", QUESTIONS[:2])
+    found = []
+    for size in (8, 3):
+        model = DihalLM(
+            source=given.interface("hidden"), steps=2, max_length=WINDOW - 1, batch_size=size
+        )
+        samples = simple_evaluate(
+            model=model, tasks=[task.loaded], bootstrap_iters=0, log_samples=True
+        )["samples"]
+        found.append([sorted(row["resps"][0]) for row in next(iter(samples.values()))])
+    assert all(len(answers) == 4 and len(set(answers)) > 1 for answers in found[0])
+    assert found[0] == found[1]
+
+
+def test_to_sample_without_a_temperature_is_refused(given: Given) -> None:
+    content = UNTIL.replace("max_gen_toks: 6", "max_gen_toks: 6, do_sample: true")
+    with pytest.raises(UserError, match="do_sample without a temperature"):
+        given.task(content, QUESTIONS[:1]).perform(given.bench())
+
+
+def test_what_is_included_is_part_of_a_task(given: Given) -> None:
+    """A prompt may stand in a file of another folder, which the task includes."""
+    base = given.folder / "base.yaml"
+    base.write_text(CHOICE.replace("task: chosen", ""), encoding="utf-8")
+    own = "task: chosen\ninclude: ../base.yaml\n"
+    first = given.task(own, QUESTIONS).to_dict()
+    assert given.task(own, QUESTIONS).to_dict() == first
+    base.write_text(base.read_text().replace("doc_to_text: question", "doc_to_text: 'Q: '"))
+    assert given.task(own, QUESTIONS).to_dict() != first
 
 
 def test_sequences_have_no_likelihood_that_a_task_could_use(given: Given) -> None:

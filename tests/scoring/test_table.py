@@ -10,11 +10,11 @@ from dihal_bench.errors import UserError
 from dihal_bench.records import Score
 from dihal_bench.scoring.evaluate import ScoreConfig, evaluate, evaluation_windows
 from dihal_bench.scoring.kept import Scorer
-from dihal_bench.scoring.likelihood import TEACHER, Row, Totals
+from dihal_bench.scoring.likelihood import TEACHER, TRUE, Row, Totals
 from dihal_bench.scoring.render import render
 from dihal_bench.scoring.table import Measured, Traits, scores_of
 
-from ..tiny import backbone, redrawn
+from ..tiny import backbone, build, redrawn
 from .texts import Text
 
 MEASURED = Measured(task="text", regime="causal", dtype="float32", resamples=200, seed=0)
@@ -174,6 +174,25 @@ def test_rows_of_every_kind_come_from_real_interfaces():
     }
     references = {s.details["reference_steps"] for s in scores if s.metric == "nll_minus_interface"}
     assert references == {3}
+
+
+def test_the_true_signal_is_a_row_without_a_likelihood():
+    text = Text([[(0, 3, 9), (1, 0, 15)], [(2, 0, 24)]])
+    config = ScoreConfig(tokens=48, steps=(3,), chains=2, batch=2, resamples=50)
+    scorer = Scorer(data=text, backbone=backbone(), windows=range(2), batch=config.batch)
+    found = {}
+    for name, interface in {"hidden": redrawn("hidden"), "embedding": build("embedding")}.items():
+        scores, _ = evaluate({name: interface}, scorer, config, MEASURED)
+        own = [s for s in scores if s.signal == TRUE]
+        assert {s.metric for s in own} == {"brier1", "top1"}
+        assert {(s.steps, s.chains, s.kind) for s in own} == {(0, 1, "exact")}
+        found[name] = {s.metric: s.value for s in own}
+        teacher = next(s for s in scores if (s.subject, s.metric) == (TEACHER, "brier1"))
+    assert found["hidden"]["top1"] == 1  # the teacher's own state
+    assert found["hidden"]["brier1"] == pytest.approx(teacher.value, abs=1e-5)
+    assert found["embedding"]["brier1"] > teacher.value + 0.1  # it bears the next token
+    line = next(li for li in render(scores, [TEACHER, "embedding"]).splitlines() if "true" in li)
+    assert "no likelihood" in line
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,14 @@ class Verdict:
         metric: its name.
         fooled: impostors that it ranks above the teacher's samples.
         worst: of them the one that it likes best; empty: none.
+        close: impostors that it ranks below, but not clearly: their intervals (of MAUVE the range
+            over seeds) overlap with the teacher's.
     """
 
     metric: str
     fooled: tuple[str, ...]
     worst: str
+    close: tuple[str, ...] = ()
 
 
 def impostors(
@@ -126,15 +129,28 @@ def verdicts(
             continue
         goal = data[name].value if metric.best == "data" else None
         bar = distance(metric.best, teacher[name].value, goal)
-        beaten = {
-            row.name: distance(metric.best, row.measures[name].value, goal)
-            for row in rows
-            if name in row.measures
-        }
+        worst_case = max(_ends(metric.best, teacher[name], goal))
+        able = {row.name: row.measures[name] for row in rows if name in row.measures}
+        beaten = {row: distance(metric.best, own.value, goal) for row, own in able.items()}
         fooled = {row: value for row, value in beaten.items() if value < bar}
+        close = [
+            row
+            for row, own in able.items()
+            if row not in fooled and min(_ends(metric.best, own, goal)) < worst_case
+        ]
         worst = min(fooled, key=lambda row: fooled[row]) if fooled else ""
-        found[name] = Verdict(name, tuple(fooled), worst)
+        found[name] = Verdict(name, tuple(fooled), worst, tuple(close))
     return found
+
+
+def _ends(best: str, own: Measure, goal: float | None) -> tuple[float, float]:
+    """Return the least and the largest distance that a measure's interval leaves open."""
+    lo, hi = (own.lo, own.hi)
+    if lo is None or hi is None:
+        lo, hi = own.details.get("least", own.value), own.details.get("largest", own.value)
+    ends = distance(best, lo, goal), distance(best, hi, goal)
+    across = goal is not None and lo <= goal <= hi
+    return (0.0 if across else min(ends)), max(ends)
 
 
 def distance(best: str, value: float, goal: float | None) -> float:

@@ -107,7 +107,8 @@ class Energy:
 def energy_distance(samples: Array, reference: Array, *, permutations: int, seed: int) -> Energy:
     """Return the energy distance (Székely and Rizzo, 2013) of features, with a permutation test.
 
-    Distances are Euclidean between features in units of the reference's standard deviations.
+    Distances are Euclidean between features in units of the reference's standard deviations; for
+    the test in those of both sets together, which no division of them changes.
 
     Args:
         samples: [n, D], n at least 2.
@@ -118,16 +119,24 @@ def energy_distance(samples: Array, reference: Array, *, permutations: int, seed
     n, m = len(samples), len(reference)
     if min(n, m) < 2:
         raise UserError(f"an energy distance needs 2 samples a side; there are {n} and {m}.")
-    both = np.concatenate(standardised(samples, reference))
-    distances = cdist(both, both)
     generator = np.random.default_rng(seed)
     first = np.zeros((permutations + 1, n + m))
     first[0, :n] = 1
     for row in first[1:]:
         row[generator.permutation(n + m)[:n]] = 1
-    values = _energies(distances, first)
+    value = _energies(_distances(*standardised(samples, reference)), first[:1])[0]
+    if not permutations:
+        return Energy(float(value), 1.0)
+    both = np.concatenate((samples, reference))
+    values = _energies(_distances(standardised(both, both)[0]), first)
     beyond = int((values[1:] >= values[0] - _EPSILON).sum())
-    return Energy(float(values[0]), (1 + beyond) / (1 + permutations))
+    return Energy(float(value), (1 + beyond) / (1 + permutations))
+
+
+def _distances(*parts: Array) -> Array:
+    points = np.concatenate(parts)
+    found: Array = cdist(points, points)
+    return found
 
 
 def _energies(distances: Array, first: Array) -> Array:

@@ -12,6 +12,7 @@ import torch
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.errors import UserError
 from dihal_bench.progress import progress
+from dihal_bench.scoring.finite import require_finite
 from dihal_bench.text.tokens import document_prefix
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ class Judge:
                 is scored in the first that has something before it.
             stride: at most ``context``.
             label: of the progress bar.
+
+        Raises:
+            UserError: an NLL is not finite.
         """
         device = self.model.device
         nll = [np.full(len(row), math.nan) for row in rows]
@@ -148,11 +152,13 @@ class Judge:
                 tokens = tokens.to(device)  # later places are padding, which no earlier one sees
                 logits, states = self.model.read(tokens)
                 logs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-                found = -logs.gather(2, tokens[:, 1:, None])[..., 0].double().cpu().numpy()
+                found = -logs.gather(2, tokens[:, 1:, None])[..., 0].double().cpu()
                 last = states.double().cpu().numpy()
                 for place, (row, window) in enumerate(part):
                     first, size = window.first - window.start, window.end - window.start
-                    nll[row][window.first : window.end] = found[place, first - 1 : size - 1]
+                    own_nll = found[place, first - 1 : size - 1]
+                    require_finite(own_nll, f"judge {self.model.name}", "NLLs")
+                    nll[row][window.first : window.end] = own_nll.numpy()
                     if window.end == len(rows[row]):
                         features[row] = last[place, size - 1]
                 bar.update(len(part))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dihal_bench.records import Score
+    from dihal_bench.scoring.evaluate import ScoreConfig
 
 
 _TRAINING = 1 << 23  # tokens that the naive samplers count
@@ -111,6 +112,11 @@ class SampleTask:
         """Rows have samples of their own."""
         return False
 
+    def ensemble(self, config: ScoreConfig) -> int:
+        """Its own setting."""
+        del config
+        return self.chains
+
     def to_dict(self) -> dict[str, Any]:
         """Return what its scores depend on."""
         plain = asdict(self)
@@ -180,6 +186,9 @@ def _write(task: SampleTask, bench: Bench) -> Written:
     teacher = bench.teacher
     judge = Judge.load(task.judge, teacher)
     known, held_out = _real(task, bench)
+    if task.prefix and len(held_out) < task.count:
+        bench.say(f"task {task.name}: one sample of each of {len(held_out)} prompts")
+        task = replace(task, count=len(held_out))
     size = min(task.count, len(held_out))
     yard = Yardstick(judge, known, bench.trained_on, task.settings, size=size)
     desk = Desk(task, bench, yard, [held_out.given[i % len(held_out)] for i in range(task.count)])

@@ -28,6 +28,27 @@ def test_a_verdict_names_who_is_ranked_above_the_teacher() -> None:
     assert "self_bleu" not in found
 
 
+def test_what_noise_may_have_ranked_below_is_close() -> None:
+    def one(value: float, half: float, **details: float) -> dict[str, Measure]:
+        lo, hi = (None, None) if details else (value - half, value + half)
+        return {"mauve": Measure(value=value, lo=lo, hi=hi, unit="", n=1, details=details)}
+
+    rows = [
+        Impostor("near", "top", False, one(0.925, 0, least=0.89, largest=0.95)),
+        Impostor("far", "top", False, one(0.5, 0, least=0.4, largest=0.6)),
+    ]
+    found = verdicts(rows, one(0.93, 0, least=0.88, largest=0.97), {})["mauve"]
+    assert (found.fooled, found.close) == ((), ("near",))
+
+    def entropy(value: float, half: float) -> dict[str, Measure]:
+        return {"entropy": Measure(value=value, lo=value - half, hi=value + half, unit="", n=1)}
+
+    rows = [Impostor(str(v), "top", False, entropy(v, 0.05)) for v in (4.0, 4.26, 4.4, 3.9)]
+    found = verdicts(rows, entropy(4.35, 0.05), entropy(4.15, 0.01))["entropy"]
+    assert found.fooled == ("4.0", "4.26")
+    assert found.close == ("4.4", "3.9")  # 0.2 away and more, with intervals that reach nearer
+
+
 def test_an_equal_value_fools_nobody() -> None:
     same = made(gen_ppl=60.0)
     assert verdicts([Impostor("x", "top", False, same)], same, same)["gen_ppl"].fooled == ()

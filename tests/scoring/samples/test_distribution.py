@@ -72,6 +72,17 @@ def test_energy_distance_of_one_law_is_about_nothing_and_its_test_keeps_its_size
     assert 0 <= sum(found.p <= 0.1 for found in values) <= 14  # of 60: 6 in the mean
 
 
+def test_the_test_is_exact_where_deviations_of_one_side_are_no_measure() -> None:
+    """Heavy tails, few texts: a scale from one side alone would tell divisions apart."""
+    generator = np.random.default_rng(2)
+    draws = generator.standard_t(2, size=(400, 24, 2))
+    small = [
+        energy_distance(own[:8], own[8:], permutations=39, seed=i).p <= 0.1
+        for i, own in enumerate(draws)
+    ]
+    assert 0.06 <= np.mean(small) <= 0.14  # two standard errors of 0.1 are 0.03
+
+
 def test_energy_distance_of_another_law_is_found() -> None:
     found = energy_distance(SOME + 1.0, OTHERS, permutations=99, seed=0)
     assert found.value > 0.5

@@ -176,7 +176,7 @@ def test_no_samples_and_no_prompt_are_refused(teacher: Backbone, prompts: list[l
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
 def test_logits_that_are_no_numbers_are_an_error(value: float) -> None:
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="not finite numbers"):
         Choice().draw(torch.full((2, 5), value), torch.arange(2), 3)
 
 
