@@ -8,10 +8,12 @@ import logging
 import math
 import os
 import random
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -76,10 +78,12 @@ class HarnessTask:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what its scores depend on: its files, resolved, its documents, lm-eval."""
+        named = re.findall(r"!function\s+(\w+)\.", self.path.read_text(encoding="utf-8"))
+        files = [self.path.parent / f"{module}.py" for module in sorted(set(named))]
         beside = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(self.path.parent.iterdir())
-            if path.suffix in (".py", ".yaml", ".yml") and path.is_file()
+            for path in files
+            if path.is_file()
         }
         task, documents = self.loaded, hashlib.sha256()
         for doc in self._limited(task):
@@ -201,7 +205,7 @@ def _by_lm_eval(task: HarnessTask, source: Source, bench: Bench) -> list[Score]:
             max_length=bench.window - 1,
             batch_size=bench.config.batch,
         )
-    with _own_randomness(), _quiet():
+    with _own_randomness(), _quiet(), _no_git():
         found = simple_evaluate(
             model=model,
             tasks=[task.loaded],
@@ -285,6 +289,11 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _no_git() -> contextlib.AbstractContextManager[Any]:
+    """Keep lm-eval from asking git where it was started, which is said where there is none."""
+    return mock.patch("lm_eval.evaluator.get_git_commit_hash", return_value=None)
 
 
 def _check_length(task: HarnessTask, longest: int) -> None:

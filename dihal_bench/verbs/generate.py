@@ -85,6 +85,11 @@ def _draw(run: TrainedRun, drawing: Drawing, name: str, texts: list[str]) -> Sam
 
     run.check()
     backbone = run.inputs.backbone
+    if name not in (_TEACHER, *run.names):
+        raise UserError(
+            f"--interface {name} has no part in this run; choose one of "
+            f"{', '.join((*run.names, _TEACHER))}."
+        )
     source = backbone if name == _TEACHER else run.interface(name)
     prefix = document_prefix(backbone.tokenizer)
     prompts = [prefix + backbone.tokenizer.encode(t, add_special_tokens=False) for t in texts]

@@ -28,7 +28,11 @@ def add(verbs: Verbs) -> None:
     add = parser.add_argument
     add("run", type=Path, help="folder of the run")
     task_flags(parser, required=True)
-    add("--interfaces", help="who takes part (default: all of the run that are trained)")
+    add(
+        "--interfaces",
+        help="who takes part (default: all of the run that are trained); where rows are compared "
+        "in pairs, the run's own takes part too",
+    )
     add("--steps", help="network evaluations per chain (default: the run's)")
     add("--chains", type=int, help="of the largest ensemble of rolling tasks (default: the run's)")
     add(

@@ -157,6 +157,8 @@ def test_what_is_included_is_part_of_a_task(given: Given) -> None:
     own = "task: chosen\ninclude: ../base.yaml\n"
     first = given.task(own, QUESTIONS).to_dict()
     assert given.task(own, QUESTIONS).to_dict() == first
+    (given.folder / "task" / "another.yaml").write_text("task: another\n", encoding="utf-8")
+    assert given.task(own, QUESTIONS).to_dict() == first  # a neighbour is none of its business
     base.write_text(base.read_text().replace("doc_to_text: question", "doc_to_text: 'Q: '"))
     assert given.task(own, QUESTIONS).to_dict() != first
 
