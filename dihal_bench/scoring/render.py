@@ -38,18 +38,19 @@ def render(scores: Sequence[Score], order: Sequence[str]) -> str:
 
 
 def render_plain(scores: Sequence[Score], order: Sequence[str]) -> str:
-    """Return scores of any metrics as text: a line per subject and steps, a column per metric."""
+    """Return scores of any metrics as text: a line per metric, a column per subject and steps."""
     from tabulate import tabulate
 
-    lines: dict[tuple[str, int], dict[str, str]] = {}
+    lines: dict[str, dict[str, str]] = {}
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
-        line = lines.setdefault(
-            (score.subject, score.steps), {"row": score.subject, "S": str(score.steps)}
-        )
         filtered = score.details.get("filter", "none")
         name = score.metric if filtered == "none" else f"{score.metric} ({filtered})"
-        line[f"{name} [95 %]"] = _plain(score, 4) + _interval(score, ".4f")
-    return str(tabulate(list(lines.values()), headers="keys", disable_numparse=True))
+        row = score.subject if score.subject == order[0] else f"{score.subject} S={score.steps}"
+        cell = _plain(score, 4) + _interval(score, ".4f")
+        lines.setdefault(name, {"score [95 %]": name})[row] = cell
+    names = dict.fromkeys(key for line in lines.values() for key in line)
+    table = [{key: line.get(key, "") for key in names} for line in lines.values()]
+    return str(tabulate(table, headers="keys", disable_numparse=True))
 
 
 def _line(key: _Key, scores: Mapping[str, Score], first: str) -> dict[str, str]:
