@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.readers import Reader
 
 _TEACHER = "teacher"
+_STEPS = 16  # of an interface that is in memory, where nobody says how many
 
 
 @register_model("dihal-bench")
@@ -82,17 +83,12 @@ class DihalLM(HFLM):  # type: ignore[misc]
         Raises:
             UserError: the run cannot be read, or the interface has no likelihood of texts.
         """
-        window = 0
+        most, window = _STEPS, 0
         if run is not None:
-            trained = TrainedRun(Path(run), device=device)
-            trained.check()
-            name = interface or trained.name
-            source = trained.inputs.backbone if name == _TEACHER else trained.interface(name)
-            steps = int(steps) or trained.config.score.steps[-1]
-            window = trained.config.text.window - 1
+            source, most, window = _trained(Path(run), interface, device)
         if source is None:
             raise UserError("dihal-bench as a model of lm-eval needs run=FOLDER.")
-        self.source, self.steps, self.chains = source, int(steps) or 16, int(chains)
+        self.source, self.steps, self.chains = source, int(steps) or most, int(chains)
         self.seed = int(seed)
         self.truncated = 0
         self._documents: dict[tuple[int, ...], int] = {}
@@ -326,6 +322,15 @@ class DihalLM(HFLM):  # type: ignore[misc]
         if not isinstance(self.source, Interface):
             return TeacherReader(self.source)
         return reader_of(self.source, documents, steps=self.steps, chains=self.chains)
+
+
+def _trained(folder: Path, name: str, device: str | None) -> tuple[Interface | Backbone, int, int]:
+    """Return what a run has trained, its most steps, and its windows' tokens but the last."""
+    run = TrainedRun(folder, device=device)
+    run.check()
+    name = name or run.name
+    source = run.inputs.backbone if name == _TEACHER else run.interface(name)
+    return source, run.config.score.steps[-1], run.config.text.window - 1
 
 
 def _number(tokens: list[int]) -> int:
