@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 
-from dihal_bench import environment
 from dihal_bench.config import AUTO
 from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, short_hash, write_json
+from dihal_bench.findings import Findings
 from dihal_bench.folder import claimed, run_folder
 from dihal_bench.geometry.locate import Located, locate
 from dihal_bench.geometry.score import resolve_layer
@@ -27,17 +26,8 @@ from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.interfaces.validate import blamed, declared, validate
 from dihal_bench.progress import progress
-from dihal_bench.records import SCHEMA, Record
+from dihal_bench.records import Record
 from dihal_bench.registry import DENOISERS, INTERFACES, include
-from dihal_bench.scoring.bridgeability import bridgeability
-from dihal_bench.scoring.cost import cost
-from dihal_bench.scoring.evaluate import check_gates, evaluate, evaluation_windows
-from dihal_bench.scoring.kept import Scorer
-from dihal_bench.scoring.oracle import oracle
-from dihal_bench.scoring.progress import scores_on_the_way
-from dihal_bench.scoring.sums import write_sums
-from dihal_bench.scoring.table import Measured
-from dihal_bench.training.budget import TRUNK_TOLERANCE
 from dihal_bench.training.phases import Trained, Trainer
 
 if TYPE_CHECKING:
@@ -46,7 +36,6 @@ if TYPE_CHECKING:
 
     from dihal_bench.config import RunConfig
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.scoring.cost import Cost
 
 _STATISTICS_BATCH = 16  # windows per pass
 _VALIDATED = 2  # windows
@@ -90,7 +79,7 @@ def run(
         job.inputs.check(folder)
         if job.locates:
             show(job.located)
-        record = job.record(command or shlex.join(sys.argv))
+        record = Findings(job).record(command or shlex.join(sys.argv))
         record.write(done)
         return record
 
@@ -260,16 +249,21 @@ class Job:
     @cached_property
     def trained(self) -> Trained:
         """The interface and its controls, fitted, and trained side by side where they learn."""
+        return self.trainer.run(self.fitted())
+
+    def fitted(self) -> dict[str, Interface]:
+        """Return the interface and its controls anew, fitted but not trained."""
         interfaces = {name: self.new(name) for name in self.names}
         windows = self.inputs.training_text.draw(self.config.seed, 0, _VALIDATED)
         for interface in interfaces.values():
             self._fit(interface)
             layers = interface.layers
             validate(interface, Batch.of(windows, self.inputs.backbone, layers=layers))
-        return self._trainer.run(interfaces)
+        return interfaces
 
     @cached_property
-    def _trainer(self) -> Trainer:
+    def trainer(self) -> Trainer:
+        """What its interfaces are trained with."""
         return Trainer(
             data=self.inputs.training_text,
             held_out=self.inputs.validation_text,
@@ -282,117 +276,3 @@ class Job:
             fit=self._fit,
             say=self.say,
         )
-
-    # --- judge ------------------------------------------------------------------------------------
-
-    def record(self, command: str) -> Record:
-        """Do everything that is not done yet and assemble the record."""
-        config, interfaces, text = self.config, self.trained.interfaces, self.inputs.validation_text
-        self.say("leak gate")
-        gates = check_gates(interfaces, text, self._scorer)
-        self.say("scoring")
-        scores, sums = evaluate(interfaces, self._scorer, config.score, self._measured())
-        write_sums(self.folder / "sums.safetensors", sums)
-        costs = {n: cost(i, text, steps=config.score.steps[-1]) for n, i in interfaces.items()}
-        results = {
-            "locate": self.located.to_dict() if self.locates else {},
-            "bridge": self._bridge(),
-            "costs": {name: own.to_dict() for name, own in costs.items()},
-            "scores": [score.to_dict() for score in scores],
-            "gates": {"leak": {name: gate.to_dict() for name, gate in gates.items()}},
-        }
-        return Record(
-            {**self._identity(command), **self._inputs(), **self._budget(costs), **results}
-        )
-
-    def _measured(self) -> Measured:
-        config = self.config
-        return Measured(
-            task=f"{config.corpus}:validation",
-            regime=config.regime,
-            dtype=config.dtype,
-            resamples=config.score.resamples,
-            seed=config.seed,
-        )
-
-    def _bridge(self) -> dict[str, Any]:
-        """Reconstruction, recovery, and scores on the way, on a part of the evaluated windows."""
-        config, scorer, interfaces = self.config.score, self._scorer, self.trained.interfaces
-        text, windows = scorer.data, scorer.windows
-        part = scorer.on(windows[:: max(1, len(windows) * text.window // config.oracle_tokens)])
-        own = interfaces[self.config.interface]
-
-        def reconstruct() -> dict[str, Any]:
-            return bridgeability(
-                own, text, windows=windows, batch=config.batch, steps=config.steps[-1]
-            ).to_dict()
-
-        def recover() -> dict[str, Any]:
-            return oracle(own, text, windows=part.windows, batch=config.batch).to_dict()
-
-        return {
-            **scorer.facts(f"bridge{config.steps[-1]}", own, reconstruct),
-            "denoiser": self._denoiser_oracle(own),
-            "oracle": part.facts("oracle", own, recover),
-            "progress": scores_on_the_way(interfaces, self._trainer.file, part, config),
-            "curves": self.trained.curves,
-        }
-
-    @cached_property
-    def _scorer(self) -> Scorer:
-        text, config = self.inputs.validation_text, self.config
-        return Scorer(
-            data=text,
-            backbone=self.inputs.backbone,
-            windows=evaluation_windows(text, config.score.tokens),
-            batch=config.score.batch,
-            block=config.block_size,
-            folder=self.shared,
-        )
-
-    def _denoiser_oracle(self, interface: Interface) -> dict[str, float]:
-        """Ask the trunk what it loses of true signals before any noise is added."""
-        if interface.trunk is None:
-            return {}
-        windows = self.inputs.validation_text.batch([0])
-        batch = Batch.of(windows, self.inputs.backbone, layers=interface.layers)
-        signal = interface.clean(batch).flatten(0, 1).detach()
-        copies = interface.trunk.inputs // signal.shape[-1]  # it may see an earlier estimate too
-        return interface.trunk.oracle(signal.repeat(1, copies))
-
-    def _identity(self, command: str) -> dict[str, Any]:
-        config = self.config
-        interface = self.trained.interfaces[config.interface]
-        return {
-            "schema": SCHEMA,
-            "id": f"{config.interface}-{config.digest()}",
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": command,
-            "config": config.to_dict(),
-            "interface": {
-                "name": config.interface,
-                "origin": f"{type(interface).__module__}:{type(interface).__qualname__}",
-                "args": asdict(replace(interface.config, options=interface.options)),
-                "controls": self.names[1:],
-                "replaced": interface.span.replaced,
-                "from": interface.span.a,
-            },
-            "regime": config.regime,
-            "layer": interface.span.b,
-            "layer_policy": "last" if interface.bears_tokens else config.layer,
-        }
-
-    def _inputs(self) -> dict[str, Any]:
-        about = environment.describe(device=self.config.device, seed=self.config.seed)
-        return {**self.inputs.describe(), "environment": about}
-
-    def _budget(self, costs: dict[str, Cost]) -> dict[str, Any]:
-        budget, trained, name = self.config.budget, self.trained, self.config.interface
-        checked = budget.check(trained.interfaces[name].phases, trained.spent[name])
-        checked["trunk"] = costs[name].trunk_parameters / self.trunk_parameters()
-        checked["within"] &= abs(checked["trunk"] - 1) <= TRUNK_TOLERANCE
-        spent = {
-            name: {phase: one.to_dict() for phase, one in phases.items()}
-            for name, phases in trained.spent.items()
-        }
-        return {"budget": {**asdict(budget), **checked}, "spent": spent}

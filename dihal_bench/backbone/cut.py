@@ -137,7 +137,7 @@ class Cut:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.path = _path_to_blocks(model)
+        self.path = path_to_blocks(model)
         self.blocks: list[nn.Module] = list(model.get_submodule(".".join(self.path)))
         self.embedding_width = int(model.get_input_embeddings().weight.shape[-1])
         self.arity = self._arity()
@@ -250,7 +250,7 @@ def _shallow(module: Any) -> Any:
     return twin
 
 
-def _path_to_blocks(model: Any) -> list[str]:
+def path_to_blocks(model: Any) -> list[str]:
     """The attribute names that lead to the list of blocks: the one shallowest list of N modules."""
     count = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
     paths: list[list[str]] = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from dihal_bench.backbone.cut import path_to_blocks
 from dihal_bench.files import atomic_path, write_json
 from dihal_bench.progress import progress
 from dihal_bench.text.bundled import bundled_corpus
@@ -90,10 +91,10 @@ RECIPES = {
 
 
 def train_bundled(role: str, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Train one bundled model from scratch and write its folder.
+    """Train one small model from scratch on the bundled corpus and write its folder.
 
     Args:
-        role: "backbone" or "judge".
+        role: "backbone", "judge", or what else the recipe is for; the model card calls it so.
         out: folder that receives config, bf16 weights, tokenizer, and the model card.
         recipe: another recipe than the role's own.
 
@@ -188,7 +189,10 @@ def _fit(model: PreTrainedModel, data: PackedTokens, recipe: Recipe) -> int:
 
 
 def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
+    blocks = ".".join(path_to_blocks(model))
+    matrices = [
+        p for n, p in model.named_parameters() if p.ndim == 2 and n.startswith(f"{blocks}.")
+    ]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
     return [
@@ -226,9 +230,9 @@ def _save(
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    write_json(out / "recipe.json", facts)
     with atomic_path(out / "README.md") as path:
         path.write_text(_card(facts), encoding="utf-8")
+    write_json(out / "recipe.json", facts)  # last: a folder that has it is complete
 
 
 def _card(facts: dict[str, Any]) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
@@ -18,7 +17,7 @@ from dihal_bench.training.ledger import Spent
 from dihal_bench.training.trainer import Trainee, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.backbone.model import Backbone
@@ -42,8 +41,17 @@ class Trained:
     """
 
     interfaces: dict[str, Interface]
-    spent: dict[str, dict[str, Spent]] = field(default_factory=dict)
-    curves: dict[str, dict[str, list[dict[str, float]]]] = field(default_factory=dict)
+    spent: dict[str, dict[str, Spent]]
+    curves: dict[str, dict[str, list[dict[str, float]]]]
+
+    @classmethod
+    def begin(cls, interfaces: Mapping[str, Interface]) -> Trained:
+        """Nothing is trained yet."""
+        return cls(
+            interfaces=dict(interfaces),
+            spent={name: {} for name in interfaces},
+            curves={name: {} for name in interfaces},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +88,18 @@ class Trainer:
         Raises:
             UserError: a loss is not finite, or a recovery is too poor to go on with.
         """
-        done = Trained(interfaces=dict(interfaces))
-        for name in interfaces:
-            done.spent[name], done.curves[name] = {}, {}
-        for phase in PHASES:
-            for tokens, names in self._groups(interfaces, phase).items():
-                self._complete({n: interfaces[n] for n in names}, phase, tokens)
-                for name in names:
-                    self._take(done, name, phase)
-        for name, interface in interfaces.items():
+        done = train_together([(self, interfaces)])[0]
+        for name, interface in done.interfaces.items():
             save_interface(self.folder / "weights" / f"{name}.safetensors", interface)
         return done
+
+    def pupils(self, interfaces: Mapping[str, Interface], phase: str) -> list[Pupil]:
+        """Return those that have something to learn in a phase."""
+        return [
+            Pupil(trainer=self, name=name, interface=interface, tokens=tokens)
+            for name, interface in interfaces.items()
+            if (tokens := self.budget.plan(interface.phases).get(phase))
+        ]
 
     def file(self, name: str, interface: Interface, phase: str) -> Path:
         """Return where a finished phase lies; its name is a digest of all that it depends on."""
@@ -111,55 +120,7 @@ class Trainer:
             depends |= {"config": own, "span": asdict(interface.span), "tokens": plan}
         return self.shared / f"{name}-{phase}-{short_hash(depends)}.safetensors"
 
-    def _groups(self, interfaces: Mapping[str, Interface], phase: str) -> dict[int, list[str]]:
-        groups: dict[int, list[str]] = defaultdict(list)
-        for name, interface in interfaces.items():
-            tokens = self.budget.plan(interface.phases).get(phase)
-            if tokens:
-                groups[tokens].append(name)
-        return groups
-
-    def _complete(self, interfaces: Mapping[str, Interface], phase: str, tokens: int) -> None:
-        """Train what is missing, and wait for what another process is training."""
-        files = {name: self.file(name, interface, phase) for name, interface in interfaces.items()}
-        while missing := [name for name, file in files.items() if not file.exists()]:
-            with ExitStack() as claims:
-                held = [n for n in missing if claims.enter_context(lock(files[n], wait=False))]
-                mine = {n: interfaces[n] for n in held if not files[n].exists()}
-                if mine:
-                    self._train(mine, phase, tokens)
-            if not held:
-                self.say(f"waiting for {missing[0]}, whose {phase} another run trains")
-                with lock(files[missing[0]], wait=True):
-                    pass
-
-    def _train(self, interfaces: Mapping[str, Interface], phase: str, tokens: int) -> None:
-        """Train a phase and write what came of it."""
-        self.say(f"training {' and '.join(interfaces)}: {phase}")
-        trainees = [Trainee(n, i, self.config, phase) for n, i in interfaces.items()]
-        files = {name: self.file(name, interface, phase) for name, interface in interfaces.items()}
-
-        def keep(name: str, interface: Interface, share: float) -> None:
-            save_phase(kept_weights(files[name], share), interface, phase, {})
-
-        train(
-            trainees,
-            self.data,
-            self.backbone,
-            tokens=tokens,
-            seed=self.seed,
-            checkpoint=self.folder / f"training-{'-'.join([phase, *interfaces])}.safetensors",
-            keep=keep,
-        )
-        for trainee in trainees:
-            interface = trainee.interface
-            facts = {"spent": trainee.spent.to_dict(), "curve": trainee.curve, "accuracy": 1.0}
-            if phase == "recovery":
-                interface.settle(self._batches(interface))
-                facts["accuracy"] = self._accuracy(interface)
-            save_phase(files[trainee.name], interface, phase, facts)
-
-    def _take(self, done: Trained, name: str, phase: str) -> None:
+    def take(self, done: Trained, name: str, phase: str) -> None:
         """Load a finished phase, and look whether its recovery is good enough."""
         interface = done.interfaces[name]
         facts = load_phase(self.file(name, interface, phase), interface)
@@ -173,17 +134,122 @@ class Trainer:
                 "recovery more budget.recovery_tokens or a wider signal."
             )
 
-    def _accuracy(self, interface: Interface) -> float:
+    def accuracy(self, interface: Interface) -> float:
+        """Return the share of held-out tokens that a recovery gets right from true signals."""
         count = min(_ACCURACY_WINDOWS, len(self.held_out))
         windows = self.held_out.batch(range(count))
         batch = Batch.of(windows, self.backbone, layers=interface.layers)
         return recovery_accuracy(interface, batch)
 
-    def _batches(self, interface: Interface) -> Iterator[Batch]:
+    def batches(self, interface: Interface) -> Iterator[Batch]:
+        """Yield training text that a trained recovery is settled on."""
         count = min(_SETTLING_WINDOWS, len(self.data))
         for lo in range(0, count, _SETTLING_BATCH):
             windows = self.data.draw(self.seed, lo, min(_SETTLING_BATCH, count - lo))
             yield Batch.of(windows, self.backbone, layers=interface.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pupil:
+    """An interface in a phase, and the run that it is trained for.
+
+    Attributes:
+        trainer: of the run.
+        name: of the interface in the run.
+        interface: as it enters the phase.
+        tokens: of the phase.
+    """
+
+    trainer: Trainer
+    name: str
+    interface: Interface
+    tokens: int
+
+
+def train_together(parts: Sequence[tuple[Trainer, Mapping[str, Interface]]]) -> list[Trained]:
+    """Train the interfaces of several runs, phase by phase, on one teacher pass per batch.
+
+    The runs must have text, optimiser and seed in common. What comes of each is what would come of
+    it alone: its noise, its weights and its optimiser are its own.
+
+    Args:
+        parts: a run's trainer and its interfaces, fitted and not yet trained.
+
+    Raises:
+        UserError: a loss is not finite, or a recovery is too poor to go on with.
+    """
+    done = [Trained.begin(interfaces) for _, interfaces in parts]
+    for phase in PHASES:
+        pupils = [trainer.pupils(interfaces, phase) for trainer, interfaces in parts]
+        _complete([pupil for own in pupils for pupil in own], phase)
+        for trained, own in zip(done, pupils, strict=True):
+            for pupil in own:
+                pupil.trainer.take(trained, pupil.name, phase)
+    return done
+
+
+def _complete(pupils: Sequence[Pupil], phase: str) -> None:
+    """Train what is missing of a phase, and wait for what another process is training."""
+    for tokens in dict.fromkeys(pupil.tokens for pupil in pupils):
+        wanted = {
+            pupil.trainer.file(pupil.name, pupil.interface, phase): pupil
+            for pupil in pupils
+            if pupil.tokens == tokens
+        }
+        while missing := [file for file in wanted if not file.exists()]:
+            with ExitStack() as claims:
+                held = [f for f in missing if claims.enter_context(lock(f, wait=False))]
+                mine = {file: wanted[file] for file in held if not file.exists()}
+                if mine:
+                    _train(mine, phase, tokens)
+            if not held:
+                first = wanted[missing[0]]
+                first.trainer.say(f"waiting for {first.name}, whose {phase} another run trains")
+                with lock(missing[0], wait=True):
+                    pass
+
+
+def _train(pupils: Mapping[Path, Pupil], phase: str, tokens: int) -> None:
+    """Train a phase side by side and write what came of it, each into its own file."""
+    one = next(iter(pupils.values())).trainer
+    labels = _labels(list(pupils.values()))
+    one.say(f"training {' and '.join(labels)}: {phase}")
+    files = dict(zip(labels, pupils, strict=True))
+    trainees = [
+        Trainee(label, pupil.interface, one.config, phase)
+        for label, pupil in zip(labels, pupils.values(), strict=True)
+    ]
+
+    def keep(label: str, interface: Interface, share: float) -> None:
+        save_phase(kept_weights(files[label], share), interface, phase, {})
+
+    name = "-".join([phase, *labels]) if len(labels) < _MANY else short_hash([phase, *labels])
+    train(
+        trainees,
+        one.data,
+        one.backbone,
+        tokens=tokens,
+        seed=one.seed,
+        checkpoint=one.folder / f"training-{name}.safetensors",
+        keep=keep,
+    )
+    for trainee, pupil in zip(trainees, pupils.values(), strict=True):
+        facts = {"spent": trainee.spent.to_dict(), "curve": trainee.curve, "accuracy": 1.0}
+        if phase == "recovery":
+            pupil.interface.settle(pupil.trainer.batches(pupil.interface))
+            facts["accuracy"] = pupil.trainer.accuracy(pupil.interface)
+        save_phase(files[trainee.name], pupil.interface, phase, facts)
+
+
+_MANY = 5
+
+
+def _labels(pupils: Sequence[Pupil]) -> list[str]:
+    """Return names that tell pupils apart: the interface's, with its span where they are many."""
+    names = [pupil.name for pupil in pupils]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{p.name}@{p.interface.span.a}-{p.interface.span.b}" for p in pupils]
 
 
 def kept_weights(file: Path, share: float) -> Path:

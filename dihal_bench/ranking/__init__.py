@@ -1,0 +1,1 @@
+"""Does a predictor rank candidates as their measured losses do?"""
