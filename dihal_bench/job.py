@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -198,7 +198,8 @@ class Job:
         """Return closed-form statistics of h_a -> h_b over the windows that trunks see."""
         text = self.inputs.training_text
         count = max(1, min(len(text), self.config.budget.diffusion_tokens // text.window))
-        depends = [a, b, count, text.window, self.config.seed]
+        known = [field.name for field in fields(SpanStatistics)]
+        depends = [a, b, count, text.window, self.config.seed, known]
         kept = self.shared / f"statistics-{short_hash(depends)}.safetensors"
         if kept.exists():
             return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))

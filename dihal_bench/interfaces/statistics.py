@@ -27,6 +27,7 @@ class SpanStatistics:
     Attributes:
         mean: mean of h_b per dimension, [D].
         std: standard deviation of h_b per dimension, [D].
+        covariance: of h_b, [D, D].
         condition_mean: the same of h_a, [C].
         condition_std: the same of h_a, [C].
         token_mean: mean of h_b per token id, shrunk to ``mean`` as empirical Bayes has it, [V, D].
@@ -38,6 +39,7 @@ class SpanStatistics:
 
     mean: Tensor
     std: Tensor
+    covariance: Tensor
     condition_mean: Tensor
     condition_std: Tensor
     token_mean: Tensor
@@ -71,7 +73,7 @@ class _Sums:
         self.count = 0
         self.sum_x, self.sum_y = zeros(c), zeros(d)
         self.square_y = zeros(d)
-        self.xx, self.xy = zeros(c, c), zeros(c, d)
+        self.xx, self.xy, self.yy = zeros(c, c), zeros(c, d), zeros(d, d)
         self.token_count = zeros(vocabulary)
         self.token_sum = zeros(vocabulary, d)
         self.start_sum: dict[int, Tensor] = {}
@@ -93,6 +95,7 @@ class _Sums:
         self.square_y += y64.square().sum(0)
         self.xx += x64.T @ x64
         self.xy += x64.T @ y64
+        self.yy += y64.T @ y64
         starts = batch.offsets == 0
         for token, state in zip(batch.tokens[starts].tolist(), y[starts].double(), strict=True):
             self.start_count[token] += 1
@@ -115,6 +118,7 @@ class _Sums:
         parts = {
             "mean": mean_y,
             "std": _root(self.square_y / n - mean_y.square()),
+            "covariance": self.yy / n - torch.outer(mean_y, mean_y),
             "condition_mean": mean_x,
             "condition_std": _root(cov_x.diagonal()),
             "token_mean": table,
