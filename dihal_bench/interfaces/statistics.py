@@ -13,7 +13,7 @@ from torch import Tensor
 from dihal_bench.geometry.token_means import shrunk_token_means
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dihal_bench.interfaces.batch import Batch
 
@@ -55,10 +55,18 @@ class SpanStatistics:
         Starts of documents and windows are left out: massive activations live there. Only a token
         that occurs nowhere else (BOS) has its mean state at the start of documents in the table.
         """
-        sums = _Sums()
+        return cls.collect_spans(batches, [(a, b)])[a, b]
+
+    @classmethod
+    def collect_spans(
+        cls, batches: Iterable[Batch], spans: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], SpanStatistics]:
+        """Do so for several spans (a, b] in one pass; each costs 3 D^2 float64 of memory."""
+        sums = {span: _Sums() for span in spans}
         for batch in batches:
-            sums.add(batch, batch.hidden(a), batch.hidden(b))
-        return sums.solve()
+            for (a, b), own in sums.items():
+                own.add(batch, batch.hidden(a), batch.hidden(b))
+        return {span: own.solve() for span, own in sums.items()}
 
 
 class _Sums:
