@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING
 from dihal_bench import __version__
 from dihal_bench.environment import keep_freed_memory
 from dihal_bench.errors import UserError
-from dihal_bench.verbs import backbone, check, compare, generate, listing, locate, new, run, score
+from dihal_bench.verbs import (
+    backbone,
+    check,
+    compare,
+    generate,
+    listing,
+    locate,
+    new,
+    run,
+    score,
+    work,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VERBS = (run, compare, score, generate, locate, check, new, listing, backbone)
+_VERBS = (run, compare, score, generate, locate, check, new, listing, backbone, work)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

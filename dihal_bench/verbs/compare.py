@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.execution.executor import execution_flags, executor_of
 from dihal_bench.progress import say
 from dihal_bench.verbs.common import command_of, common_flags, config_of, print_json
 
@@ -13,13 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
     from dihal_bench.comparison.plan import Entry
-    from dihal_bench.inputs import Inputs
     from dihal_bench.verbs.common import Verbs
-
-_WORKERS = (
-    "runs at a time, each with its share of the threads and memory of its own (default: 2 on a CPU "
-    "of several threads, else 1)"
-)
 
 
 def add(verbs: Verbs) -> None:
@@ -31,21 +26,19 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
     parser.add_argument("--denoisers", help="comma-separated (default: that of --denoiser)")
     parser.add_argument("--blocks", help="parts of the table, comma-separated (default: all)")
-    parser.add_argument("--workers", type=int, help=_WORKERS)
     common_flags(parser)
+    execution_flags(parser)
     parser.set_defaults(work=_work)
 
 
 def _work(arguments: argparse.Namespace) -> int:
     if arguments.seed is not None:
         raise UserError(f"--seed {arguments.seed}: compare takes --seeds, one or more.")
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UserError(f"--workers {arguments.workers} must be 1 or more.")
-    from dihal_bench.comparison.compare import planned
+    executor = executor_of(arguments)
+    from dihal_bench.comparison.compare import errands_of, planned
     from dihal_bench.comparison.plan import BLOCKS
     from dihal_bench.comparison.pool import Pool
     from dihal_bench.comparison.show import Tables, show, write
-    from dihal_bench.comparison.work import work_off
     from dihal_bench.folder import claimed, run_folder
 
     seeds, command = _seeds(arguments.seeds), command_of(arguments)
@@ -63,6 +56,8 @@ def _work(arguments: argparse.Namespace) -> int:
         for name in denoisers
     }
     base = bases[denoisers[0]]
+    if not arguments.dry_run:
+        executor.check()
     out = run_folder(base, arguments.out, name="compare")
     with claimed(out, base):
         entries, inputs = planned(
@@ -78,8 +73,7 @@ def _work(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             return _print_runs(entries, as_json=arguments.json)
         inputs.check(out)
-        workers = arguments.workers or _workers(inputs)
-        work_off(entries, inputs, out / "shared", command=command, workers=workers)
+        executor.work_off(errands_of(entries, out / "shared", command), out, inputs)
         pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
         resamples = config.score.resamples
         tables = {key: Tables.of(pool, key, resamples=resamples) for key, pool in pools.items()}
@@ -90,13 +84,6 @@ def _work(arguments: argparse.Namespace) -> int:
         print(show(tables))
         print("tables: " + ", ".join(str(path) for path in files))
     return 0
-
-
-def _workers(inputs: Inputs) -> int:
-    """Return how many runs are done at a time: small products gain little from a second thread."""
-    import torch
-
-    return 2 if inputs.device.type == "cpu" and torch.get_num_threads() > 1 else 1
 
 
 def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
