@@ -72,14 +72,14 @@ class Errand:
         return " and ".join(one.title for one in self.runs)
 
     def perform(self, say: Callable[[str], None], inputs: Inputs | None = None) -> None:
-        """Do what is not done yet.
+        """Do what is not done yet; a run that fails does not keep others from being done.
 
         Args:
             say: takes one-line messages for a person.
             inputs: backbone and text, if they are loaded already.
 
         Raises:
-            UserError: a run cannot be done.
+            UserError: runs cannot be done.
         """
         todo = [one for one in self.runs if not one.done]
         if not todo:
@@ -87,7 +87,25 @@ class Errand:
         inputs = inputs or Inputs(todo[0].config, say)
         if len(todo) > 1:
             self._train(todo, inputs, say)
-        for one in todo:
+        failed = [sentence for one in todo if (sentence := self._finish(one, inputs, say))]
+        if len(failed) > 1:
+            raise UserError(f"{len(failed)} of {len(todo)} runs failed, the first: {failed[0]}")
+        if failed:
+            raise UserError(failed[0])
+
+    def _train(self, todo: Sequence[Run], inputs: Inputs, say: Callable[[str], None]) -> None:
+        """Train runs side by side; each finds its phases done when its turn comes."""
+        jobs = [Job(r.config, r.folder, say, shared=self.shared, inputs=inputs) for r in todo]
+        try:
+            for job in jobs:
+                job.check_span()
+            train_together([(job.trainer, job.fitted()) for job in jobs])
+        except UserError as error:
+            say(f"{error} The runs go on one by one, so that the others are done.")
+
+    def _finish(self, one: Run, inputs: Inputs, say: Callable[[str], None]) -> str | None:
+        """Do what is left of a run; return why it failed, if it did."""
+        try:
             run(
                 one.config,
                 out=one.folder,
@@ -96,13 +114,9 @@ class Errand:
                 command=self.command,
                 say=say,
             )
-
-    def _train(self, todo: Sequence[Run], inputs: Inputs, say: Callable[[str], None]) -> None:
-        """Train runs side by side; each finds its phases done when its turn comes."""
-        jobs = [Job(r.config, r.folder, say, shared=self.shared, inputs=inputs) for r in todo]
-        for job in jobs:
-            job.check_span()
-        train_together([(job.trainer, job.fitted()) for job in jobs])
+        except UserError as error:
+            return f"{one.title}: {error}"
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values. Paths that are relative stay so."""

@@ -79,11 +79,11 @@ class Outcome:
     total: int
     failed: list[str] = field(default_factory=list)
 
-    def fail(self, errand: Errand, sentence: str) -> None:
-        """Keep in mind that an errand failed, and say so."""
-        self.failed.append(f"{errand.title}: {sentence}")
+    def fail(self, sentence: str) -> None:
+        """Keep in mind that an errand failed, and why; say so."""
+        self.failed.append(sentence)
         if self.total > 1:
-            say(f"failed: {self.failed[-1]}")
+            say(f"failed: {sentence}")
 
     def close(self) -> None:
         """Tell what failed.

@@ -74,7 +74,7 @@ def _here(todo: Sequence[tuple[Errand, str]], inputs: Inputs, outcome: Outcome) 
         try:
             errand.perform(say, inputs)
         except UserError as error:
-            outcome.fail(errand, str(error))
+            outcome.fail(str(error))
 
 
 def _in_processes(todo: Sequence[tuple[Errand, str]], workers: int, outcome: Outcome) -> None:
@@ -100,7 +100,7 @@ def _in_processes(todo: Sequence[tuple[Errand, str]], workers: int, outcome: Out
                         "command goes on, with fewer --workers it needs less."
                     ) from error
                 if isinstance(error, UserError):
-                    outcome.fail(futures[future], str(error))
+                    outcome.fail(str(error))
                 elif error is not None:
                     faults.append(error)
                 bar.update(1)

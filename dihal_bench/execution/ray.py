@@ -82,7 +82,7 @@ class RayExecutor(Executor):
                 perform.remote(str(file)): (errand, file)
                 for errand, file in zip(todo, files, strict=True)
             }
-            say(f"ray: {len(sent)} jobs; logs in {folder / 'jobs'}")
+            say(f"ray: jobs sent: {len(sent)}; logs in {folder / 'jobs'}")
             _wait(ray, sent)
         finally:
             ray.shutdown()
@@ -165,11 +165,12 @@ def _wait(ray: Any, sent: dict[Any, tuple[Errand, Path]]) -> None:
             try:
                 ray.get(ready)
             except UserError as error:
-                outcome.fail(errand, str(error.cause if hasattr(error, "cause") else error))
+                outcome.fail(str(getattr(error, "cause", error)))
             except ray.exceptions.RayTaskError as error:
                 faults.append(error)
             except ray.exceptions.RayError as error:
-                outcome.fail(errand, f"{_reason(error)} (log: {file.with_suffix('.log')})")
+                log = file.with_suffix(".log")
+                outcome.fail(f"{errand.title}: {_reason(error)} (log: {log})")
             bar.update(1)
     if faults:
         raise faults[0]

@@ -7,9 +7,11 @@ what is under way.
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 2.0
 _MISSES = 3  # polls without a job and without its record, after which it has failed
 _TIMEOUTS = 20  # times that a job which reached --minutes goes on in the queue
+_REFUSED = "sbatch: error: "
 _ERROR = "dihal-bench: error: "  # what the command line's own sentence begins with
 
 
@@ -91,14 +94,14 @@ class SlurmExecutor(Executor):
         executor = self._submitter(jobs_folder)
         commands = [self._command(write_errand(errand, jobs_folder)) for errand in todo]
         try:
-            with executor.batch():
+            with redirect_stderr(io.StringIO()), executor.batch():
                 jobs = [executor.submit(command) for command in commands]
         except Exception as error:  # submitit passes on what sbatch says in several classes
             raise UserError(
-                f"--executor slurm: the jobs were refused ({_last_line(str(error))}); mend the "
+                f"--executor slurm: the jobs were refused ({_refusal(str(error))}); mend the "
                 "options given by --slurm, --minutes, --cpus and --gpus."
             ) from error
-        say(f"{self.cluster}: {len(jobs)} jobs, the first {jobs[0].job_id}; logs in {jobs_folder}")
+        say(f"slurm: jobs sent: {len(jobs)}, the first {jobs[0].job_id}; logs in {jobs_folder}")
         _wait(list(zip(todo, jobs, strict=True)), _CLUSTERS[self.cluster].ended)
 
     def _submitter(self, folder: Path) -> Any:
@@ -159,7 +162,7 @@ def _wait(left: list[tuple[Errand, Any]], ended: Callable[[list[Any]], set[str]]
                 if errand.done:
                     bar.update(1)
                 elif misses[job.job_id] >= _MISSES:
-                    outcome.fail(errand, _sentence(job))
+                    outcome.fail(_sentence(errand, job))
                     bar.update(1)
                 else:
                     still.append((errand, job))
@@ -196,7 +199,7 @@ _CLUSTERS = {
 }
 
 
-def _sentence(job: Any) -> str:
+def _sentence(errand: Errand, job: Any) -> str:
     """Return why a job failed: what its command line said last, if anything."""
     path = Path(job.paths.stderr)
     try:
@@ -204,8 +207,11 @@ def _sentence(job: Any) -> str:
     except OSError:
         lines = []
     said = [line.partition(_ERROR)[2] for line in lines if _ERROR in line]
-    return said[-1] if said else f"its job ended before it was done (log: {path})"
+    return said[-1] if said else f"{errand.title}: its job ended before it was done (log: {path})"
 
 
-def _last_line(text: str) -> str:
-    return ([line.strip() for line in text.splitlines() if line.strip()] or ["no reason given"])[-1]
+def _refusal(text: str) -> str:
+    """Return sbatch's own words, else the last ones."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason given"]
+    said = [line.removeprefix(_REFUSED) for line in lines if line.startswith(_REFUSED)]
+    return "; ".join(said or lines[-1:])

@@ -212,9 +212,23 @@ def test_what_is_done_of_an_errand_is_left_alone(tiny: Tiny, tmp_path) -> None:
     assert records([first]) == before
 
 
+def test_a_run_that_fails_takes_no_other_with_it(tiny: Tiny, tmp_path) -> None:
+    parts = [errand(tiny, tmp_path, "hidden", layer=layer) for layer in ("9", "1", "2")]
+    three = replace(parts[0], runs=tuple(own.runs[0] for own in parts))
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"^hidden seed 0: --layer 9 is layer 9, outside"):
+        three.perform(said.append)
+    assert [own.done for own in three.runs] == [False, True, True]
+    assert any(line.endswith("so that the others are done.") for line in said)
+    assert not three.runs[0].folder.exists()
+
+
 def test_an_errand_that_cannot_be_done_says_why(tiny: Tiny, tmp_path) -> None:
     bad = config_for(tiny, "hidden", layer="9", controls=[])
-    run = Run(config=bad, folder=tmp_path / "bad", title="bad")
-    with pytest.raises(UserError, match="layer 9"):
-        Errand(runs=(run,), shared=tmp_path / "shared", command="").perform(lambda text: None)
-    assert not (tmp_path / "bad").exists()
+    runs = tuple(Run(config=bad, folder=tmp_path / name, title=name) for name in ("a", "b"))
+    one = Errand(runs=runs[:1], shared=tmp_path / "shared", command="")
+    with pytest.raises(UserError, match=r"^a: --layer 9 is"):
+        one.perform(lambda text: None)
+    with pytest.raises(UserError, match=r"^2 of 2 runs failed, the first: a: --layer 9 is"):
+        replace(one, runs=runs).perform(lambda text: None)
+    assert not (tmp_path / "a").exists()
