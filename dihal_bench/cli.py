@@ -21,12 +21,13 @@ from dihal_bench.verbs import (
     run,
     score,
     sweep,
+    work,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VERBS = (run, compare, sweep, score, generate, locate, check, new, listing, backbone)
+_VERBS = (run, compare, sweep, score, generate, locate, check, new, listing, backbone, work)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -81,9 +81,18 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: float | None, *, unit: str) -> Iterator[Progress]:
-    """Show progress on standard error: a bar on a terminal, else a plain line now and then."""
-    bar = (_Bar if sys.stderr.isatty() and not _shared else _Lines)(label, total, unit)
+def progress(
+    label: str, total: float | None, *, unit: str, alone: bool = True
+) -> Iterator[Progress]:
+    """Show progress on standard error: a bar on a terminal, else a plain line now and then.
+
+    Args:
+        label: what the work is.
+        total: units of it; None: not known.
+        unit: its name.
+        alone: no other process writes to the terminal meanwhile; a bar would be torn.
+    """
+    bar = (_Bar if alone and sys.stderr.isatty() and not _shared else _Lines)(label, total, unit)
     try:
         yield bar
     finally:

@@ -184,4 +184,7 @@ def _origin(entry: Any) -> str:
 INTERFACES = Registry("interface", ("dihal_bench.interfaces", "dihal_bench.baselines"))
 DENOISERS = Registry("denoiser", ("dihal_bench.diffusion.denoisers", "dihal_bench.diffusion.unet"))
 SAMPLERS = Registry("sampler", ("dihal_bench.diffusion.schedule",))
-REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS)
+EXECUTORS = Registry(
+    "executor", tuple(f"dihal_bench.execution.{name}" for name in ("local", "ray", "slurm"))
+)
+REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS, EXECUTORS)

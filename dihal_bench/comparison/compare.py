@@ -9,6 +9,7 @@ from dihal_bench.comparison.plan import BLOCKS, REFERENCE, Entry, chosen_interfa
 from dihal_bench.config import AUTO
 from dihal_bench.diffusion.denoisers import UNetConfig
 from dihal_bench.errors import UserError
+from dihal_bench.execution.errand import Errand, Run
 from dihal_bench.inputs import Inputs
 from dihal_bench.job import Job
 from dihal_bench.registry import DENOISERS, INTERFACES, include
@@ -77,6 +78,24 @@ def planned(
     for line in _left_out(entries, names, blocks, list(bases)):
         say(line)
     return entries, inputs
+
+
+def errands_of(entries: Sequence[Entry], shared: Path, command: str) -> list[Errand]:
+    """Return an errand for every run; runs that several blocks have in common are one.
+
+    Args:
+        entries: of the comparison.
+        shared: folder of what runs have in common.
+        command: the command line, for the records.
+    """
+    first = {entry.folder: entry for entry in reversed(entries)}
+    errands = []
+    for folder in dict.fromkeys(entry.folder for entry in entries):
+        entry = first[folder]
+        title = f"{entry.label}, seed {entry.config.seed}, {BLOCKS[entry.block].title}"
+        own = Run(config=entry.config, folder=folder, title=title)
+        errands.append(Errand(runs=(own,), shared=shared, command=command))
+    return errands
 
 
 def _layer(job: Job, *, dry: bool) -> int | None:

@@ -1,26 +1,28 @@
 """What an executor is given: runs that one process does, and that a plain file can describe.
 
-Nothing is returned: a run is done when its folder holds a valid record. Whoever is killed is sent
+Nothing is returned: a run is done when its folder holds its record. Whoever is killed is sent
 again, and finds what was finished.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench import __version__
+from dihal_bench.environment import keep_freed_memory
 from dihal_bench.errors import UserError
-from dihal_bench.files import short_hash, write_json
+from dihal_bench.files import lock, short_hash, write_json
 from dihal_bench.inputs import Inputs
 from dihal_bench.job import Job, run
-from dihal_bench.registry import include
 from dihal_bench.resolve import flatten, resolve
 from dihal_bench.training.phases import train_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dihal_bench.config import RunConfig
 
@@ -50,7 +52,7 @@ class Errand:
     """Runs of one process; where there are several, they are trained on one pass of the teacher.
 
     Attributes:
-        runs: of one seed, text and budget where they are several.
+        runs: of one text, optimiser and seed where they are several.
         shared: folder of what runs have in common.
         command: the command line, for the records.
     """
@@ -61,68 +63,51 @@ class Errand:
 
     @property
     def done(self) -> bool:
-        """Whether all of them are."""
-        return all(run.done for run in self.runs)
+        """Whether all of its runs are."""
+        return all(one.done for one in self.runs)
 
     @property
     def title(self) -> str:
         """For people."""
-        return " and ".join(run.title for run in self.runs)
-
-    def write(self, folder: Path) -> Path:
-        """Write it to a file that another machine can read; return its path."""
-        content = {
-            "runs": [
-                {"config": r.config.to_dict(), "folder": str(r.folder.resolve()), "title": r.title}
-                for r in self.runs
-            ],
-            "shared": str(self.shared.resolve()),
-            "command": self.command,
-        }
-        path = folder / f"{short_hash(content)}.json"
-        write_json(path, content)
-        return path
-
-    @classmethod
-    def read(cls, path: Path) -> Errand:
-        """Read what ``write`` wrote.
-
-        Raises:
-            UserError: the file cannot be read.
-        """
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            for file in content["runs"][0]["config"]["include"]:
-                include(file)
-            runs = tuple(
-                Run(
-                    config=resolve(values=flatten(own["config"])),
-                    folder=Path(own["folder"]),
-                    title=own["title"],
-                )
-                for own in content["runs"]
-            )
-            return cls(runs=runs, shared=Path(content["shared"]), command=content["command"])
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise UserError(
-                f"{path} is no errand of a sweep ({error}); issue the sweep's command again."
-            ) from error
+        return " and ".join(one.title for one in self.runs)
 
     def perform(self, say: Callable[[str], None], inputs: Inputs | None = None) -> None:
-        """Do what is not done yet.
+        """Do what is not done yet; a run that fails does not keep others from being done.
 
         Args:
             say: takes one-line messages for a person.
             inputs: backbone and text, if they are loaded already.
+
+        Raises:
+            UserError: runs cannot be done.
         """
         todo = [one for one in self.runs if not one.done]
         if not todo:
             return
-        inputs = inputs or Inputs(todo[0].config, say)
+        if inputs is None or not inputs.serve(todo[0].config):
+            inputs = Inputs(todo[0].config, say)
         if len(todo) > 1:
-            self._train_together(todo, inputs, say)
-        for one in todo:
-            say(one.title)
+            self._train(todo, inputs, say)
+        failed = [sentence for one in todo if (sentence := self._finish(one, inputs, say))]
+        if len(failed) > 1:
+            raise UserError(f"{len(failed)} of {len(todo)} runs failed, the first: {failed[0]}")
+        if failed:
+            raise UserError(failed[0])
+
+    def _train(self, todo: Sequence[Run], inputs: Inputs, say: Callable[[str], None]) -> None:
+        """Train runs side by side; each finds its phases done when its turn comes."""
+        jobs = [Job(r.config, r.folder, say, shared=self.shared, inputs=inputs) for r in todo]
+        try:
+            for job in jobs:
+                job.check_span()
+            jobs[0].collect([ends for job in jobs for ends in job.ends])
+            train_together([(job.trainer, job.fitted()) for job in jobs])
+        except UserError as error:
+            say(f"{error} The runs go on one by one, so that the others are done.")
+
+    def _finish(self, one: Run, inputs: Inputs, say: Callable[[str], None]) -> str | None:
+        """Do what is left of a run; return why it failed, if it did."""
+        try:
             run(
                 one.config,
                 out=one.folder,
@@ -131,11 +116,115 @@ class Errand:
                 command=self.command,
                 say=say,
             )
+        except UserError as error:
+            return f"{one.title}: {error}"
+        return None
 
-    def _train_together(
-        self, todo: Sequence[Run], inputs: Inputs, say: Callable[[str], None]
-    ) -> None:
-        """Train the phases of all runs side by side; each run finds its own done."""
-        jobs = [Job(r.config, r.folder, say, shared=self.shared, inputs=inputs) for r in todo]
-        jobs[0].collect([span for job in jobs for span in job.ends])
-        train_together([(job.trainer, job.fitted()) for job in jobs])
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values. Paths that are relative stay so."""
+        runs = [
+            {
+                "config": own.config.to_dict(),
+                "digest": own.config.digest(),
+                "folder": str(own.folder),
+                "title": own.title,
+            }
+            for own in self.runs
+        ]
+        return {"runs": runs, "shared": str(self.shared), "command": self.command}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Errand:
+        """Make it from what ``to_dict`` returned; files of ``--include`` are run.
+
+        Raises:
+            UserError: an included file has changed since.
+            LookupError, TypeError, ValueError: the values are no errand.
+        """
+        runs = []
+        for own in content["runs"]:
+            config, title = resolve(values=flatten(dict(own["config"]))), str(own["title"])
+            if config.digest() != own["digest"]:
+                raise UserError(
+                    f"{title}: an included file has changed since this was planned; issue the "
+                    "command again."
+                )
+            runs.append(Run(config=config, folder=Path(own["folder"]), title=title))
+        if not runs:
+            raise ValueError("no runs")
+        return cls(runs=tuple(runs), shared=Path(content["shared"]), command=content["command"])
+
+
+def write_errand(errand: Errand, folder: Path) -> Path:
+    """Write an errand to a file that another machine can read; return the file's full path.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    content = errand.to_dict()
+    whence = {"version": __version__, "directory": str(Path.cwd())}
+    path = folder.absolute() / f"{short_hash(content)}.json"
+    write_json(path, content | whence)
+    return path
+
+
+def perform_file(path: Path, say: Callable[[str], None]) -> None:
+    """Do the errand of a file, from the directory that it was sent from.
+
+    A second process that is given the file waits until the first has ended: one that outlived the
+    command which sent it is not done twice.
+
+    Args:
+        path: what ``write_errand`` returned.
+        say: takes one-line messages for a person.
+
+    Raises:
+        UserError: the file is no errand, is of another version, or names folders that are not here;
+            or a run cannot be done.
+    """
+    keep_freed_memory()
+    path = path.absolute()
+    content = _read(path)
+    with contextlib.ExitStack() as stack:
+        _enter(stack, content["directory"])
+        if not stack.enter_context(lock(path, wait=False)):
+            say("another process is at this job; waiting for it")
+            stack.enter_context(lock(path, wait=True))
+        try:
+            errand = Errand.from_dict(content)
+        except (LookupError, TypeError, ValueError) as error:
+            raise _no_errand(path, error) from error
+        say(errand.title)
+        errand.perform(say)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version, _ = content["version"], content["directory"]
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise _no_errand(path, error) from error
+    if version != __version__:
+        raise UserError(
+            f"{path} was written by dihal-bench {version}, and this is {__version__}; install the "
+            "same version on all machines."
+        )
+    return content
+
+
+def _enter(stack: contextlib.ExitStack, directory: str) -> None:
+    try:
+        stack.enter_context(contextlib.chdir(directory))
+    except (OSError, TypeError) as error:
+        raise UserError(
+            f"the working directory {directory} is not found here; it and the run's folders must "
+            "be seen by all machines."
+        ) from error
+
+
+def _no_errand(path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return UserError(
+        f"{path} is not a job file ({reason}); compare and sweep write them, issue their command "
+        "again."
+    )

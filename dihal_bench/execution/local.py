@@ -3,72 +3,152 @@
 from __future__ import annotations
 
 import multiprocessing
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+import os
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from dihal_bench.environment import keep_freed_memory
 from dihal_bench.errors import UserError
-from dihal_bench.inputs import Inputs
-from dihal_bench.progress import say, share_terminal
-from dihal_bench.registry import include
+from dihal_bench.execution.executor import Executor, Outcome, at_least, option
+from dihal_bench.progress import progress, say, share_terminal
+from dihal_bench.registry import EXECUTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from dihal_bench.execution.errand import Errand
+    from dihal_bench.inputs import Inputs
 
 _held: list[Inputs] = []  # a worker's own
 
 
-def in_processes(errands: Sequence[Errand], inputs: Inputs, *, workers: int) -> None:
-    """Do all errands, ``workers`` at a time; one at a time in this process.
+@EXECUTORS.register("local")
+@dataclass(frozen=True, kw_only=True)
+class LocalExecutor(Executor):
+    """Processes of this machine.
 
-    Raises:
-        UserError: one cannot be done, or its process was killed. Those under way are done to their
-            end first.
+    Attributes:
+        workers: errands at a time, each in a process of its own; 1: in this process; None: 2 on a
+            CPU of several threads (small products gain little from a second thread), else 1.
     """
-    numbered = [(errand, f"{n} of {len(errands)}") for n, errand in enumerate(errands, 1)]
-    todo = [(errand, place) for errand, place in numbered if not errand.done]
-    if min(workers, len(todo)) <= 1:
-        for errand, place in todo:
-            say(f"run {place}: {errand.title}")
-            errand.perform(say, inputs)
-        return
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(inputs.config.include, threads),
+
+    workers: int | None = option(
+        None,
+        "runs at a time, each with its share of the threads and memory of its own (default: 2 on a "
+        "CPU of several threads, else 1)",
+        parse=int,
     )
+
+    def __post_init__(self) -> None:
+        at_least(1, workers=self.workers)
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def work_off(self, errands: Sequence[Errand], folder: Path, inputs: Inputs) -> None:
+        """Do what is not done; lines of several processes begin with the errand's number."""
+        places = [(errand, f"{n} of {len(errands)}") for n, errand in enumerate(errands, 1)]
+        todo = [(errand, place) for errand, place in places if not errand.done]
+        workers = min(self.workers or _suited(inputs), len(todo))
+        outcome = Outcome(len(todo))
+        if workers > 1:
+            _in_processes(todo, workers, outcome)
+        else:
+            _here(todo, inputs, outcome)
+        outcome.close()
+
+
+def _suited(inputs: Inputs) -> int:
+    import torch
+
+    return 2 if inputs.device.type == "cpu" and torch.get_num_threads() > 1 else 1
+
+
+def _here(todo: Sequence[tuple[Errand, str]], inputs: Inputs, outcome: Outcome) -> None:
+    for errand, place in todo:
+        say(f"run {place}: {errand.title}")
+        try:
+            errand.perform(say, inputs)
+        except UserError as error:
+            outcome.fail(str(error))
+
+
+def _in_processes(todo: Sequence[tuple[Errand, str]], workers: int, outcome: Outcome) -> None:
+    import torch
+
+    faults: list[BaseException] = []
+    with (
+        progress("runs", len(todo), unit="runs", alone=False) as bar,
+        _threads(max(1, torch.get_num_threads() // workers)),
+        ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+        ) as pool,
+    ):
+        futures: dict[Future[None], Errand] = {
+            pool.submit(_work, errand.to_dict(), place): errand for errand, place in todo
+        }
+        try:
+            for future in as_completed(futures):
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise UserError(
+                        "a process of a run was killed, perhaps for want of memory; the same "
+                        "command goes on, with fewer --workers it needs less."
+                    ) from error
+                if isinstance(error, UserError):
+                    outcome.fail(str(error))
+                elif error is not None:
+                    faults.append(error)
+                bar.update(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if faults:
+        raise faults[0]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let processes that are started meanwhile have that many threads, in all their libraries."""
+    name = "OMP_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = str(count)
     try:
-        futures = [pool.submit(_work, errand, place) for errand, place in todo]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        pool.shutdown(cancel_futures=True)
-        for future in done:
-            future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process of a run was killed, perhaps for want of memory; the same command goes on, "
-            "with fewer --workers it needs less."
-        ) from error
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
-def _begin(files: Sequence[str], threads: int) -> None:
-    for path in files:
-        include(path)  # settings of an included interface are of a class of its file
-    torch.set_num_threads(threads)
+def _begin() -> None:
+    from dihal_bench.environment import keep_freed_memory
+
     keep_freed_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _work(errand: Errand, place: str) -> None:
+def _end_with_parent() -> None:
+    """End the process when the command's was killed: else its run stays claimed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(content: Mapping[str, Any], place: str) -> None:
+    from dihal_bench.execution.errand import Errand
+    from dihal_bench.inputs import Inputs
+
     share_terminal(f"[{place}] ")
+    errand = Errand.from_dict(content)
     say(errand.title)
-    if not _held:
-        _held.append(Inputs(errand.runs[0].config, lambda text: None))
+    config = errand.runs[0].config
+    if not _held or not _held[0].serve(config):
+        _held[:] = [Inputs(config, lambda text: None)]
     errand.perform(say, _held[0])

@@ -6,20 +6,29 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.execution.executor import execution_flags, executor_of
 from dihal_bench.progress import say
-from dihal_bench.verbs.common import command_of, common_flags, config_of, print_json
+from dihal_bench.verbs.common import (
+    command_of,
+    common_flags,
+    config_of,
+    listed,
+    print_json,
+    seeds_of,
+)
 
 if TYPE_CHECKING:
     import argparse
 
     from dihal_bench.comparison.plan import Entry
-    from dihal_bench.inputs import Inputs
-    from dihal_bench.verbs.common import Verbs
-
-_WORKERS = (
-    "runs at a time, each with its share of the threads and memory of its own (default: 2 on a CPU "
-    "of several threads, else 1)"
-)
+    from dihal_bench.verbs.common import (
+        command_of,
+        common_flags,
+        config_of,
+        listed,
+        print_json,
+        seeds_of,
+    )
 
 
 def add(verbs: Verbs) -> None:
@@ -31,31 +40,29 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
     parser.add_argument("--denoisers", help="comma-separated (default: that of --denoiser)")
     parser.add_argument("--blocks", help="parts of the table, comma-separated (default: all)")
-    parser.add_argument("--workers", type=int, help=_WORKERS)
     common_flags(parser)
+    execution_flags(parser)
     parser.set_defaults(work=_work)
 
 
 def _work(arguments: argparse.Namespace) -> int:
     if arguments.seed is not None:
         raise UserError(f"--seed {arguments.seed}: compare takes --seeds, one or more.")
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UserError(f"--workers {arguments.workers} must be 1 or more.")
-    from dihal_bench.comparison.compare import planned
+    executor = executor_of(arguments)
+    from dihal_bench.comparison.compare import errands_of, planned
     from dihal_bench.comparison.plan import BLOCKS
     from dihal_bench.comparison.pool import Pool
     from dihal_bench.comparison.show import Tables, show, write
-    from dihal_bench.comparison.work import work_off
     from dihal_bench.folder import claimed, run_folder
 
-    seeds, command = _seeds(arguments.seeds), command_of(arguments)
-    blocks = list(dict.fromkeys(_list(arguments.blocks))) or [
+    seeds, command = seeds_of(arguments.seeds), command_of(arguments)
+    blocks = list(dict.fromkeys(listed(arguments.blocks))) or [
         key for key, block in BLOCKS.items() if arguments.regime in (None, block.regime)
     ]
     regimes = {BLOCKS[key].regime for key in blocks if key in BLOCKS}
     arguments.regime = "sequence" if "sequence" in regimes else "causal"
     config = config_of(arguments)
-    denoisers = list(dict.fromkeys(_list(arguments.denoisers))) or [config.denoiser.name]
+    denoisers = list(dict.fromkeys(listed(arguments.denoisers))) or [config.denoiser.name]
     bases = {
         name: replace(
             config_of(arguments, name), regime="causal", block=0, interface="hidden", seed=seeds[0]
@@ -63,12 +70,14 @@ def _work(arguments: argparse.Namespace) -> int:
         for name in denoisers
     }
     base = bases[denoisers[0]]
+    if not arguments.dry_run:
+        executor.check()
     out = run_folder(base, arguments.out, name="compare")
     with claimed(out, base):
         entries, inputs = planned(
             bases,
             out,
-            interfaces=_list(arguments.interfaces),
+            interfaces=listed(arguments.interfaces),
             seeds=seeds,
             blocks=blocks,
             size=config.block,
@@ -78,8 +87,7 @@ def _work(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             return _print_runs(entries, as_json=arguments.json)
         inputs.check(out)
-        workers = arguments.workers or _workers(inputs)
-        work_off(entries, inputs, out / "shared", command=command, workers=workers)
+        executor.work_off(errands_of(entries, out / "shared", command), out, inputs)
         pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
         resamples = config.score.resamples
         tables = {key: Tables.of(pool, key, resamples=resamples) for key, pool in pools.items()}
@@ -90,13 +98,6 @@ def _work(arguments: argparse.Namespace) -> int:
         print(show(tables))
         print("tables: " + ", ".join(str(path) for path in files))
     return 0
-
-
-def _workers(inputs: Inputs) -> int:
-    """Return how many runs are done at a time: small products gain little from a second thread."""
-    import torch
-
-    return 2 if inputs.device.type == "cpu" and torch.get_num_threads() > 1 else 1
 
 
 def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
@@ -119,17 +120,3 @@ def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
 
     print(tabulate(rows, headers="keys"))
     return 0
-
-
-def _list(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in _list(text)]
-    except ValueError as error:
-        raise UserError(f"--seeds {text}: give whole numbers, such as 0,1,2.") from error
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: give different numbers from 0 upwards.")
-    return seeds

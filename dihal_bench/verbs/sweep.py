@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.execution.executor import execution_flags, executor_of
 from dihal_bench.progress import say
 from dihal_bench.verbs.common import (
     command_of,
@@ -33,8 +34,6 @@ _PASS = "layers whose bridges learn from one teacher pass (default: 1)"  # noqa:
 
 def add(verbs: Verbs) -> None:
     """Declare the verb."""
-    from dihal_bench.execution.executor import execution_flags
-
     parser = verbs.add_parser(
         "sweep", help="one run per layer (or per anything); who predicts the best one?"
     )
@@ -53,12 +52,13 @@ def add(verbs: Verbs) -> None:
 
 def _work(arguments: argparse.Namespace) -> int:
     _check(arguments)
-    from dihal_bench.execution.executor import executor_of
     from dihal_bench.folder import claimed
     from dihal_bench.sweep.show import report
 
     seeds, command = seeds_of(arguments.seeds), command_of(arguments)
     executor = executor_of(arguments)
+    if not arguments.dry_run:
+        executor.check()
     sweeps = [_prepared(arguments, name, seeds) for name in _backbones(arguments)]
     if arguments.dry_run:
         return _print_runs(sweeps, as_json=arguments.json)
