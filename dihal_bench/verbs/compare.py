@@ -21,14 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
     from dihal_bench.comparison.plan import Entry
-    from dihal_bench.verbs.common import (
-        command_of,
-        common_flags,
-        config_of,
-        listed,
-        print_json,
-        seeds_of,
-    )
+    from dihal_bench.verbs.common import Verbs
 
 
 def add(verbs: Verbs) -> None:
