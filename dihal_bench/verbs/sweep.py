@@ -140,6 +140,8 @@ def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[i
     folder = run_folder(base, out, name="sweep")
     job = Job(base, folder, say, shared=folder / "shared")
     axis = _axis(arguments, job)
+    for candidate in axis.candidates:  # before anything is located
+        configure(list(candidate.settings))
     entries = plan(axis, seeds, _with_layer(arguments, job, configure), folder)
     return Sweep(name=name, folder=folder, axis=axis, entries=entries, job=job)
 
@@ -173,6 +175,11 @@ def _axis(arguments: argparse.Namespace, job: Any) -> Axis:
     layers = chosen_layers(arguments.layers or "all", blocks)
     if arguments.layers is None:  # those that a span can end at
         layers = [layer for layer in layers if layer > lowest]
+    if not layers:
+        raise UserError(
+            f"--span {arguments.span} and --from {start} leave no layer of 1 to {blocks - 1}; give "
+            "smaller ones."
+        )
     if arguments.transform is not None:
         return transform_axis(layers, chosen_transforms(arguments.transform))
     return layer_axis(layers, start=start, span=arguments.span)

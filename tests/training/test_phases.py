@@ -151,6 +151,19 @@ def test_runs_that_learn_together_come_out_as_alone(name: str, data, tmp_path, m
         assert flops[0] == flops[1]  # what it would have cost alone, the teacher included
 
 
+def test_runs_of_one_name_and_span_are_told_apart(data, tmp_path) -> None:  # noqa: F811
+    alone = {}
+    for seed in (3, 4):
+        own = trainer(data, tmp_path / f"alone-{seed}", shared=tmp_path / f"shared-{seed}")
+        alone[seed] = own.run({"hidden": build("hidden", seed=seed)}).interfaces["hidden"]
+    parts = [
+        (trainer(data, tmp_path / f"run-{s}"), {"hidden": build("hidden", seed=s)}) for s in (3, 4)
+    ]
+    for one, done in zip(alone.values(), train_together(parts), strict=True):
+        other = done.interfaces["hidden"].state_dict()
+        assert all(torch.equal(value, other[key]) for key, value in one.state_dict().items())
+
+
 def test_what_one_run_has_trained_the_others_need_not_wait_for(data, tmp_path, monkeypatch) -> None:  # noqa: F811
     trainer(data, tmp_path / "run-2").run({"hidden": spanning("hidden", 2)})
     passes = []
