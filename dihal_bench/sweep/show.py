@@ -82,7 +82,8 @@ def _text(own: Table, change: Intervention | None, form: str) -> str:
 
 def _write(sweep: Sweep, own: Table, change: Intervention | None) -> list[Path]:
     stem = sweep.folder / f"sweep-{sweep.axis.name}"
-    content: dict[str, Any] = {**own.to_dict(), "backbone": sweep.name}
+    blocks = sweep.job.inputs.backbone.blocks
+    content: dict[str, Any] = {**own.to_dict(), "backbone": sweep.name, "blocks": blocks}
     if change is not None:
         content["intervention"] = change.to_dict()
     write_json(stem.with_name(f"{stem.name}.json"), content)

@@ -1,0 +1,1 @@
+"""Published claims, beside what the committed results say of them."""

@@ -1,0 +1,100 @@
+"""Generated text of several interfaces, compared seed by seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from dihal_bench.claims.claim import UNDECIDED, Finding, by_interval, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dihal_bench.records import Record
+
+REFERENCE = "hidden"
+METRICS = {  # name -> whether higher is better
+    "gen_ppl": False,
+    "gen_ppl_at_entropy": False,
+    "distinct_2": True,
+    "self_bleu": False,
+}
+_ENOUGH = 3  # seeds
+
+_Key = tuple[str, int, int]  # metric, steps, seed
+
+
+def generation_findings(records: Iterable[Record]) -> list[Finding]:
+    """Compare the reference's text with every other interface's.
+
+    A difference is taken seed by seed, at the same number of network evaluations, and turned so
+    that above zero is better; its interval is Student's over seeds.
+    """
+    found: dict[tuple[str, int], dict[_Key, float]] = defaultdict(dict)
+    for record in records:
+        config, own = record.data["config"], record.data["interface"]
+        if config["regime"] != "causal":
+            continue
+        place = own["name"], own["replaced"]
+        for score in record.scores:
+            mine = score.subject == own["name"] and score.signal == "generated"
+            if mine and score.metric in METRICS:
+                found[place][score.metric, score.steps, config["seed"]] = score.value
+    reference = {r: values for (name, r), values in found.items() if name == REFERENCE}
+    findings = []
+    for (name, replaced), values in sorted(found.items()):
+        if name == REFERENCE:
+            continue
+        equal = replaced in reference
+        for other in [replaced] if equal else sorted(reference):
+            findings += _pair(name, replaced, values, other, reference[other], leads=equal)
+    return findings
+
+
+def _pair(
+    name: str,
+    replaced: int,
+    values: dict[_Key, float],
+    own_replaced: int,
+    own: dict[_Key, float],
+    *,
+    leads: bool,
+) -> Iterable[Finding]:
+    steps = max((s for _, s, _ in set(values) & set(own)), default=None)
+    for metric, higher in METRICS.items():
+        seeds = sorted(
+            seed for m, s, seed in set(values) & set(own) if (m, s) == (metric, steps)
+        )
+        if not seeds:
+            continue
+        sign = 1 if higher else -1
+        differences = np.array(
+            [sign * (own[metric, s, k] - values[metric, s, k]) for s, k in _at(steps, seeds)]
+        )
+        interval = _student(differences)
+        mean = [np.mean([v[metric, s, k] for s, k in _at(steps, seeds)]) for v in (own, values)]
+        yield Finding(
+            scope=f"{REFERENCE} ({own_replaced} blocks replaced) against {name} ({replaced}), "
+            f"S = {steps}, {len(seeds)} seeds",
+            statistic=f"{metric}: {mean[0]:.3g} against {mean[1]:.3g}; better by",
+            value=shown(interval, "+.3g"),
+            rival=name,
+            verdict=by_interval(interval) if len(seeds) >= _ENOUGH else UNDECIDED,
+            leads=leads,
+        )
+
+
+def _at(steps: int | None, seeds: list[int]) -> list[tuple[int, int]]:
+    assert steps is not None
+    return [(steps, seed) for seed in seeds]
+
+
+def _student(values: np.ndarray[Any, Any]) -> dict[str, Any]:
+    mean = float(values.mean())
+    if len(values) < 2:
+        return {"value": mean, "lo": None, "hi": None}
+    reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return {"value": mean, "lo": float(mean - reach), "hi": float(mean + reach)}
