@@ -135,7 +135,12 @@ def _imported() -> Any:
 
 
 def _target(address: str) -> str:
-    return os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    """Return what "auto" stands for, as far as that is written down: it may be dead, too."""
+    if address != "auto":
+        return address
+    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108
+    known = noted.read_text(encoding="utf-8").strip() if noted.is_file() else ""
+    return os.environ.get("RAY_ADDRESS") or known or address
 
 
 def _probe(address: str) -> None:
