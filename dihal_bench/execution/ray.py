@@ -54,6 +54,10 @@ class RayExecutor(Executor):
     def __post_init__(self) -> None:
         at_least(1, cpus=self.cpus)
         at_least(0, gpus=self.gpus)
+        if self.gpus > 1 and not float(self.gpus).is_integer():
+            raise UserError(
+                f"--gpus {self.gpus}: above one GPU Ray shares whole ones; give 1, 2, ..."
+            )
 
     def check(self) -> None:
         """Refuse an address where nothing answers, and a machine without Ray."""
