@@ -5,6 +5,7 @@ An executor is a registered dataclass. Its fields are its flags, so that options
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -145,11 +146,11 @@ def _flags() -> dict[str, dict[str, Any]]:
 
 
 def at_least(least: float, **values: float | None) -> None:
-    """Refuse options below ``least``.
+    """Refuse options below ``least``, and what is no finite number.
 
     Raises:
         UserError: one of them is.
     """
     for name, value in values.items():
-        if value is not None and not value >= least:
+        if value is not None and not least <= value < math.inf:
             raise UserError(f"--{name} {value} must be {least:g} or more.")

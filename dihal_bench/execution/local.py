@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,9 +88,7 @@ def _in_processes(todo: Sequence[tuple[Errand, str]], workers: int, outcome: Out
             workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
         ) as pool,
     ):
-        futures: dict[Future[None], Errand] = {
-            pool.submit(_work, errand.to_dict(), place): errand for errand, place in todo
-        }
+        futures = [pool.submit(_work, errand.to_dict(), place) for errand, place in todo]
         try:
             for future in as_completed(futures):
                 error = future.exception()

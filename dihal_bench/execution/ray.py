@@ -54,6 +54,10 @@ class RayExecutor(Executor):
     def __post_init__(self) -> None:
         at_least(1, cpus=self.cpus)
         at_least(0, gpus=self.gpus)
+        if self.gpus > 1 and not float(self.gpus).is_integer():
+            raise UserError(
+                f"--gpus {self.gpus}: above one GPU Ray shares whole ones; give 1, 2, ..."
+            )
 
     def check(self) -> None:
         """Refuse an address where nothing answers, and a machine without Ray."""
@@ -135,7 +139,12 @@ def _imported() -> Any:
 
 
 def _target(address: str) -> str:
-    return os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    """Return what "auto" stands for, as far as that is written down: it may be dead, too."""
+    if address != "auto":
+        return address
+    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108
+    known = noted.read_text(encoding="utf-8").strip() if noted.is_file() else ""
+    return os.environ.get("RAY_ADDRESS") or known or address
 
 
 def _probe(address: str) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dihal_bench.inputs import Inputs
 
 _POLL_SECONDS = 2.0
-_MISSES = 3  # polls without a job and without its record, after which it has failed
+_MISSES = 30  # polls without a job or its record until it has failed: new files may show up late
 _TIMEOUTS = 20  # times that a job which reached --minutes goes on in the queue
 _REFUSED = "sbatch: error: "
 _ERROR = "dihal-bench: error: "  # what the command line's own sentence begins with
@@ -66,7 +66,7 @@ class SlurmExecutor(Executor):
     def __post_init__(self) -> None:
         at_least(1, workers=self.workers, cpus=self.cpus, minutes=self.minutes)
         at_least(0, gpus=self.gpus)
-        if self.gpus != int(self.gpus):
+        if not float(self.gpus).is_integer():
             raise UserError(f"--gpus {self.gpus}: a job of Slurm has whole GPUs; give 0, 1, ...")
         for item in self.slurm:
             if not item.partition("=")[0].strip("- "):

@@ -45,6 +45,8 @@ def test_flags_make_executors() -> None:
         (["--workers", "0"], "--workers 0 must be 1 or more"),
         (["--executor", "ray", "--gpus", "-1"], "--gpus -1.0 must be 0 or more"),
         (["--executor", "ray", "--gpus", "nan"], "--gpus nan must be 0 or more"),
+        (["--executor", "ray", "--gpus", "1.5"], "above one GPU Ray shares whole ones"),
+        (["--executor", "slurm", "--gpus", "inf"], "--gpus inf must be 0 or more"),
         (["--executor", "slurm", "--gpus", "0.5"], "a job of Slurm has whole GPUs"),
         (["--executor", "slurm", "--minutes", "0"], "--minutes 0 must be 1 or more"),
         (["--executor", "slurm", "--slurm", "=x"], "--slurm =x: write it as KEY=VALUE"),

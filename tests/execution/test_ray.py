@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,8 +38,6 @@ def cluster() -> Iterator[str]:
 def test_a_killed_worker_is_replaced_and_a_failure_is_told(
     cluster: str, tiny: Tiny, tmp_path, capsys
 ) -> None:
-    import threading
-
     gate = Gate(tmp_path)
     errands = [
         errand(tiny, tmp_path, "hidden", layer="9"),
@@ -87,6 +86,19 @@ def test_a_dead_address_is_refused_within_seconds(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"--address {address}: nothing answers there" in line
     assert not (tmp_path / "it").exists()
+
+
+def test_a_cluster_of_this_machine_that_is_gone_is_refused_too(tmp_path, monkeypatch) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)  # of one that was killed
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=f"--address {address}: nothing answers there"):
+        RayExecutor().check()
+    monkeypatch.setenv("RAY_ADDRESS", other := f"127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match=f"--address {other}: nothing answers there"):
+        RayExecutor().check()
 
 
 @pytest.mark.parametrize("address", ["here", "host:port", "ray://", "127.0.0.1:99999999"])

@@ -20,6 +20,7 @@ pytest.importorskip("submitit", reason="submitit is missing: pip install 'dihal-
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.3)
+    monkeypatch.setattr(slurm, "_MISSES", 3)
 
 
 @pytest.mark.slow
