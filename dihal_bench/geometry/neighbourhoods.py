@@ -27,7 +27,14 @@ def chunk_size(elements: int) -> int:
 
 
 def local_variances(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
-    """lambda_max(C_i): C_i is the covariance of point i's k nearest neighbours about their mean.
+    """lambda_max(C_i) alone, [n]; as `local_spectra`."""
+    return local_spectra(points, centred, gram, k)[0]
+
+
+def local_spectra(
+    points: Tensor, centred: Tensor, gram: Tensor | None, k: int
+) -> tuple[Tensor, Tensor]:
+    """lambda_max(C_i) and tr(C_i): C_i is the covariance of i's k neighbours about their mean.
 
     Args:
         points: distinct activations as given, float64, [n, d]; their differences are exact.
@@ -36,17 +43,21 @@ def local_variances(points: Tensor, centred: Tensor, gram: Tensor | None, k: int
         k: neighbours, at least 2 and at most n - 2; the point itself is not one of them.
 
     Returns:
-        Variances over k - 1, all positive, [n].
+        The largest and the total variance, over k - 1, all positive, [n] each.
     """
     nearest = nearest_neighbours(points, centred, gram, k)  # (n, k)
     if gram is None:
-        return _variances_from_differences(points, nearest)
-    largest = _largest_of_centred(gram.take(nearest[:, :, None] * len(gram) + nearest[:, None, :]))
+        return _spectra_from_differences(points, nearest)
+    parts = [
+        _spectra(gram.take(index[:, :, None] * len(gram) + index[:, None, :]))
+        for index in torch.split(nearest, chunk_size(k * k))
+    ]
+    largest, total = (torch.cat(own) for own in zip(*parts, strict=True))
     rounding = _ROUNDING * gram.diagonal()[nearest].amax(dim=1)
     lost = (largest * _RELATIVE_ERROR <= rounding).nonzero()[:, 0]
     if len(lost):
-        largest[lost] = _variances_from_differences(points, nearest[lost])
-    return largest
+        largest[lost], total[lost] = _spectra_from_differences(points, nearest[lost])
+    return largest, total
 
 
 def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
@@ -105,19 +116,21 @@ def _rank(points: Tensor, rows: Tensor, candidates: Tensor, k: int) -> Tensor:
     return torch.cat(nearest)
 
 
-def _variances_from_differences(points: Tensor, nearest: Tensor) -> Tensor:
-    """lambda_max(C_i) from explicitly centred neighbours, [rows] from [rows, k]."""
-    largest = []
+def _spectra_from_differences(points: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """lambda_max(C_i) and tr(C_i) from explicitly centred neighbours, [rows] from [rows, k]."""
+    parts = []
     for index in torch.split(nearest, chunk_size(nearest.shape[1] * points.shape[1])):
         cloud = points[index] - points[index[:, :1]]  # exact where neighbours are close
         cloud -= cloud.mean(dim=1, keepdim=True)
-        largest.append(_largest_of_centred(cloud @ cloud.mT))
-    return torch.cat(largest)
+        parts.append(_spectra(cloud @ cloud.mT))
+    largest, total = (torch.cat(own) for own in zip(*parts, strict=True))
+    return largest, total
 
 
-def _largest_of_centred(local: Tensor) -> Tensor:
-    """lambda_max over k - 1 of doubly centred k x k Gram matrices, [rows] from [rows, k, k]."""
+def _spectra(local: Tensor) -> tuple[Tensor, Tensor]:
+    """lambda_max and trace over k - 1 of k x k Gram matrices, centred here, [rows] each."""
     local = local - local.mean(dim=1, keepdim=True)
-    local = local - local.mean(dim=2, keepdim=True)
-    largest: Tensor = torch.linalg.eigvalsh(local)[:, -1] / (local.shape[1] - 1)
-    return largest
+    local -= local.mean(dim=2, keepdim=True)
+    divisor = local.shape[1] - 1
+    largest: Tensor = torch.linalg.eigvalsh(local)[:, -1] / divisor
+    return largest, local.diagonal(dim1=1, dim2=2).sum(dim=1) / divisor
