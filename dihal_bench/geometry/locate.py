@@ -157,8 +157,8 @@ def locate(
     )
     pool = len(samples[layers[0]].states)
     size, small = min(config.sample, pool), min(config.stability_sample, pool)
-    full = _subsets(pool, size, config.resamples, seed + 1)
-    little = _subsets(pool, small, config.stability_resamples, seed + 2)
+    full = draw_subsets(pool, size, config.resamples, seed + 1)
+    little = draw_subsets(pool, small, config.stability_resamples, seed + 2)
     views = {
         name: {layer: view(sample) for layer, sample in samples.items()}
         for name, view in _VIEWS.items()
@@ -183,7 +183,8 @@ def locate(
     )
 
 
-def _subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np.int64]]:
+def draw_subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return ``count`` random subsets of ``size`` rows out of ``pool``."""
     generator = np.random.default_rng(seed)
     return [generator.permutation(pool)[:size] for _ in range(count)]
 
