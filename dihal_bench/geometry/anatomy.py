@@ -74,11 +74,12 @@ def anatomy(
     """
     moments = Moments.of(activations, neighbours=max(neighbours))
     drawn = torch.from_numpy(sample_pairs(moments.n, pairs, seed)).to(moments.points.device)
-    curvature = {}
-    for k in neighbours:
-        largest, total = local_spectra(moments.points, moments.centred, moments.gram, k)
-        curvature["largest", k] = median(1 / largest)
-        curvature["trace", k] = median(1 / total)
+    spectra = local_spectra(moments.points, moments.centred, moments.gram, neighbours)
+    curvature = {
+        (kind, k): median(1 / variances)
+        for k, own in spectra.items()
+        for kind, variances in zip(CURVATURES, own, strict=True)
+    }
     return Anatomy(
         curvature=curvature,
         stiffness={rho: moments.stiffness(rho, drawn) for rho in ridges},

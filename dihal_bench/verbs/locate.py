@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
     from dihal_bench.verbs.common import Verbs
 
+GRID = "score under 1,296 other definitions as well: grid.json, and a figure (minutes to hours)"
+
 
 def add(verbs: Verbs) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("locate", help="score all layers by geometry; table and figure")
     common_flags(parser)
+    parser.add_argument("--grid", action="store_true", help=GRID)
     parser.set_defaults(work=_work)
 
 
@@ -25,6 +28,8 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
+    from dihal_bench.geometry.grid_figure import draw_grid
+    from dihal_bench.geometry.grid_table import show_grid
     from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
 
@@ -38,10 +43,16 @@ def _work(arguments: argparse.Namespace) -> int:
         located = job.located
         write_json(folder / "locate.json", located.to_dict())
         figures = draw(located, folder / "locate")
+        grid = job.grid() if arguments.grid else None
+        if grid is not None:
+            write_json(folder / "grid.json", grid.to_dict())
+            figures += draw_grid(grid, folder / "grid")
     if arguments.json:
-        print_json(located.to_dict())
+        print_json(located.to_dict() | ({} if grid is None else {"grid": grid.to_dict()}))
     else:
         selected = located.select(config.layer, above=config.from_layer)
         print(show_located(located, selected))
+        if grid is not None:
+            print(show_grid(grid))
         print("figure: " + " and ".join(str(path) for path in figures))
     return 0
