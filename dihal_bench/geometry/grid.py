@@ -189,6 +189,21 @@ class Grid:
         }
 
 
+def check_resamples(*sizes: int) -> None:
+    """Refuse resamples of so many tokens, where the largest neighbourhood would be most of one.
+
+    Raises:
+        UserError: one is too small.
+    """
+    least = int(_SPARE * max(NEIGHBOURS))
+    if min(sizes) < least:
+        raise UserError(
+            f"--grid has neighbourhoods of {max(NEIGHBOURS)} tokens, but a resample has only "
+            f"{min(sizes)}; give locate.sample and locate.stability_sample at least {least}, and "
+            "enough text for that."
+        )
+
+
 def locate_grid(
     backbone: Backbone, data: PackedTokens, config: LocateConfig, *, seed: int, kept: Path
 ) -> Grid:
@@ -215,13 +230,7 @@ def locate_grid(
     )
     pool = len(next(iter(samples.values())).states)
     size, small = min(config.sample, pool), min(config.stability_sample, pool)
-    least = int(_SPARE * max(NEIGHBOURS))
-    if min(size, small) < least:
-        raise UserError(
-            f"--grid has neighbourhoods of {max(NEIGHBOURS)} tokens, but a resample has "
-            f"{min(size, small)}; give locate.sample and locate.stability_sample at least {least}, "
-            "and enough text for that."
-        )
+    check_resamples(size, small)
     full = draw_subsets(pool, size, config.resamples, seed + 1)
     little = draw_subsets(pool, small, config.stability_resamples, seed + 2)
     readings = read_all(samples, full, little, pairs=config.pairs, kept=kept)

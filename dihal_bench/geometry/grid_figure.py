@@ -85,7 +85,14 @@ def _heat_map(axis: Axes, grid: Grid, colours: NDArray[np.float64]) -> None:
             unsure.append((x, y))
     axis.imshow(image, aspect="auto", interpolation="nearest")
     if unsure:
-        axis.plot(*zip(*unsure, strict=True), ".", color="white", markersize=2.6)
+        axis.plot(
+            *zip(*unsure, strict=True),
+            ".",
+            color="white",
+            markersize=3.4,
+            markeredgecolor="0.2",
+            markeredgewidth=0.3,
+        )
     _labels(axis)
     _mark_paper(axis, rows, columns)
 
@@ -166,7 +173,10 @@ def _bars(axis: Axes, grid: Grid, colours: NDArray[np.float64]) -> None:
     layers = [layer.layer for layer in grid.layers]
     shares = [100 * grid.selections[layer] / len(grid.cells) for layer in layers]
     axis.barh(layers, shares, color=colours, edgecolor="0.4", linewidth=0.4)
+    swatches = np.full(len(layers), -0.05 * max(shares))  # a colour also where there is no bar
+    axis.scatter(swatches, layers, c=colours, marker="s", s=22, clip_on=False)
     axis.set_yticks(layers)
+    axis.tick_params(axis="y", length=0, pad=9)
     axis.set_title("layer that is selected\n(% of the protocols)", fontsize=9.5)
     axis.set_xlim(0, 1.25 * max(shares))
     axis.set_xticks([])

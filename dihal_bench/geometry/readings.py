@@ -146,7 +146,7 @@ def _views(sample: LayerSample, reader: _Reader, kept: Path) -> Iterator[tuple[V
         for tokens, mask in masks.items():
             same = next((name for name in found if torch.equal(masks[name], mask)), None)
             if same is None:
-                states = sample.states.double()
+                states = sample.states.to(torch.float64, copy=True)
                 states[mask] = transform(states[mask])
                 path = kept / f"{tokens.replace(' ', '-')}-{space}.safetensors"
                 found[tokens] = reader.table(states, mask, path)

@@ -28,6 +28,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
+    from dihal_bench.geometry.grid import check_resamples
     from dihal_bench.geometry.grid_figure import draw_grid
     from dihal_bench.geometry.grid_table import show_grid
     from dihal_bench.job import Job
@@ -35,24 +36,28 @@ def _work(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run:
         return print_plan(plan(config, train=False), as_json=arguments.json)
+    if arguments.grid:
+        check_resamples(config.locate.sample, config.locate.stability_sample)
     folder = run_folder(config, arguments.out, name="locate")
     job = Job(config, folder, say)
     with claimed(folder, config):
         job.check_span()
         job.inputs.check(folder)
-        located = job.located
-        write_json(folder / "locate.json", located.to_dict())
-        figures = draw(located, folder / "locate")
-        grid = job.grid() if arguments.grid else None
-        if grid is not None:
-            write_json(folder / "grid.json", grid.to_dict())
+        found = job.located.to_dict()
+        write_json(folder / "locate.json", found)
+        figures = draw(job.located, folder / "locate")
+        if not arguments.json:
+            selected = job.located.select(config.layer, above=config.from_layer)
+            print(show_located(job.located, selected), flush=True)
+        if arguments.grid:
+            grid = job.grid()
+            found |= {"grid": grid.to_dict()}
+            write_json(folder / "grid.json", found["grid"])
             figures += draw_grid(grid, folder / "grid")
+            if not arguments.json:
+                print(show_grid(grid))
     if arguments.json:
-        print_json(located.to_dict() | ({} if grid is None else {"grid": grid.to_dict()}))
+        print_json(found)
     else:
-        selected = located.select(config.layer, above=config.from_layer)
-        print(show_located(located, selected))
-        if grid is not None:
-            print(show_grid(grid))
         print("figure: " + " and ".join(str(path) for path in figures))
     return 0
