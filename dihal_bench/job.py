@@ -18,6 +18,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, short_hash, write_json
 from dihal_bench.findings import Findings
 from dihal_bench.folder import claimed, run_folder
+from dihal_bench.geometry.grid import AXES, Grid, locate_grid
 from dihal_bench.geometry.locate import Located, locate
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.inputs import Inputs
@@ -153,6 +154,18 @@ class Job:
         config = self.config
         depends = [asdict(config.locate), config.residual, config.seed, asdict(config.text)]
         return self.shared / f"locate-{short_hash(depends)}.json"
+
+    def grid(self) -> Grid:
+        """Return every candidate layer's score under every protocol; what was read is kept."""
+        config = self.config
+        depends = [asdict(config.locate), config.seed, asdict(config.text), AXES]
+        return locate_grid(
+            self.inputs.backbone,
+            self.inputs.training_text,
+            config.locate,
+            seed=config.seed,
+            kept=self.shared / f"grid-{short_hash(depends)}",
+        )
 
     @property
     def knows_layer(self) -> bool:

@@ -28,10 +28,12 @@ class LayerSample:
     Attributes:
         states: [rows, D]; row r is the same token at every layer.
         transformed: the same rows as the interface's target has them, [rows, D].
+        inside: whether a row is no start of a document or window, bool [rows].
     """
 
     states: Tensor
     transformed: Tensor
+    inside: Tensor
 
 
 def sample_activations(
@@ -64,6 +66,7 @@ def sample_activations(
     )
     tables = {layer: _Table(kept, backbone, by_token=residual == "token-mean") for layer in layers}
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    inside: list[Tensor] = []
     with torch.no_grad(), progress("locate", len(chosen), unit="windows") as bar:
         for lo in range(0, len(chosen), _BATCH):
             batch = data.batch(chosen[lo : lo + _BATCH])
@@ -71,6 +74,7 @@ def sample_activations(
             states = backbone.states(
                 tokens.to(backbone.device), positions.to(backbone.device), layers
             )
+            inside.append(_at(positions > 0, places[lo : lo + _BATCH]))
             for layer in layers:
                 state = states.hidden[layer].float().cpu()
                 tables[layer].add(tokens, positions, state)
@@ -79,8 +83,15 @@ def sample_activations(
     samples = {}
     for layer, parts in rows.items():
         states_here = torch.cat(parts)
-        samples[layer] = LayerSample(states_here, tables[layer].transform(states_here))
+        samples[layer] = LayerSample(
+            states_here, tables[layer].transform(states_here), torch.cat(inside)
+        )
     return samples
+
+
+def _at(values: Tensor, places: NDArray[np.int64]) -> Tensor:
+    """Return the values at ``places`` [B, k] of ``values`` [B, T], as [B * k]."""
+    return values.gather(1, torch.from_numpy(places)).flatten()
 
 
 def _pick(state: Tensor, places: NDArray[np.int64]) -> Tensor:

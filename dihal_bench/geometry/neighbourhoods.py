@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 _ROUNDING = 64 * torch.finfo(torch.float64).eps  # error of a float64 inner product over |x| |y|
 _RELATIVE_ERROR = 1e-6
 _MARGIN = 8  # candidates beyond the k-th that are ranked again when the k-th is not clear
+_FEW = 256  # dimensions up to which differences cost less than looking their products up
 _BLOCK = 2**20  # float64 elements of one temporary: 8 MiB, near the size of a cache
 
 
@@ -47,6 +50,58 @@ def local_variances(points: Tensor, centred: Tensor, gram: Tensor | None, k: int
     if len(lost):
         largest[lost] = _variances_from_differences(points, nearest[lost])
     return largest
+
+
+def local_spectra(
+    points: Tensor, centred: Tensor, gram: Tensor | None, sizes: Sequence[int]
+) -> dict[int, Tensor]:
+    """lambda_max(C_i) and tr(C_i) of neighbourhoods of several sizes at the cost of the largest.
+
+    Args:
+        points: as in `local_variances`, [n, d].
+        centred: [n, d].
+        gram: [n, n] or None.
+        sizes: each as k there.
+
+    Returns:
+        By size, the largest and the total variance over k - 1, all positive, [2, n].
+    """
+    most = max(sizes)
+    nearest = nearest_neighbours(points, centred, gram, most).sort(dim=1).values
+    nearest = _rank(points, torch.arange(len(points), device=points.device), nearest, most)
+    parts: dict[int, list[Tensor]] = {k: [] for k in sizes}
+    for index in torch.split(nearest, chunk_size(most * max(most, _FEW))):
+        local, rounding = _local_products(points, gram, index)
+        for k in sizes:
+            spectra = _spectra(local[:, :k, :k])  # (2, rows)
+            lost = spectra[0] * _RELATIVE_ERROR <= rounding[:, :k].amax(dim=1)
+            if lost.any():
+                spectra[:, lost] = _spectra(_local_products(points, None, index[lost, :k])[0])
+            parts[k].append(spectra)
+    return {k: torch.cat(own, dim=1) for k, own in parts.items()}
+
+
+def _local_products(points: Tensor, gram: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Inner products of each point's neighbours about some origin, and their rounding errors.
+
+    Of shapes [rows, k, k] and [rows, k] from [rows, k]. Differences have an origin so near that
+    their rounding does not matter.
+    """
+    if gram is not None and points.shape[1] > _FEW:
+        local = gram.take(index[:, :, None] * len(gram) + index[:, None, :])
+        return local, _ROUNDING * gram.diagonal()[index]
+    cloud = points[index] - points[index[:, :1]]  # exact where neighbours are close
+    return cloud @ cloud.mT, cloud.new_zeros(index.shape)
+
+
+def _spectra(local: Tensor) -> Tensor:
+    """lambda_max and trace over k - 1 of k x k Gram matrices, centred here, [2, rows]."""
+    local = local - local.mean(dim=1, keepdim=True)
+    local -= local.mean(dim=2, keepdim=True)
+    spectra = torch.stack(
+        [torch.linalg.eigvalsh(local)[:, -1], local.diagonal(dim1=1, dim2=2).sum(dim=1)]
+    )
+    return spectra / (local.shape[1] - 1)
 
 
 def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:

@@ -97,26 +97,87 @@ def layer_proxies(
             or a setting is out of range.
     """
     _check_settings(neighbours=neighbours, ridge=ridge, pairs=pairs)
-    rows = _matrix(activations)
-    kept = _first_occurrences(rows)
-    duplicates = len(rows) - len(kept)
-    _check_enough(len(kept), duplicates, neighbours)
-    points = (rows[kept] if duplicates else rows).double()  # (n, d)
-    n, d = points.shape
-    centred = points - _finite_mean(points)
-    scatter = self_product(centred if n < d else centred.mT)  # of spectrum n - 1 times Sigma's
-    trace = _total(scatter)
-    curvature = 1 / local_variances(points, centred, _gram(centred, scatter), neighbours)
-    drawn = torch.from_numpy(sample_pairs(n, pairs, seed)).to(points.device)
+    own = Moments.of(activations, neighbours=neighbours)
+    curvature = 1 / local_variances(own.points, own.centred, own.gram, neighbours)
+    drawn = torch.from_numpy(sample_pairs(own.n, pairs, seed)).to(own.points.device)
     return LayerProxies(
-        curvature=_median(curvature),
-        stiffness=_median(_quotients(centred, scatter, ridge * trace / d, drawn)) * (n - 1),
-        effective_rank=trace / largest_eigenvalue(scatter),
-        participation_ratio=(trace / float(torch.linalg.vector_norm(scatter))) ** 2,
-        duplicates=duplicates,
-        n=n,
-        d=d,
+        curvature=median(curvature),
+        stiffness=own.stiffness(ridge, drawn),
+        effective_rank=own.trace / largest_eigenvalue(own.scatter),
+        participation_ratio=own.participation_ratio,
+        duplicates=own.duplicates,
+        n=own.n,
+        d=own.d,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Distinct points and their second moments, of which everything else is made.
+
+    Attributes:
+        points: distinct rows as given, float64, [n, d].
+        centred: less their mean, [n, d].
+        scatter: X X' where n < d, else X' X: n - 1 times the covariance's spectrum.
+        gram: X X', [n, n], where it is at hand or small; None: it is not kept.
+        trace: of the scatter.
+        duplicates: rows removed because they equal an earlier row.
+    """
+
+    points: Tensor
+    centred: Tensor
+    scatter: Tensor
+    gram: Tensor | None
+    trace: float
+    duplicates: int
+
+    @classmethod
+    def of(cls, activations: Tensor | NDArray[np.generic], *, neighbours: int) -> Moments:
+        """Take a matrix apart.
+
+        Args:
+            activations: a row per token, [rows, d].
+            neighbours: the largest neighbourhood that will be asked for.
+
+        Raises:
+            UserError: as ``layer_proxies``.
+        """
+        rows = _matrix(activations)
+        kept = _first_occurrences(rows)
+        duplicates = len(rows) - len(kept)
+        _check_enough(len(kept), duplicates, neighbours)
+        points = (rows[kept] if duplicates else rows).double()
+        n, d = points.shape
+        centred = points - _finite_mean(points)
+        scatter = self_product(centred if n < d else centred.mT)
+        return cls(
+            points=points,
+            centred=centred,
+            scatter=scatter,
+            gram=_gram(centred, scatter),
+            trace=_total(scatter),
+            duplicates=duplicates,
+        )
+
+    @property
+    def n(self) -> int:
+        """How many distinct points there are."""
+        return len(self.points)
+
+    @property
+    def d(self) -> int:
+        """Dimensions, constant ones included."""
+        return self.points.shape[1]
+
+    @property
+    def participation_ratio(self) -> float:
+        """tr(Sigma)^2 / tr(Sigma^2)."""
+        return (self.trace / float(torch.linalg.vector_norm(self.scatter))) ** 2
+
+    def stiffness(self, ridge: float, drawn: Tensor) -> float:
+        """Return m: the median over pairs [pairs, 2] of the precision's Rayleigh quotient."""
+        epsilon = ridge * self.trace / self.d
+        return median(_quotients(self.centred, self.scatter, epsilon, drawn)) * (self.n - 1)
 
 
 def sample_pairs(n: int, pairs: int, seed: int) -> NDArray[np.int64]:
@@ -223,6 +284,6 @@ def _quotients(centred: Tensor, scatter: Tensor, epsilon: float, drawn: Tensor) 
     return scatter_quotients(scatter, centred, epsilon, drawn)
 
 
-def _median(values: Tensor) -> float:
+def median(values: Tensor) -> float:
     """The median; of an even number of values the mean of the middle two, unlike torch.median."""
     return float(values.quantile(0.5))

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
     from dihal_bench.verbs.common import Verbs
 
+GRID = "score under 1,296 other definitions as well: grid.json, and a figure (minutes to hours)"
+
 
 def add(verbs: Verbs) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("locate", help="score all layers by geometry; table and figure")
     common_flags(parser)
+    parser.add_argument("--grid", action="store_true", help=GRID)
     parser.set_defaults(work=_work)
 
 
@@ -25,23 +28,36 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
+    from dihal_bench.geometry.grid import check_resamples
+    from dihal_bench.geometry.grid_figure import draw_grid
+    from dihal_bench.geometry.grid_table import show_grid
     from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
 
     if arguments.dry_run:
         return print_plan(plan(config, train=False), as_json=arguments.json)
+    if arguments.grid:
+        check_resamples(config.locate.sample, config.locate.stability_sample)
     folder = run_folder(config, arguments.out, name="locate")
     job = Job(config, folder, say)
     with claimed(folder, config):
         job.check_span()
         job.inputs.check(folder)
-        located = job.located
-        write_json(folder / "locate.json", located.to_dict())
-        figures = draw(located, folder / "locate")
+        found = job.located.to_dict()
+        write_json(folder / "locate.json", found)
+        figures = draw(job.located, folder / "locate")
+        if not arguments.json:
+            selected = job.located.select(config.layer, above=config.from_layer)
+            print(show_located(job.located, selected), flush=True)
+        if arguments.grid:
+            grid = job.grid()
+            found |= {"grid": grid.to_dict()}
+            write_json(folder / "grid.json", found["grid"])
+            figures += draw_grid(grid, folder / "grid")
+            if not arguments.json:
+                print(show_grid(grid))
     if arguments.json:
-        print_json(located.to_dict())
+        print_json(found)
     else:
-        selected = located.select(config.layer, above=config.from_layer)
-        print(show_located(located, selected))
         print("figure: " + " and ".join(str(path) for path in figures))
     return 0

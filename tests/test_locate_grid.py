@@ -1,0 +1,47 @@
+"""``locate --grid`` on the command line."""
+
+import json
+
+import pytest
+
+from dihal_bench.cli import main
+from dihal_bench.geometry.grid import Protocol
+
+from .conftest import Tiny
+
+LARGE = {"locate__stability_sample": 160, "locate__neighbours": 20}
+
+
+def protocol_of(cell):
+    return Protocol(**{name: cell[name] for name in vars(Protocol())})
+
+
+def test_the_papers_cell_is_what_locate_found(tiny: Tiny, capsys, tmp_path):
+    out = tmp_path / "located"
+    flags = ["locate", "--grid", "--out", str(out), *tiny.flags(**LARGE)]
+    assert main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "1,296 protocols" in printed
+    assert "the paper's cell" in printed
+    assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / "grid.svg").read_text()
+    grid, located = (json.loads((out / f"{name}.json").read_text()) for name in ("grid", "locate"))
+    cell = next(own for own in grid["cells"] if protocol_of(own) == Protocol())
+    rows = located["cells"]["paper"]["layers"]
+    assert [layer["layer"] for layer in grid["layers"]] == [row["layer"] for row in rows]
+    assert cell["scores"] == pytest.approx([row["score"]["value"] for row in rows], abs=1e-6)
+    assert cell["selected"] == located["cells"]["paper"]["selected"]
+    shares = {row["layer"]: row["selected_share"] for row in rows}
+    assert cell["share"] == shares[cell["selected"]]
+    assert cell["small_share"] == located["stability"]["paper"]
+    assert main([*flags, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == located | {"grid": grid}
+
+
+def test_resamples_that_are_too_small_are_refused_before_anything_is_done(
+    tiny: Tiny, capsys, tmp_path
+):
+    out = tmp_path / "located"
+    assert main(["locate", "--grid", "--out", str(out), *tiny.flags()]) == 2
+    assert "--grid has neighbourhoods of 100 tokens" in capsys.readouterr().err
+    assert not out.exists()
