@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 def show_located(located: Located, selected: int) -> str:
     """Return the table of layers with proxies and scores; a star marks the selected one."""
     paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
+    crossed = {row["layer"]: row["stiffness_cross"] for row in located.cross}
     rows = [
         {
             "layer": f"{ours['layer']} *" if ours["layer"] == selected else str(ours["layer"]),
             "curvature": f"{ours['curvature']['value']:.3g}",
             "stiffness": f"{ours['stiffness']['value']:.3g}",
+            "cross-fitted": _optional(crossed.get(ours["layer"])),
             "eff. rank": f"{ours['effective_rank']['value']:.3g}",
             "score [95 %]": _interval(ours["score"]),
             "matched score [95 %]": _interval(theirs["score"]),
@@ -37,6 +39,10 @@ def show_located(located: Located, selected: int) -> str:
     ]
     table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
     return "\n".join([table, "*: the layer that is selected", *located.remarks(), ""])
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _interval(estimate: dict[str, float]) -> str:

@@ -143,7 +143,7 @@ class Moments:
             UserError: as ``layer_proxies``.
         """
         rows = _matrix(activations)
-        kept = _first_occurrences(rows)
+        kept = first_occurrences(rows)
         duplicates = len(rows) - len(kept)
         _check_enough(len(kept), duplicates, neighbours)
         points = (rows[kept] if duplicates else rows).double()
@@ -240,7 +240,7 @@ def _finite_mean(points: Tensor) -> Tensor:
     return mean
 
 
-def _first_occurrences(rows: Tensor) -> Tensor:
+def first_occurrences(rows: Tensor) -> Tensor:
     """Indices of the rows that equal no earlier row, ascending.
 
     Rows meet through integer hashes: unlike a sum of floats, one does not depend on the order of
