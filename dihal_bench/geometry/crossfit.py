@@ -62,15 +62,23 @@ class Scatter:
 
     def add(self, rows: Tensor) -> None:
         """Add rows [m, d] of any floating dtype; those of another device are copied."""
-        m = len(rows)
-        if not m:
-            return
-        rows = rows.to(self.mean.device).double()
-        mean = rows.mean(dim=0)
+        if len(rows):
+            rows = rows.to(self.mean.device).double()
+            mean = rows.mean(dim=0)
+            rows = rows - mean
+            self.products.addmm_(rows.mT, rows)
+            self._move(len(rows), mean)
+
+    def merge(self, other: Scatter) -> None:
+        """Add the rows of another, of the same d."""
+        if other.n:
+            self.products += other.products
+            self._move(other.n, other.mean)
+
+    def _move(self, m: int, mean: Tensor) -> None:
+        """Account for the distance of the means when m rows with this mean are added."""
         shift, total = mean - self.mean, self.n + m
-        between = shift * (self.n * m / total) ** 0.5  # of the two means, as one row more
-        centred = torch.cat([rows - mean, between[None]])
-        self.products.addmm_(centred.mT, centred)
+        self.products.addr_(shift, shift, alpha=self.n * m / total)
         self.mean += shift * (m / total)
         self.n = total
 

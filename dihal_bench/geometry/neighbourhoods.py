@@ -26,13 +26,15 @@ def chunk_size(elements: int) -> int:
     return max(1, _BLOCK // elements)
 
 
-def local_variances(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
+def local_variances(
+    points: Tensor, centred: Tensor, gram: Tensor | None, k: int, scale: Tensor | None = None
+) -> Tensor:
     """lambda_max(C_i) alone, [n]; as `local_spectra`."""
-    return local_spectra(points, centred, gram, k)[0]
+    return local_spectra(points, centred, gram, k, scale)[0]
 
 
 def local_spectra(
-    points: Tensor, centred: Tensor, gram: Tensor | None, k: int
+    points: Tensor, centred: Tensor, gram: Tensor | None, k: int, scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """lambda_max(C_i) and tr(C_i): C_i is the covariance of i's k neighbours about their mean.
 
@@ -41,11 +43,13 @@ def local_spectra(
         centred: the same less their mean, [n, d].
         gram: X X' of the centred ones, [n, n], where it fits into memory.
         k: neighbours, at least 2 and at most n - 2; the point itself is not one of them.
+        scale: squared norms of which the rounding of ``gram`` is a fraction, [n]; by default those
+            on its diagonal.
 
     Returns:
         The largest and the total variance, over k - 1, all positive, [n] each.
     """
-    nearest = nearest_neighbours(points, centred, gram, k)  # (n, k)
+    nearest = nearest_neighbours(points, centred, gram, k, scale)  # (n, k)
     if gram is None:
         return _spectra_from_differences(points, nearest)
     parts = [
@@ -53,14 +57,17 @@ def local_spectra(
         for index in torch.split(nearest, chunk_size(k * k))
     ]
     largest, total = (torch.cat(own) for own in zip(*parts, strict=True))
-    rounding = _ROUNDING * gram.diagonal()[nearest].amax(dim=1)
+    scale = gram.diagonal() if scale is None else scale
+    rounding = _ROUNDING * scale[nearest].amax(dim=1)
     lost = (largest * _RELATIVE_ERROR <= rounding).nonzero()[:, 0]
     if len(lost):
         largest[lost], total[lost] = _spectra_from_differences(points, nearest[lost])
     return largest, total
 
 
-def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
+def nearest_neighbours(
+    points: Tensor, centred: Tensor, gram: Tensor | None, k: int, scale: Tensor | None = None
+) -> Tensor:
     """The k nearest other points of every point, exact; of equally distant ones the lower row.
 
     Args:
@@ -68,12 +75,14 @@ def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: 
         centred: [n, d].
         gram: [n, n] or None.
         k: at most n - 2.
+        scale: as in `local_variances`, [n].
 
     Returns:
         Row indices, the first k in no particular order, [n, k].
     """
     n = len(points)
     square = centred.square().sum(dim=1) if gram is None else gram.diagonal()
+    scale = square if scale is None else scale
     everyone = torch.arange(n, device=points.device)
     found = []
     for rows in torch.split(everyone, chunk_size(n)):
@@ -82,7 +91,7 @@ def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: 
         distance = torch.add(square, inner, alpha=-2)  # (rows, n), short of the constant |x_i|^2
         distance.diagonal(block.start).fill_(float("inf"))
         values, indices = distance.topk(min(k + _MARGIN, n - 1), largest=False)
-        rounding = _ROUNDING * torch.maximum(square[block], square[indices].amax(dim=1))
+        rounding = _ROUNDING * torch.maximum(scale[block], scale[indices].amax(dim=1))
         level = values - values[:, k - 1, None] <= rounding[:, None]
         found.append(_settle(points, rows, indices, level, k))
     return torch.cat(found)

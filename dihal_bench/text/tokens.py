@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -210,16 +209,17 @@ def _write(
     dtype = np.min_scalar_type(max(tokenizer.get_vocab().values()))
     prefix = document_prefix(tokenizer)
     suffix = [int(tokenizer.eos_token_id)] if end_of_document else []
-    starts = array("q")
-    total = skipped = 0
+    total = skipped = written = 0
     digest = hashlib.sha256()
     with (
         atomic_path(folder / "tokens") as tokens_path,
         atomic_path(folder / "bytes") as bytes_path,
         atomic_path(folder / "words") as words_path,
+        atomic_path(folder / "starts") as starts_path,
         tokens_path.open("wb") as tokens_file,
         bytes_path.open("wb") as bytes_file,
         words_path.open("wb") as words_file,
+        starts_path.open("wb") as starts_file,
         progress("tokenise", max_tokens, unit="tokens") as bar,
     ):
         for ids, byte_counts, word_counts in _encoded(documents, tokenizer):
@@ -228,7 +228,8 @@ def _write(
                 continue
             row = np.array(prefix + ids + suffix, dtype=dtype)
             pad = ([0] * len(prefix), [0] * len(suffix))
-            starts.append(total)
+            starts_file.write(np.int64(total).tobytes())
+            written += 1
             tokens_file.write(row.tobytes())
             bytes_file.write(np.array(pad[0] + byte_counts + pad[1], dtype=_COUNT).tobytes())
             words_file.write(np.array(pad[0] + word_counts + pad[1], dtype=_COUNT).tobytes())
@@ -237,11 +238,9 @@ def _write(
             bar.update(len(row))
             if max_tokens is not None and total >= max_tokens:
                 break
-        if not starts:
+        if not written:
             raise UserError(f"{name} has no document of two tokens or more; give more text.")
-    with atomic_path(folder / "starts") as path:
-        path.write_bytes(starts.tobytes())
-    facts = {"dtype": dtype.name, "documents": len(starts), "skipped": skipped}
+    facts = {"dtype": dtype.name, "documents": written, "skipped": skipped}
     write_json(folder / "facts.json", facts | {"fingerprint": digest.hexdigest()[:16]})
 
 
