@@ -15,7 +15,7 @@ from dihal_bench.geometry.activations import (
     sample_activations,
 )
 from dihal_bench.geometry.crossfit import cross_stiffness
-from dihal_bench.geometry.proxies import LayerProxies, layer_proxies
+from dihal_bench.geometry.pool import resampled_proxies
 from dihal_bench.geometry.score import ResampledScore, resolve_layer, summarise
 from dihal_bench.progress import progress
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.geometry.cache import CacheConfig
+    from dihal_bench.geometry.proxies import LayerProxies
     from dihal_bench.text.tokens import Text
 
 _VIEWS: Mapping[str, Callable[[LayerSample], Tensor]] = {
@@ -267,18 +268,17 @@ def _proxies(
     config: LocateConfig,
     done: Callable[[], object],
 ) -> dict[int, list[LayerProxies]]:
-    found: dict[int, list[LayerProxies]] = {layer: [] for layer in states}
-    for index, subset in enumerate(subsets):
-        for layer, matrix in states.items():
-            found[layer].append(
-                layer_proxies(
-                    matrix[subset],
-                    neighbours=config.neighbours,
-                    ridge=config.ridge,
-                    pairs=config.pairs,
-                    seed=index,
-                )
-            )
+    found: dict[int, list[LayerProxies]] = {}
+    for layer, matrix in states.items():
+        found[layer] = []
+        for proxies in resampled_proxies(
+            matrix,
+            subsets,
+            neighbours=config.neighbours,
+            ridge=config.ridge,
+            pairs=config.pairs,
+        ):
+            found[layer].append(proxies)
             done()
     return found
 
