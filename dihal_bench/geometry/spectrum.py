@@ -116,9 +116,9 @@ def gram_quotients(gram: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
     Raises:
         UserError: If M is singular in float64.
     """
-    upper = _cholesky(gram, epsilon).mT
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    inverse = torch.linalg.solve_triangular(upper, identity, upper=True)  # V, M^-1 = V V'
+    # V, M^-1 = V V'; LAPACK's order makes its rows contiguous
+    inverse = torch.linalg.solve_triangular(_cholesky(gram, epsilon), identity, upper=False).mT
     i, j = drawn.unbind(1)
     blocks = zip(torch.split(i, _PAIRS), torch.split(j, _PAIRS), strict=True)
     form = torch.cat([(inverse[a] - inverse[b]).square().sum(dim=1) for a, b in blocks])
