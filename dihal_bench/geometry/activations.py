@@ -211,10 +211,8 @@ class _Table:
         slots[self._ids] = torch.arange(len(self._ids))
         self._slots = slots if by_token else torch.zeros_like(slots)
         size = (len(self._ids) + 1, backbone.hidden_size)
-        self._sum, self._square = (
-            torch.zeros(size, dtype=torch.float64),
-            torch.zeros(size, dtype=torch.float64),
-        )
+        self._sum = torch.zeros(size, dtype=torch.float64)
+        self._square = torch.zeros(size[1], dtype=torch.float64)  # over all sampled ids
         self._count = torch.zeros(size[0], dtype=torch.float64)
         self._inside_sum = torch.zeros(size[1], dtype=torch.float64)
         self._inside_square, self._inside = torch.zeros_like(self._inside_sum), 0
@@ -224,7 +222,7 @@ class _Table:
         slot = self._slots[tokens].flatten()
         flat = state.flatten(0, 1).double()
         self._sum.index_add_(0, slot, flat)
-        self._square.index_add_(0, slot, flat.square())
+        self._square += flat[slot < len(self._ids)].square().sum(0)
         self._count.index_add_(0, slot, torch.ones(len(slot), dtype=torch.float64))
         inside = (positions > 0).flatten()
         self._inside_sum += flat[inside].sum(0)
@@ -238,7 +236,7 @@ class _Table:
             table, variance = mean[None], self._inside_square / self._inside - mean.square()
         else:
             table, variance = shrunk_token_means(
-                self._sum[:-1], self._count[:-1], self._square[:-1].sum(0), mean
+                self._sum[:-1], self._count[:-1], self._square, mean
             )
         scale = torch.where(variance > 0, variance.clamp(min=0).sqrt(), torch.ones_like(variance))
         return ((states.double() - table[self._row]) / scale).float()

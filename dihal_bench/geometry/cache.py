@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from dihal_bench.text.tokens import Text
 
 PASS = 8  # windows per pass of the backbone
+PLACES = ("tokens", "documents", "offsets")  # of every token, int64
 
 _SHARD = 2**27  # bytes of states in a shard; one pass of one layer is never divided
 _MANIFEST = "manifest.json"
 _FORMAT = 1
-_PLACES = ("tokens", "documents", "offsets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class ActivationCache:
         shard = next(s for s in self.shards if s.first <= first < s.first + s.count)
         rows = slice(first - shard.first, first - shard.first + count)
         with safe_open(self.folder / shard.name, framework="pt") as file:
-            return {name: file.get_slice(name)[rows] for name in _PLACES}
+            return {name: file.get_slice(name)[rows] for name in PLACES}
 
     # --- what it holds ----------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class ActivationCache:
 
     def _bytes(self, shard: Shard) -> int:
         of_states = len(shard.layers) * self._backbone.hidden_size * self._dtype.itemsize
-        return shard.count * self._data.window * (of_states + len(_PLACES) * 8)
+        return shard.count * self._data.window * (of_states + len(PLACES) * 8)
 
     def _verified(self) -> dict[str, str]:
         """The checksums of the finished shards that still have them."""
@@ -259,9 +259,10 @@ class ActivationCache:
         needed, free = sum(map(self._bytes, missing)), shutil.disk_usage(self.folder).free
         kept = len(self.shards) - len(missing)
         self._say(
-            f"activations: {size(needed)} in {len(missing)} shards to {self.folder} (layers "
+            f"activations: {size(needed)} to {self.folder} (layers "
             f"{', '.join(map(str, self.layers))} of {len(self._windows)} windows of "
-            f"{self._data.window} tokens, {kept} shards kept); {size(free)} free there"
+            f"{self._data.window} tokens; shards: {len(missing)} to write, {kept} kept); "
+            f"{size(free)} free there"
         )
         if needed > free:
             raise UserError(
@@ -288,7 +289,7 @@ class ActivationCache:
             for layer in layers:
                 states[layer][here] = found.hidden[layer]
             done(tokens.numel())
-        places = {name: torch.from_numpy(getattr(windows, name)) for name in _PLACES}
+        places = {name: torch.from_numpy(getattr(windows, name)) for name in PLACES}
         for shard in shards:
             self._write(shard, {f"h{layer}": states[layer] for layer in shard.layers} | places)
 

@@ -54,11 +54,12 @@ class Shape:
     all_resamples: int
 
 
-def measure(shape: Shape) -> dict[str, float]:
+def measure(shape: Shape, *, obvious: bool = True) -> dict[str, float]:
     """Time the slice; return the fastest seconds of each part.
 
     Args:
         shape: what is timed.
+        obvious: whether the obvious implementation is timed, which takes longest by far.
 
     Returns:
         "pool": the Gram matrix of the pool, once per layer; "resample": the proxies of a resample
@@ -78,7 +79,7 @@ def measure(shape: Shape) -> dict[str, float]:
         moments_proxies(own, seed=index, **options)
 
     points = states[subsets[0]].double()
-    return {
+    seconds = {
         "pool": pool_seconds,
         "resample": _fastest(pooled, shape.resamples)[1],
         "alone": _fastest(
@@ -86,8 +87,8 @@ def measure(shape: Shape) -> dict[str, float]:
             shape.resamples,
         )[1],
         "gram": _fastest(lambda _: points @ points.mT, shape.resamples)[1],
-        "obvious": _obvious(points.numpy(), shape),
     }
+    return seconds | ({"obvious": _obvious(points.numpy(), shape)} if obvious else {})
 
 
 def table(shape: Shape, seconds: dict[str, float]) -> str:

@@ -42,10 +42,11 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
 
+    cache = _cache(arguments)
     if arguments.dry_run:
-        return print_plan(plan(config, train=False), as_json=arguments.json)
+        return print_plan(plan(config, train=False, cache=cache), as_json=arguments.json)
     folder = run_folder(config, arguments.out, name="locate")
-    job = Job(config, folder, say, cache=_cache(arguments))
+    job = Job(config, folder, say, cache=cache)
     with claimed(folder, config):
         job.check_span()
         job.inputs.check(folder)

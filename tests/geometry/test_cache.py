@@ -107,7 +107,7 @@ def test_locate_reads_a_complete_cache_and_finds_the_same(tiny, tmp_path, monkey
     assert main(["locate", *tiny.flags(), "--out", str(tmp_path / "without")]) == 0
     assert main(["locate", *tiny.flags(), "--out", str(tmp_path / "fills"), *kept]) == 0
     said = capsys.readouterr().err
-    assert re.search(r"activations: [\d.]+ KiB in 1 shards to .* free there", said)
+    assert re.search(r"activations: [\d.]+ KiB to .* free there", said)
     with monkeypatch.context() as patch:
         forbid(patch)
         assert main(["locate", *tiny.flags(), "--out", str(tmp_path / "reads"), *kept]) == 0
@@ -124,6 +124,19 @@ def test_layers_that_are_not_kept_are_computed(tiny, tmp_path):
     assert found[0] == found[1] == found[2]
     manifest = json.loads((tmp_path / "kept" / "manifest.json").read_text())
     assert manifest["holds"]["layers"] == [0, 2]
+
+
+def test_a_dry_run_says_the_size_and_writes_nothing(tiny, tmp_path, capsys):
+    folder = tmp_path / "kept"
+    flags = [*tiny.flags(), "--dry-run", "--cache-activations", str(folder)]
+    assert main(["locate", *flags]) == 0
+    out = capsys.readouterr().out
+    assert (
+        f"activations: about 510.0 KiB in {folder} (layers: 3)" in out
+    )  # 40 x 32 x (3 x 32 x 4 + 24)
+    assert main(["locate", *flags, "--cache-layers", "2"]) == 0
+    assert "activations: about 190.0 KiB" in capsys.readouterr().out
+    assert not folder.exists()
 
 
 def test_a_located_folder_still_gets_its_cache(tiny, tmp_path):
@@ -241,7 +254,7 @@ def test_a_disk_that_fills_up_costs_nothing_finished(
     assert not list(tmp_path.glob(".*.safetensors.*"))
     said = []
     opened(tmp_path, backbone, text, said=said).fill()
-    assert "2 shards kept" in said[0]
+    assert "shards: 2 to write, 2 kept" in said[0]
 
 
 def test_a_manifest_that_cannot_be_written_is_the_same_sentence(
