@@ -69,6 +69,7 @@ def sample_activations(
     per_window: int,
     residual: str,
     seed: int,
+    cross_fit: bool = False,
     cache: CacheConfig | None = None,
 ) -> dict[int, LayerSample]:
     """Run the backbone once over ``windows`` windows; keep ``per_window`` random tokens of each.
@@ -82,6 +83,7 @@ def sample_activations(
         residual: what the target subtracts before it is standardised: "none" (the mean) or
             "token-mean".
         seed: of the choice.
+        cross_fit: sum up the covariance of one half of the documents too.
         cache: where states are kept; what it holds is read and not computed.
 
     Raises:
@@ -95,7 +97,7 @@ def sample_activations(
     tables = {
         layer: _Table(kept[0], backbone, by_token=residual == "token-mean") for layer in layers
     }
-    scatters = _scatters(backbone, layers)
+    scatters = _scatters(backbone, layers) if cross_fit else {}
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     inside: list[Tensor] = []
     with torch.no_grad(), progress("locate", len(chosen), unit="windows") as bar:

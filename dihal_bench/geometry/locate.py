@@ -191,6 +191,7 @@ def locate(
         per_window=config.per_window,
         residual=residual,
         seed=seed,
+        cross_fit=True,
         cache=cache,
     )
     pool = len(samples[layers[0]].states)
