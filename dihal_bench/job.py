@@ -19,7 +19,7 @@ from dihal_bench.files import atomic_path, short_hash, write_json
 from dihal_bench.findings import Findings
 from dihal_bench.folder import claimed, run_folder
 from dihal_bench.geometry.grid import AXES, Grid, locate_grid
-from dihal_bench.geometry.locate import Located, locate
+from dihal_bench.geometry.locate import Located, fill_cache, locate
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.inputs import Inputs
 from dihal_bench.interfaces.batch import Batch
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dihal_bench.config import RunConfig
+    from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.interfaces.base import Interface
 
 _STATISTICS_BATCH = 16  # windows per pass
@@ -96,8 +97,10 @@ class Job:
         *,
         shared: Path | None = None,
         inputs: Inputs | None = None,
+        cache: CacheConfig | None = None,
     ):
         self.config = config
+        self.cache = cache
         self.folder = folder
         self.shared = shared or folder / "shared"
         self.say = say
@@ -138,6 +141,9 @@ class Job:
         """Proxies and score of every candidate layer."""
         config, kept = self.config, self._located
         if kept.exists():
+            if self.cache is not None:
+                text = self.inputs.training_text
+                fill_cache(self.inputs.backbone, text, config.locate, self.cache, seed=config.seed)
             return Located.from_dict(json.loads(kept.read_text(encoding="utf-8")))
         found = locate(
             self.inputs.backbone,
@@ -145,6 +151,7 @@ class Job:
             config.locate,
             residual=config.residual,
             seed=config.seed,
+            cache=self.cache,
         )
         write_json(kept, found.to_dict())
         return found

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from dihal_bench.config import RunConfig
+    from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.geometry.locate import Located
     from dihal_bench.job import Job
     from dihal_bench.records import Record
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 def show_located(located: Located, selected: int) -> str:
     """Return the table of layers with proxies and scores; a star marks the selected one."""
     paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
+    crossed = {row["layer"]: row["stiffness_cross"] for row in located.cross}
     rows = [
         {
             "layer": f"{ours['layer']} *" if ours["layer"] == selected else str(ours["layer"]),
             "curvature": f"{ours['curvature']['value']:.3g}",
             "stiffness": f"{ours['stiffness']['value']:.3g}",
+            "cross-fitted": _optional(crossed.get(ours["layer"])),
             "eff. rank": f"{ours['effective_rank']['value']:.3g}",
             "score [95 %]": _interval(ours["score"]),
             "matched score [95 %]": _interval(theirs["score"]),
@@ -37,6 +40,10 @@ def show_located(located: Located, selected: int) -> str:
     ]
     table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
     return "\n".join([table, "*: the layer that is selected", *located.remarks(), ""])
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _interval(estimate: dict[str, float]) -> str:
@@ -114,7 +121,9 @@ def _bridge(record: Record) -> list[str]:
     ]
 
 
-def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
+def plan(
+    config: RunConfig, *, train: bool = True, cache: CacheConfig | None = None
+) -> dict[str, Any]:
     """Return the resolved configuration and what it will cost, without training anything.
 
     FLOPs are estimated from parameter counts: per parameter and token 2 forward and 4 backward, 2
@@ -123,6 +132,7 @@ def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
     Args:
         config: what would run.
         train: whether anything would be trained and scored; False: located only.
+        cache: where activations would be kept.
 
     Raises:
         UserError: the configuration cannot be run.
@@ -152,7 +162,20 @@ def plan(config: RunConfig, *, train: bool = True) -> dict[str, Any]:
         "memory": f"about {_memory(job, trunk) / 2**30:.1f} GiB",
         "time": f"about {flops / speed / 60:.0f} min at this machine's {speed / 1e9:.0f} GFLOP/s",
     }
+    if cache is not None:
+        summary["activations"] = _kept(job, cache)
     return {"config": config.to_dict(), "summary": summary}
+
+
+def _kept(job: Job, cache: CacheConfig) -> str:
+    """The size of a cache of activations, if the text has all its windows."""
+    from dihal_bench.geometry.cache import PLACES, size
+
+    backbone, config = job.inputs.backbone, job.config
+    layers = backbone.blocks - 1 if cache.layers is None else len(cache.layers)
+    of_token = layers * backbone.hidden_size * backbone.model.dtype.itemsize + 8 * len(PLACES)
+    total = config.locate.windows * config.text.window * of_token
+    return f"about {size(total)} in {cache.folder} (layers: {layers})"
 
 
 def _trained_tokens(job: Job) -> dict[str, dict[str, int]]:
@@ -183,13 +206,27 @@ _COPIES = 16  # of a pass's logits, in float32: both models', probabilities, gra
 
 
 def _memory(job: Job, trunk: int) -> float:
-    """Estimate bytes: libraries, the teacher, trunks with gradients and optimiser state, logits."""
+    """Estimate bytes: libraries, the teacher, trunks with gradients and optimiser state, logits.
+
+    What locating holds (sampled rows twice, and covariances) is gone before anything is trained.
+    """
     config, backbone = job.config, job.inputs.backbone
     trained = sum(bool(INTERFACES.get(name).phases) for name in job.names)
     weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
     windows = min(config.train.batch, config.train.micro)
     logits = windows * config.text.window * backbone.vocab_size * 4
-    return float(_LIBRARIES + weights + trained * trunk * 4 * 5 + _COPIES * logits)
+    located = _located_memory(job) if job.locates else 0
+    work = trained * trunk * 4 * 5 + _COPIES * logits
+    return float(_LIBRARIES + weights + max(work, located))
+
+
+def _located_memory(job: Job) -> int:
+    from dihal_bench.geometry.crossfit import crossed_layers
+
+    config, backbone = job.config.locate, job.inputs.backbone
+    layers, size = list(range(1, backbone.blocks)), backbone.hidden_size
+    rows = config.windows * config.per_window * len(layers) * size * 4
+    return 2 * rows + len(crossed_layers(layers, size)) * size**2 * 8
 
 
 def _flops_per_second(device: torch.device) -> float:

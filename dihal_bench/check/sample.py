@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dihal_bench.backbone.model import Backbone
+from dihal_bench.text.columns import ArrayColumn
 from dihal_bench.text.tokens import PackedTokens
 
 if TYPE_CHECKING:
@@ -38,12 +39,11 @@ class SampleText(PackedTokens):
         self.window = WINDOW
         self.fingerprint = "sample"
         self.documents, self.skipped = len(lengths), 0
-        self._starts = np.cumsum(lengths) - lengths  # type: ignore[assignment]
-        self._tokens = generator.choice(  # type: ignore[assignment]
-            np.arange(2, _USED), total, p=shares / shares.sum()
-        )
-        self._tokens[self._starts] = _BOS
-        self._bytes = self._words = np.ones(total, dtype=np.int64)  # type: ignore[assignment]
+        starts = np.cumsum(lengths) - lengths
+        tokens = generator.choice(np.arange(2, _USED), total, p=shares / shares.sum())
+        tokens[starts] = _BOS
+        self._starts, self._tokens = ArrayColumn(starts), ArrayColumn(tokens)
+        self._bytes = self._words = ArrayColumn(np.ones(total, dtype=np.int64))
         self._orders = {}
 
 

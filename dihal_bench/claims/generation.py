@@ -44,7 +44,7 @@ def generation_findings(records: Iterable[Record]) -> list[Finding]:
             if mine and score.metric in METRICS:
                 found[place][score.metric, score.steps, config["seed"]] = score.value
     reference = {r: values for (name, r), values in found.items() if name == REFERENCE}
-    findings = []
+    findings: list[Finding] = []
     for (name, replaced), values in sorted(found.items()):
         if name == REFERENCE:
             continue
@@ -65,9 +65,7 @@ def _pair(
 ) -> Iterable[Finding]:
     steps = max((s for _, s, _ in set(values) & set(own)), default=None)
     for metric, higher in METRICS.items():
-        seeds = sorted(
-            seed for m, s, seed in set(values) & set(own) if (m, s) == (metric, steps)
-        )
+        seeds = sorted(seed for m, s, seed in set(values) & set(own) if (m, s) == (metric, steps))
         if not seeds:
             continue
         sign = 1 if higher else -1

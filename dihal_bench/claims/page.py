@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from dihal_bench.claims.claim import Claim
     from dihal_bench.claims.evidence import Evidence
 
-_HEAD = """# Claims, and what was found of them
-
-This page is written by `dihal-bench claims`; do not edit it. A claim *holds* where the 95 % interval of
-its statistic, or the exact test over backbones at 5 %, lies on its side; it *fails* where that lies on
-the other side, or no gain is left at all; otherwise it is *undecided*. The verdict of a claim is that of
-the rows marked ▸, where they agree. Everything here is about the backbones that are named: small ones,
-trained on one kind of text. A verdict does not carry over to other sizes, families or budgets.
-"""
+_HEAD = (
+    "# Claims, and what was found of them\n\n"
+    "This page is written by `dihal-bench claims`; do not edit it. A claim *holds* where the 95 % "
+    "interval of its statistic, or the exact test over backbones at 5 %, lies on its side; it "
+    "*fails* where that lies on the other side, or no gain is left at all; otherwise it is "
+    "*undecided*. The verdict of a claim is that of the rows marked ▸, where they agree. "
+    "Everything here is about the backbones that are named: small ones, trained on one kind of "
+    "text. A verdict does not carry over to other sizes, families or budgets.\n"
+)
 
 
 def page(evidence: Evidence) -> str:

@@ -99,7 +99,7 @@ def shallow(evidence: Evidence) -> Claim:
                 findings.append(
                     Finding(
                         scope=f"{name}, {_blocks(axis)}",
-                        statistic=f"{SHORT[loss]}: best layer, and how often it is among the lowest "
+                        statistic=f"{SHORT[loss]}: best layer, and how often it is in the lowest "
                         "quarter over trainings drawn anew",
                         value=f"{best} of {blocks}; {share:.0%}",
                         rival="early, middle, late",

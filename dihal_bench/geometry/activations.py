@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from dihal_bench.geometry.cache import PASS, ActivationCache, CacheConfig
+from dihal_bench.geometry.crossfit import Scatter, covariance_half, crossed_layers
 from dihal_bench.geometry.token_means import shrunk_token_means
-from dihal_bench.progress import progress
+from dihal_bench.progress import progress, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from dihal_bench.backbone.model import Backbone
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.text.tokens import Text
 
-_BATCH = 8  # windows per pass
+_PERMUTED = 2**20  # windows of a text that are drawn by shuffling them all
 
 
 @dataclass(frozen=True)
@@ -29,22 +33,44 @@ class LayerSample:
         states: [rows, D]; row r is the same token at every layer.
         transformed: the same rows as the interface's target has them, [rows, D].
         inside: whether a row is no start of a document or window, bool [rows].
+        crossed: whether a row is of the documents that make no covariance, [rows].
+        scatter: of all tokens of the other documents; None where the layer is not cross-fitted.
     """
 
     states: Tensor
     transformed: Tensor
     inside: Tensor
+    crossed: Tensor
+    scatter: Scatter | None
+
+
+def chosen_windows(data: Text, windows: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Draw windows without replacement, in memory that does not grow with the text.
+
+    Args:
+        data: the text.
+        windows: how many; all of a text that has fewer.
+        generator: `locate` starts with ``numpy.random.default_rng(seed)``.
+
+    Returns:
+        Their indices, ascending, [at most windows].
+    """
+    if len(data) <= max(_PERMUTED, windows):
+        return np.sort(generator.permutation(len(data))[:windows])
+    return np.sort(generator.choice(len(data), size=windows, replace=False, shuffle=False))
 
 
 def sample_activations(
     backbone: Backbone,
-    data: PackedTokens,
+    data: Text,
     layers: list[int],
     *,
     windows: int,
     per_window: int,
     residual: str,
     seed: int,
+    cross_fit: bool = False,
+    cache: CacheConfig | None = None,
 ) -> dict[int, LayerSample]:
     """Run the backbone once over ``windows`` windows; keep ``per_window`` random tokens of each.
 
@@ -57,36 +83,107 @@ def sample_activations(
         residual: what the target subtracts before it is standardised: "none" (the mean) or
             "token-mean".
         seed: of the choice.
+        cross_fit: sum up the covariance of one half of the documents too.
+        cache: where states are kept; what it holds is read and not computed.
+
+    Raises:
+        UserError: the cache holds something else, or cannot be written.
     """
     generator = np.random.default_rng(seed)
-    chosen = np.sort(generator.permutation(len(data))[:windows])
+    chosen = chosen_windows(data, windows, generator)
+    read = _reader(backbone, data, chosen, layers, cache)
     places = np.stack([np.sort(generator.permutation(data.window)[:per_window]) for _ in chosen])
-    kept = np.concatenate(
-        [data.batch([w]).tokens[0, p] for w, p in zip(chosen, places, strict=True)]
-    )
-    tables = {layer: _Table(kept, backbone, by_token=residual == "token-mean") for layer in layers}
+    kept = _kept(data, chosen, places)
+    tables = {
+        layer: _Table(kept[0], backbone, by_token=residual == "token-mean") for layer in layers
+    }
+    scatters = _scatters(backbone, layers) if cross_fit else {}
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     inside: list[Tensor] = []
     with torch.no_grad(), progress("locate", len(chosen), unit="windows") as bar:
-        for lo in range(0, len(chosen), _BATCH):
-            batch = data.batch(chosen[lo : lo + _BATCH])
+        for lo in range(0, len(chosen), PASS):
+            batch = data.batch(chosen[lo : lo + PASS])
             tokens, positions = torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
-            states = backbone.states(
-                tokens.to(backbone.device), positions.to(backbone.device), layers
-            )
-            inside.append(_at(positions > 0, places[lo : lo + _BATCH]))
-            for layer in layers:
-                state = states.hidden[layer].float().cpu()
+            half = covariance_half(torch.from_numpy(batch.documents))
+            inside.append(_at(positions > 0, places[lo : lo + PASS]))
+            for layer, hidden in read(lo, tokens, positions).items():
+                if layer in scatters:
+                    scatters[layer].add(hidden[half.to(hidden.device)])
+                state = hidden.float().cpu()
                 tables[layer].add(tokens, positions, state)
-                rows[layer].append(_pick(state, places[lo : lo + _BATCH]))
+                rows[layer].append(_pick(state, places[lo : lo + PASS]))
             bar.update(len(tokens))
+    crossed = ~covariance_half(torch.from_numpy(kept[1]))
     samples = {}
-    for layer, parts in rows.items():
-        states_here = torch.cat(parts)
+    for layer in layers:
+        states_here = torch.cat(rows.pop(layer))
         samples[layer] = LayerSample(
-            states_here, tables[layer].transform(states_here), torch.cat(inside)
+            states_here,
+            tables.pop(layer).transform(states_here),
+            torch.cat(inside),
+            crossed,
+            scatters.get(layer),
         )
     return samples
+
+
+def _kept(
+    data: Text, chosen: NDArray[np.int64], places: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token ids and documents of the sampled rows, [rows] each."""
+    tokens, documents = [], []
+    for window, place in zip(chosen, places, strict=True):
+        batch = data.batch([window])
+        tokens.append(batch.tokens[0, place])
+        documents.append(batch.documents[0, place])
+    return np.concatenate(tokens), np.concatenate(documents)
+
+
+def _scatters(backbone: Backbone, layers: list[int]) -> dict[int, Scatter]:
+    """An empty covariance per layer that is cross-fitted, where float64 products are fastest."""
+    place = backbone.device if backbone.device.type == "cuda" else "cpu"
+    size = backbone.hidden_size
+    return {layer: Scatter(size, place) for layer in crossed_layers(layers, size)}
+
+
+def _reader(
+    backbone: Backbone,
+    data: Text,
+    chosen: NDArray[np.int64],
+    layers: list[int],
+    config: CacheConfig | None,
+) -> Callable[[int, Tensor, Tensor], Mapping[int, Tensor]]:
+    """What gives the states of a pass: a filled cache, and the backbone for other layers."""
+    cache = None if config is None else filled_cache(backbone, data, chosen, layers, config)
+    kept = [layer for layer in layers if cache is not None and layer in cache.layers]
+    rest = [layer for layer in layers if layer not in kept]
+
+    def read(first: int, tokens: Tensor, positions: Tensor) -> Mapping[int, Tensor]:
+        found = {} if cache is None else cache.states(first, len(tokens), kept)
+        if rest:
+            tokens, positions = tokens.to(backbone.device), positions.to(backbone.device)
+            found |= backbone.states(tokens, positions, rest).hidden
+        return found
+
+    return read
+
+
+def filled_cache(
+    backbone: Backbone,
+    data: Text,
+    chosen: NDArray[np.int64],
+    layers: list[int],
+    config: CacheConfig,
+) -> ActivationCache:
+    """Open the cache of these windows, by default of these layers, and fill what it lacks.
+
+    Raises:
+        UserError: it holds something else, or cannot be written.
+    """
+    own = layers if config.layers is None else config.layers
+    cache = ActivationCache(config.folder, backbone, data, chosen, own, say=say)
+    cache.fill()
+    return cache
 
 
 def _at(values: Tensor, places: NDArray[np.int64]) -> Tensor:
@@ -116,10 +213,8 @@ class _Table:
         slots[self._ids] = torch.arange(len(self._ids))
         self._slots = slots if by_token else torch.zeros_like(slots)
         size = (len(self._ids) + 1, backbone.hidden_size)
-        self._sum, self._square = (
-            torch.zeros(size, dtype=torch.float64),
-            torch.zeros(size, dtype=torch.float64),
-        )
+        self._sum = torch.zeros(size, dtype=torch.float64)
+        self._square = torch.zeros(size[1], dtype=torch.float64)  # over all sampled ids
         self._count = torch.zeros(size[0], dtype=torch.float64)
         self._inside_sum = torch.zeros(size[1], dtype=torch.float64)
         self._inside_square, self._inside = torch.zeros_like(self._inside_sum), 0
@@ -129,7 +224,7 @@ class _Table:
         slot = self._slots[tokens].flatten()
         flat = state.flatten(0, 1).double()
         self._sum.index_add_(0, slot, flat)
-        self._square.index_add_(0, slot, flat.square())
+        self._square += flat[slot < len(self._ids)].square().sum(0)
         self._count.index_add_(0, slot, torch.ones(len(slot), dtype=torch.float64))
         inside = (positions > 0).flatten()
         self._inside_sum += flat[inside].sum(0)
@@ -143,7 +238,7 @@ class _Table:
             table, variance = mean[None], self._inside_square / self._inside - mean.square()
         else:
             table, variance = shrunk_token_means(
-                self._sum[:-1], self._count[:-1], self._square[:-1].sum(0), mean
+                self._sum[:-1], self._count[:-1], self._square, mean
             )
         scale = torch.where(variance > 0, variance.clamp(min=0).sqrt(), torch.ones_like(variance))
         return ((states.double() - table[self._row]) / scale).float()

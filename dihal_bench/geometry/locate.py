@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dihal_bench.errors import UserError
-from dihal_bench.geometry.activations import LayerSample, sample_activations
-from dihal_bench.geometry.proxies import LayerProxies, layer_proxies
+from dihal_bench.geometry.activations import (
+    LayerSample,
+    chosen_windows,
+    filled_cache,
+    sample_activations,
+)
+from dihal_bench.geometry.crossfit import cross_stiffness
+from dihal_bench.geometry.pool import resampled_proxies
 from dihal_bench.geometry.score import ResampledScore, resolve_layer, summarise
 from dihal_bench.progress import progress
 
@@ -20,7 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dihal_bench.backbone.model import Backbone
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.geometry.cache import CacheConfig
+    from dihal_bench.geometry.proxies import LayerProxies
+    from dihal_bench.text.tokens import Text
 
 VIEWS: Mapping[str, Callable[[LayerSample], Tensor]] = {
     "paper": lambda sample: sample.states,
@@ -66,6 +74,7 @@ class Located:
         stability: per view, the share of small resamples that select the same layer.
         log_norm: per candidate, the log of the mean norm of a state (its negative is a rival).
         sample: how many tokens a resample had, of how many kept.
+        cross: per cross-fitted candidate the plain values of `CrossStiffness`, of the raw states.
     """
 
     blocks: int
@@ -73,6 +82,7 @@ class Located:
     stability: dict[str, float]
     log_norm: list[float]
     sample: dict[str, int]
+    cross: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def layers(self) -> list[int]:
@@ -111,9 +121,28 @@ class Located:
             remarks.append("the selection flips when a candidate that is not selected is left out")
         if any(row["in_sample"] for row in paper["layers"]):
             remarks.append("n < 2 d: the stiffness is in-sample and says little more than the norm")
+        remarks += self._cross_remarks()
         duplicates = sum(row["duplicates"] for row in paper["layers"])
         if duplicates:
             remarks.append(f"{duplicates:g} exact duplicates were removed over all layers (median)")
+        return remarks
+
+    def _cross_remarks(self) -> list[str]:
+        if not self.cross:
+            return []
+        remarks, row = [], self.cross[0]
+        if any(row["stiffness_cross"] is None for row in self.cross):
+            remarks.append("the cross-fitted stiffness needs distinct tokens of two documents")
+        elif not row["enough"]:
+            remarks.append(
+                f"the cross-fitted stiffness has a covariance of {row['n_sigma']:,} tokens, fewer "
+                "than 10 per dimension; read more windows"
+            )
+        if len(self.cross) < len(self.layers):
+            remarks.append(
+                f"the stiffness is cross-fitted in {len(self.cross)} of {len(self.layers)} layers: "
+                "the covariances of all exceed 4 GiB"
+            )
         return remarks
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +156,13 @@ class Located:
 
 
 def locate(
-    backbone: Backbone, data: PackedTokens, config: LocateConfig, *, residual: str, seed: int
+    backbone: Backbone,
+    data: Text,
+    config: LocateConfig,
+    *,
+    residual: str,
+    seed: int,
+    cache: CacheConfig | None = None,
 ) -> Located:
     """Score the candidate layers 1..N-1 from one pass over the text.
 
@@ -137,9 +172,11 @@ def locate(
         config: settings.
         residual: what the interface's target subtracts; decides the matched cell.
         seed: of all sampling.
+        cache: where the activations are kept, to be read instead of computed another time.
 
     Raises:
-        UserError: too few blocks, or too little text for the neighbourhoods.
+        UserError: too few blocks, too little text for the neighbourhoods, or a cache of other
+            activations.
     """
     if backbone.blocks < 2:
         raise UserError(
@@ -154,6 +191,8 @@ def locate(
         per_window=config.per_window,
         residual=residual,
         seed=seed,
+        cross_fit=True,
+        cache=cache,
     )
     pool = len(samples[layers[0]].states)
     size, small = min(config.sample, pool), min(config.stability_sample, pool)
@@ -166,11 +205,11 @@ def locate(
     work = len(views) * len(layers) * (config.resamples + config.stability_resamples)
     with progress("proxies", work, unit="matrices") as bar:
         cells = {
-            name: summarise(resampled_proxies(view, full, config, bar.update))
+            name: summarise(proxies_of_layers(view, full, config, bar.update))
             for name, view in views.items()
         }
         small_cells = {
-            name: summarise(resampled_proxies(view, little, config, bar.update))
+            name: summarise(proxies_of_layers(view, little, config, bar.update))
             for name, view in views.items()
         }
     return Located(
@@ -180,7 +219,42 @@ def locate(
         log_norm=[float(samples[layer].states.norm(dim=-1).mean().log()) for layer in layers],
         sample={"tokens": size, "kept": pool, "resamples": config.resamples}
         | {"stability_resamples": config.stability_resamples},
+        cross=_cross(samples, config, seed + 3),
     )
+
+
+def _cross(
+    samples: Mapping[int, LayerSample], config: LocateConfig, seed: int
+) -> list[dict[str, Any]]:
+    """The cross-fitted stiffness of the raw states, for the layers that have a covariance."""
+    with progress("cross-fitted stiffness", len(samples), unit="layers") as bar:
+        found = []
+        for layer, sample in samples.items():
+            if sample.scatter is not None:
+                states = sample.states[sample.crossed]
+                cross = cross_stiffness(
+                    layer,
+                    sample.scatter,
+                    states,
+                    ridge=config.ridge,
+                    pairs=config.pairs,
+                    seed=seed,
+                )
+                found.append(cross.to_dict())
+            bar.update()
+    return found
+
+
+def fill_cache(
+    backbone: Backbone, data: Text, config: LocateConfig, cache: CacheConfig, *, seed: int
+) -> None:
+    """Verify and complete the cache that `locate` with the same arguments reads.
+
+    Raises:
+        UserError: it holds something else, or cannot be written.
+    """
+    chosen = chosen_windows(data, config.windows, np.random.default_rng(seed))
+    filled_cache(backbone, data, chosen, list(range(1, backbone.blocks)), cache)
 
 
 def draw_subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np.int64]]:
@@ -189,7 +263,7 @@ def draw_subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np
     return [generator.permutation(pool)[:size] for _ in range(count)]
 
 
-def resampled_proxies(
+def proxies_of_layers(
     states: Mapping[int, Tensor],
     subsets: list[NDArray[np.int64]],
     config: LocateConfig,
@@ -203,18 +277,17 @@ def resampled_proxies(
         config: settings.
         done: is called after every matrix.
     """
-    found: dict[int, list[LayerProxies]] = {layer: [] for layer in states}
-    for index, subset in enumerate(subsets):
-        for layer, matrix in states.items():
-            found[layer].append(
-                layer_proxies(
-                    matrix[subset],
-                    neighbours=config.neighbours,
-                    ridge=config.ridge,
-                    pairs=config.pairs,
-                    seed=index,
-                )
-            )
+    found: dict[int, list[LayerProxies]] = {}
+    for layer, matrix in states.items():
+        found[layer] = []
+        for proxies in resampled_proxies(
+            matrix,
+            subsets,
+            neighbours=config.neighbours,
+            ridge=config.ridge,
+            pairs=config.pairs,
+        ):
+            found[layer].append(proxies)
             done()
     return found
 

@@ -29,7 +29,9 @@ def chunk_size(elements: int) -> int:
     return max(1, _BLOCK // elements)
 
 
-def local_variances(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
+def local_variances(
+    points: Tensor, centred: Tensor, gram: Tensor | None, k: int, scale: Tensor | None = None
+) -> Tensor:
     """lambda_max(C_i): C_i is the covariance of point i's k nearest neighbours about their mean.
 
     Args:
@@ -37,15 +39,18 @@ def local_variances(points: Tensor, centred: Tensor, gram: Tensor | None, k: int
         centred: the same less their mean, [n, d].
         gram: X X' of the centred ones, [n, n], where it fits into memory.
         k: neighbours, at least 2 and at most n - 2; the point itself is not one of them.
+        scale: squared norms of which the rounding of ``gram`` is a fraction, [n]; by default those
+            on its diagonal.
 
     Returns:
         Variances over k - 1, all positive, [n].
     """
-    nearest = nearest_neighbours(points, centred, gram, k)  # (n, k)
+    nearest = nearest_neighbours(points, centred, gram, k, scale)  # (n, k)
     if gram is None:
         return _variances_from_differences(points, nearest)
     largest = _largest_of_centred(gram.take(nearest[:, :, None] * len(gram) + nearest[:, None, :]))
-    rounding = _ROUNDING * gram.diagonal()[nearest].amax(dim=1)
+    scale = gram.diagonal() if scale is None else scale
+    rounding = _ROUNDING * scale[nearest].amax(dim=1)
     lost = (largest * _RELATIVE_ERROR <= rounding).nonzero()[:, 0]
     if len(lost):
         largest[lost] = _variances_from_differences(points, nearest[lost])
@@ -104,7 +109,9 @@ def _spectra(local: Tensor) -> Tensor:
     return spectra / (local.shape[1] - 1)
 
 
-def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: int) -> Tensor:
+def nearest_neighbours(
+    points: Tensor, centred: Tensor, gram: Tensor | None, k: int, scale: Tensor | None = None
+) -> Tensor:
     """The k nearest other points of every point, exact; of equally distant ones the lower row.
 
     Args:
@@ -112,12 +119,14 @@ def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: 
         centred: [n, d].
         gram: [n, n] or None.
         k: at most n - 2.
+        scale: as in `local_variances`, [n].
 
     Returns:
         Row indices, the first k in no particular order, [n, k].
     """
     n = len(points)
     square = centred.square().sum(dim=1) if gram is None else gram.diagonal()
+    scale = square if scale is None else scale
     everyone = torch.arange(n, device=points.device)
     found = []
     for rows in torch.split(everyone, chunk_size(n)):
@@ -126,7 +135,7 @@ def nearest_neighbours(points: Tensor, centred: Tensor, gram: Tensor | None, k: 
         distance = torch.add(square, inner, alpha=-2)  # (rows, n), short of the constant |x_i|^2
         distance.diagonal(block.start).fill_(float("inf"))
         values, indices = distance.topk(min(k + _MARGIN, n - 1), largest=False)
-        rounding = _ROUNDING * torch.maximum(square[block], square[indices].amax(dim=1))
+        rounding = _ROUNDING * torch.maximum(scale[block], scale[indices].amax(dim=1))
         level = values - values[:, k - 1, None] <= rounding[:, None]
         found.append(_settle(points, rows, indices, level, k))
     return torch.cat(found)

@@ -98,7 +98,19 @@ def layer_proxies(
     """
     _check_settings(neighbours=neighbours, ridge=ridge, pairs=pairs)
     own = Moments.of(activations, neighbours=neighbours)
-    curvature = 1 / local_variances(own.points, own.centred, own.gram, neighbours)
+    return moments_proxies(own, neighbours=neighbours, ridge=ridge, pairs=pairs, seed=seed)
+
+
+def moments_proxies(
+    own: Moments, *, neighbours: int, ridge: float, pairs: int, seed: int
+) -> LayerProxies:
+    """`layer_proxies` of a matrix that was taken apart already.
+
+    Raises:
+        UserError: a setting is out of range, or the covariance is singular.
+    """
+    _check_settings(neighbours=neighbours, ridge=ridge, pairs=pairs)
+    curvature = 1 / local_variances(own.points, own.centred, own.gram, neighbours, own.scale)
     drawn = torch.from_numpy(sample_pairs(own.n, pairs, seed)).to(own.points.device)
     return LayerProxies(
         curvature=median(curvature),
@@ -122,6 +134,8 @@ class Moments:
         gram: X X', [n, n], where it is at hand or small; None: it is not kept.
         trace: of the scatter.
         duplicates: rows removed because they equal an earlier row.
+        scale: squared norms of which the rounding of ``gram`` is a fraction, [n]; None: those on
+            its diagonal.
     """
 
     points: Tensor
@@ -130,6 +144,7 @@ class Moments:
     gram: Tensor | None
     trace: float
     duplicates: int
+    scale: Tensor | None = None
 
     @classmethod
     def of(cls, activations: Tensor | NDArray[np.generic], *, neighbours: int) -> Moments:
@@ -142,20 +157,20 @@ class Moments:
         Raises:
             UserError: as ``layer_proxies``.
         """
-        rows = _matrix(activations)
-        kept = _first_occurrences(rows)
+        rows = as_matrix(activations)
+        kept = first_occurrences(rows)
         duplicates = len(rows) - len(kept)
-        _check_enough(len(kept), duplicates, neighbours)
+        check_enough(len(kept), duplicates, neighbours)
         points = (rows[kept] if duplicates else rows).double()
         n, d = points.shape
-        centred = points - _finite_mean(points)
+        centred = points - finite_mean(points)
         scatter = self_product(centred if n < d else centred.mT)
         return cls(
             points=points,
             centred=centred,
             scatter=scatter,
             gram=_gram(centred, scatter),
-            trace=_total(scatter),
+            trace=total_of(scatter),
             duplicates=duplicates,
         )
 
@@ -208,7 +223,8 @@ def _check_settings(*, neighbours: int, ridge: float, pairs: int) -> None:
         raise UserError(f"pairs={pairs} leaves nothing to take the median of; choose at least 1.")
 
 
-def _check_enough(distinct: int, duplicates: int, neighbours: int) -> None:
+def check_enough(distinct: int, duplicates: int, neighbours: int) -> None:
+    """Refuse a sample in which a neighbourhood would not be a choice."""
     if distinct <= neighbours + 1:
         raise UserError(
             f"Only {distinct} of {distinct + duplicates} activations are distinct, but "
@@ -216,7 +232,7 @@ def _check_enough(distinct: int, duplicates: int, neighbours: int) -> None:
         )
 
 
-def _matrix(activations: Tensor | NDArray[np.generic]) -> Tensor:
+def as_matrix(activations: Tensor | NDArray[np.generic]) -> Tensor:
     """The activations as a detached floating matrix, [rows, d], in their own precision."""
     if isinstance(activations, np.ndarray):
         activations = torch.from_numpy(np.require(activations, requirements=["C", "W"]))
@@ -228,7 +244,7 @@ def _matrix(activations: Tensor | NDArray[np.generic]) -> Tensor:
     return rows if rows.is_floating_point() else rows.double()
 
 
-def _finite_mean(points: Tensor) -> Tensor:
+def finite_mean(points: Tensor) -> Tensor:
     """The mean, [d], which one NaN or infinity anywhere would reach."""
     mean = points.mean(dim=0)
     if not torch.isfinite(mean).all():
@@ -240,11 +256,16 @@ def _finite_mean(points: Tensor) -> Tensor:
     return mean
 
 
-def _first_occurrences(rows: Tensor) -> Tensor:
-    """Indices of the rows that equal no earlier row, ascending.
+def first_occurrences(rows: Tensor) -> Tensor:
+    """Indices of the rows that equal no earlier row, ascending."""
+    return (first_equal(rows) == torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+
+
+def first_equal(rows: Tensor) -> Tensor:
+    """For every row the index of the first row that equals it, [n]; often its own.
 
     Rows meet through integer hashes: unlike a sum of floats, one does not depend on the order of
-    summation, so equal rows have equal hashes. A row is dropped only where it really is equal.
+    summation, so equal rows have equal hashes. Rows are taken as equal only where they really are.
     """
     words = (rows + 0.0).contiguous()  # -0.0 + 0.0 is 0.0: equal numbers get equal bits
     words = words.view(torch.int16 if rows.element_size() == 2 else torch.int32)
@@ -256,11 +277,12 @@ def _first_occurrences(rows: Tensor) -> Tensor:
     index = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(index, len(rows)).scatter_reduce(0, group, index, "amin")[group]
     later = (first < index).nonzero()[:, 0]
-    equal = (rows[later] == rows[first[later]]).all(dim=1)
-    return index[~torch.isin(index, later[equal])]
+    unequal = later[(rows[later] != rows[first[later]]).any(dim=1)]
+    first[unequal] = unequal
+    return first
 
 
-def _total(scatter: Tensor) -> float:
+def total_of(scatter: Tensor) -> float:
     """The trace, which is (n - 1) tr(Sigma) for both products."""
     trace = float(scatter.trace())
     if not 0 < trace < float("inf"):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DENSE = 384  # up to this size a full eigendecomposition is faster than Lanczos
+_PAIRS = 256  # pairs whose rows are held at a time
 _STEPS = 64  # Lanczos vectors are allocated by so many
 
 
@@ -115,16 +116,15 @@ def gram_quotients(gram: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
     Raises:
         UserError: If M is singular in float64.
     """
-    inverse = torch.cholesky_inverse(_cholesky(gram, epsilon))
-    return (2 - epsilon * _pair_form(inverse, drawn)) / _pair_form(gram, drawn)
-
-
-def _pair_form(matrix: Tensor, drawn: Tensor) -> Tensor:
-    """(e_i - e_j)' A (e_i - e_j), [pairs], for a symmetric A."""
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    # V, M^-1 = V V'; LAPACK's order makes its rows contiguous
+    inverse = torch.linalg.solve_triangular(_cholesky(gram, epsilon), identity, upper=False).mT
     i, j = drawn.unbind(1)
-    diagonal = matrix.diagonal()
-    form: Tensor = diagonal[i] + diagonal[j] - 2 * matrix[i, j]
-    return form
+    blocks = zip(torch.split(i, _PAIRS), torch.split(j, _PAIRS), strict=True)
+    form = torch.cat([(inverse[a] - inverse[b]).square().sum(dim=1) for a, b in blocks])
+    diagonal = gram.diagonal()
+    quotients: Tensor = (2 - epsilon * form) / (diagonal[i] + diagonal[j] - 2 * gram[i, j])
+    return quotients
 
 
 def _cholesky(matrix: Tensor, epsilon: float) -> Tensor:

@@ -17,7 +17,7 @@ from scipy import stats
 from dihal_bench.errors import UserError
 from dihal_bench.files import short_hash, write_json
 from dihal_bench.geometry.activations import sample_activations
-from dihal_bench.geometry.locate import draw_subsets, resampled_proxies
+from dihal_bench.geometry.locate import draw_subsets, proxies_of_layers
 from dihal_bench.geometry.score import PROXIES, layer_scores
 from dihal_bench.interfaces.transform import Transform
 from dihal_bench.progress import progress
@@ -110,7 +110,7 @@ def _measured(job: Job, layers: Sequence[int], transforms: Sequence[str]) -> dic
                 there, _ = Transform.parse(text).maps(covariance, seed)
                 raw = Transform.parse(text).matrix(covariance, seed)
                 unit = float((there.norm() / raw.norm()) ** 2)  # 1 / r^2
-                found = resampled_proxies({layer: states @ there.mT}, subsets, config, bar.update)[
+                found = proxies_of_layers({layer: states @ there.mT}, subsets, config, bar.update)[
                     layer
                 ]
                 for r, own in enumerate(found):

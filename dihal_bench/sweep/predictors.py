@@ -15,7 +15,7 @@ import torch
 
 from dihal_bench.files import short_hash, write_json
 from dihal_bench.geometry.activations import sample_activations
-from dihal_bench.geometry.locate import VIEWS, draw_subsets, resampled_proxies
+from dihal_bench.geometry.locate import VIEWS, draw_subsets, proxies_of_layers
 from dihal_bench.geometry.score import PROXIES, layer_scores, resolve_layer
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
@@ -112,7 +112,7 @@ def _geometry(job: Job) -> dict[str, Any]:
     with progress("proxies", len(VIEWS) * len(layers) * len(subsets), unit="matrices") as bar:
         for view, of in VIEWS.items():
             states = {layer: of(sample) for layer, sample in samples.items()}
-            proxies = resampled_proxies(states, subsets, config, bar.update)
+            proxies = proxies_of_layers(states, subsets, config, bar.update)
             draws[view] = {
                 name: [[getattr(proxies[n][r], name) for n in layers] for r in range(len(subsets))]
                 for name in PROXIES

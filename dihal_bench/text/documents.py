@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dihal_bench.text.keys import Keys
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -40,16 +42,16 @@ def deal(texts: Iterable[str], *, held_out: bool, cut: int = TENTH) -> Iterator[
 
     The content decides: a document is held out if its hash is below ``cut``. So the sets depend on
     no order, grow with the corpus, and never share a document. A repeated document is yielded once;
-    for that the hashes, not the text, stay in memory. Blank documents pass, for ``pack`` to count.
+    for that its hash is kept, on disk where there are many. Blank documents pass, for ``pack`` to
+    count.
 
     Args:
         texts: the documents.
         held_out: whether the set is the validation set.
         cut: share of the validation set, in units of 2**-64.
     """
-    seen: set[int] = set()
+    seen = Keys()
     for text in texts:
         key = content_hash(text)
-        if (key < cut) == held_out and (key not in seen or not text.strip()):
-            seen.add(key)
+        if (key < cut) == held_out and (seen.add(key) or not text.strip()):
             yield text

@@ -14,6 +14,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.files import cache_folder, write_json
 from dihal_bench.progress import progress
 from dihal_bench.text.documents import TENTH, Corpus, content_hash, deal
+from dihal_bench.text.keys import Keys
 from dihal_bench.text.readers import form_of, read_documents
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
 
 def _facts(name: str, files: Sequence[Path]) -> dict[str, Any]:
     documents = blank = 0
-    hashes: set[int] = set()
+    hashes = Keys()
     with progress("read the corpus", None, unit="characters") as bar:
         for text in _documents(name, files):
             bar.update(len(text))
@@ -145,8 +146,8 @@ def _facts(name: str, files: Sequence[Path]) -> dict[str, Any]:
                 blank += 1
     if len(hashes) < 2:
         raise UserError(_too_little(name, files, len(hashes)))
-    cut = min(max(TENTH, min(hashes) + 1), max(hashes))  # neither set is empty
-    held_out = sum(key < cut for key in hashes)
+    cut = min(max(TENTH, hashes.least + 1), hashes.greatest)  # neither set is empty
+    held_out = hashes.below(cut)
     return {
         "fingerprint": _fingerprint(files),
         "cut": cut,

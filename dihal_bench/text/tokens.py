@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from array import array
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ import numpy as np
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, cache_folder, write_json
 from dihal_bench.progress import progress
+from dihal_bench.text.columns import Column, FileColumn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -85,10 +86,10 @@ class PackedTokens:
         self.fingerprint: str = facts["fingerprint"]
         self.documents: int = facts["documents"]
         self.skipped: int = facts["skipped"]
-        self._tokens = np.memmap(folder / "tokens", dtype=facts["dtype"], mode="r")
-        self._bytes = np.memmap(folder / "bytes", dtype=_COUNT, mode="r")
-        self._words = np.memmap(folder / "words", dtype=_COUNT, mode="r")
-        self._starts = np.memmap(folder / "starts", dtype=np.int64, mode="r")
+        self._tokens: Column = FileColumn(folder / "tokens", facts["dtype"])
+        self._bytes: Column = FileColumn(folder / "bytes", _COUNT)
+        self._words: Column = FileColumn(folder / "words", _COUNT)
+        self._starts: Column = FileColumn(folder / "starts", np.int64)
         self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
@@ -102,33 +103,47 @@ class PackedTokens:
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Windows:
         """Return the windows with the given indices, in that order."""
-        at = np.asarray(indices, dtype=np.int64)[:, None] * self.window + np.arange(self.window)
-        documents = np.searchsorted(self._starts, at, side="right") - 1
-        starts = self._starts[documents]
+        first = (np.asarray(indices, dtype=np.int64) * self.window).tolist()
+        at = np.array(first, dtype=np.int64)[:, None] + np.arange(self.window)
+        documents, starts = self._places(at)
         positions = at - np.maximum(starts, at[:, :1])
+
+        def rows(column: Column) -> NDArray[np.int64]:
+            return np.stack([column.read(place, self.window) for place in first])
+
         return Windows(
-            tokens=self._tokens[at].astype(np.int64),
+            tokens=rows(self._tokens),
             positions=positions,
             documents=documents,
             offsets=at - starts,
             scored=positions > 0,
-            bytes=self._bytes[at].astype(np.int64),
-            words=self._words[at].astype(np.int64),
+            bytes=rows(self._bytes),
+            words=rows(self._words),
         )
+
+    def _places(self, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Documents of the tokens at ``at`` [B, T], consecutive in a row, and where they start."""
+        documents, starts = np.empty_like(at), np.empty_like(at)
+        for row, places in enumerate(at):
+            first = bisect_right(self._starts, int(places[0])) - 1
+            nearby = self._starts.read(first, self.window + 1)
+            own = np.searchsorted(nearby, places, side="right") - 1
+            documents[row], starts[row] = first + own, nearby[own]
+        return documents, starts
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of every document, int64 [documents]."""
-        return np.diff(self._starts, append=len(self._tokens))
+        return np.diff(self._starts.read(0, len(self._starts)), append=len(self._tokens))
 
     def document(self, index: int) -> NDArray[np.int64]:
         """Return all tokens of a document, int64 [length]."""
-        ends = [*self._starts[index + 1 : index + 2].tolist(), len(self._tokens)]
-        return self._tokens[self._starts[index] : ends[0]].astype(np.int64)
+        start, end = [*self._starts.read(index, 2).tolist(), len(self._tokens)][:2]
+        return self._tokens.read(start, end - start)
 
     def stream(self, most: int) -> NDArray[np.int64]:
         """Return the first tokens of all documents, end to end, int64 [at most ``most``]."""
-        return self._tokens[:most].astype(np.int64)
+        return self._tokens.read(0, most)
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the shuffled window indices of one epoch; a function of its arguments alone."""
@@ -210,16 +225,17 @@ def _write(
     dtype = np.min_scalar_type(max(tokenizer.get_vocab().values()))
     prefix = document_prefix(tokenizer)
     suffix = [int(tokenizer.eos_token_id)] if end_of_document else []
-    starts = array("q")
-    total = skipped = 0
+    total = skipped = written = 0
     digest = hashlib.sha256()
     with (
         atomic_path(folder / "tokens") as tokens_path,
         atomic_path(folder / "bytes") as bytes_path,
         atomic_path(folder / "words") as words_path,
+        atomic_path(folder / "starts") as starts_path,
         tokens_path.open("wb") as tokens_file,
         bytes_path.open("wb") as bytes_file,
         words_path.open("wb") as words_file,
+        starts_path.open("wb") as starts_file,
         progress("tokenise", max_tokens, unit="tokens") as bar,
     ):
         for ids, byte_counts, word_counts in _encoded(documents, tokenizer):
@@ -228,7 +244,8 @@ def _write(
                 continue
             row = np.array(prefix + ids + suffix, dtype=dtype)
             pad = ([0] * len(prefix), [0] * len(suffix))
-            starts.append(total)
+            starts_file.write(np.int64(total).tobytes())
+            written += 1
             tokens_file.write(row.tobytes())
             bytes_file.write(np.array(pad[0] + byte_counts + pad[1], dtype=_COUNT).tobytes())
             words_file.write(np.array(pad[0] + word_counts + pad[1], dtype=_COUNT).tobytes())
@@ -237,11 +254,9 @@ def _write(
             bar.update(len(row))
             if max_tokens is not None and total >= max_tokens:
                 break
-        if not starts:
+        if not written:
             raise UserError(f"{name} has no document of two tokens or more; give more text.")
-    with atomic_path(folder / "starts") as path:
-        path.write_bytes(starts.tobytes())
-    facts = {"dtype": dtype.name, "documents": len(starts), "skipped": skipped}
+    facts = {"dtype": dtype.name, "documents": written, "skipped": skipped}
     write_json(folder / "facts.json", facts | {"fingerprint": digest.hexdigest()[:16]})
 
 

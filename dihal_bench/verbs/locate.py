@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dihal_bench.errors import UserError
 from dihal_bench.progress import say
 from dihal_bench.verbs.common import common_flags, config_of, print_json, print_plan
 
 if TYPE_CHECKING:
     import argparse
 
+    from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.verbs.common import Verbs
 
 GRID = "score under 1,296 other definitions as well: grid.json, and a figure (minutes to hours)"
@@ -20,6 +23,17 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser("locate", help="score all layers by geometry; table and figure")
     common_flags(parser)
     parser.add_argument("--grid", action="store_true", help=GRID)
+    parser.add_argument(
+        "--cache-activations",
+        type=Path,
+        metavar="DIR",
+        help="keep the layers' states there, and read them instead of running the backbone again",
+    )
+    parser.add_argument(
+        "--cache-layers",
+        metavar="A,B,...",
+        help="which layers are kept (default: the candidates); others are computed each time",
+    )
     parser.set_defaults(work=_work)
 
 
@@ -34,12 +48,13 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
 
+    cache = _cache(arguments)
     if arguments.dry_run:
-        return print_plan(plan(config, train=False), as_json=arguments.json)
+        return print_plan(plan(config, train=False, cache=cache), as_json=arguments.json)
     if arguments.grid:
         check_resamples(config.locate.sample, config.locate.stability_sample)
     folder = run_folder(config, arguments.out, name="locate")
-    job = Job(config, folder, say)
+    job = Job(config, folder, say, cache=cache)
     with claimed(folder, config):
         job.check_span()
         job.inputs.check(folder)
@@ -61,3 +76,24 @@ def _work(arguments: argparse.Namespace) -> int:
     else:
         print("figure: " + " and ".join(str(path) for path in figures))
     return 0
+
+
+def _cache(arguments: argparse.Namespace) -> CacheConfig | None:
+    """What the flags of the cache mean; None without them."""
+    from dihal_bench.geometry.cache import CacheConfig
+
+    folder, layers = arguments.cache_activations, arguments.cache_layers
+    if folder is None:
+        if layers is not None:
+            raise UserError(
+                f"--cache-layers {layers} keeps nothing without --cache-activations DIR."
+            )
+        return None
+    if layers is None:
+        return CacheConfig(folder=folder)
+    try:
+        return CacheConfig(folder=folder, layers=tuple(int(part) for part in layers.split(",")))
+    except ValueError:
+        raise UserError(
+            f"--cache-layers {layers} is no list of layers; give numbers such as 0,3,7."
+        ) from None

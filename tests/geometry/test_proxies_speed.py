@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from dihal_bench.geometry import LayerProxies, layer_proxies, sample_pairs
+from dihal_bench.geometry import LayerProxies, cost, layer_proxies, sample_pairs
 
 AT_LEAST = 10  # times faster than the libraries
+AT_MOST = 3  # times the Gram product
 
 
 def library_proxies(h, *, neighbours=20, ridge=1e-3, pairs=5000, seed=0):
@@ -62,3 +63,33 @@ def test_ten_times_faster_than_the_libraries():
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-4), name
     print(f"\n{n} x {d}: {ours:.2f} s against {libraries:.2f} s, {libraries / ours:.0f} times")
     assert libraries / ours >= AT_LEAST
+
+
+@pytest.mark.slow
+def test_a_resample_costs_little_more_than_its_gram_product():
+    shape = cost.Shape(
+        sample=2000,
+        pool=3000,
+        dimensions=4096,
+        neighbours=20,
+        pairs=5000,
+        resamples=3,
+        layers=33,
+        all_resamples=100,
+    )
+    seconds = cost.measure(shape, obvious=False)
+    print("\n" + ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()))
+    assert seconds["alone"] <= AT_MOST * seconds["gram"]
+    assert seconds["resample"] + seconds["pool"] / 100 <= AT_MOST * seconds["gram"]
+
+
+def test_the_cost_is_printed_with_its_extrapolation(capsys):
+    flags = {"sample": 60, "pool": 90, "dimensions": 120, "pairs": 50, "resamples": 2, "layers": 5}
+    assert cost.main([f"--{name}={value}" for name, value in flags.items()]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "5 layers x 100 resamples [h]" in lines[0]
+    rows = {line.split("  ")[0]: line.split()[-3:] for line in lines[2:6]}
+    gram, pooled, alone, obvious = (float(cells[1].replace(",", "")) for cells in rows.values())
+    assert gram == 1
+    assert min(pooled, alone, obvious) > 1
+    assert "n = 60, d = 120, k = 20, 50 pairs, pool of 90" in lines[6]
