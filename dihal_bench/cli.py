@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dihal_bench import __version__
+from dihal_bench import __version__, distributed
 from dihal_bench.environment import keep_freed_memory
 from dihal_bench.errors import UserError
 from dihal_bench.verbs import backbone, check, compare, generate, listing, locate, new, run, score
@@ -23,8 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
+    parallel = getattr(arguments, "parallel", False)
     try:
-        status: int = arguments.work(arguments)
+        with distributed.joined(arguments.verb, parallel=parallel):
+            status: int = arguments.work(arguments)
+    except distributed.AlreadySaid:
+        return 2
     except UserError as error:
         print(f"dihal-bench: error: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 
+from dihal_bench import distributed
 from dihal_bench.config import AUTO
 from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.schedule import Diffusion
@@ -29,6 +30,7 @@ from dihal_bench.progress import progress
 from dihal_bench.records import Record
 from dihal_bench.registry import DENOISERS, INTERFACES, include
 from dihal_bench.training.phases import Trained, Trainer
+from dihal_bench.training.shares import check_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,11 +70,12 @@ def run(
     Raises:
         UserError: the configuration cannot be run, or the folder holds another run.
     """
+    check_shares(config.train)
     folder = run_folder(config, out)
     job = Job(config, folder, say, shared=shared, inputs=inputs)
     with claimed(folder, config):
         done = folder / "record.json"
-        if done.exists():
+        if distributed.on_main(done.exists):
             say(f"already complete: {done}")
             return Record.read(done)
         job.check_span()
@@ -136,7 +139,7 @@ class Job:
     def located(self) -> Located:
         """Proxies and score of every candidate layer."""
         config, kept = self.config, self._located
-        if kept.exists():
+        if distributed.on_main(kept.exists):
             return Located.from_dict(json.loads(kept.read_text(encoding="utf-8")))
         found = locate(
             self.inputs.backbone,
@@ -145,6 +148,7 @@ class Job:
             residual=config.residual,
             seed=config.seed,
         )
+        found = distributed.from_main(found)
         write_json(kept, found.to_dict())
         return found
 
@@ -200,21 +204,23 @@ class Job:
         count = max(1, min(len(text), self.config.budget.diffusion_tokens // text.window))
         depends = [a, b, count, text.window, self.config.seed]
         kept = self.shared / f"statistics-{short_hash(depends)}.safetensors"
-        if kept.exists():
-            return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
-        found = SpanStatistics.collect(self._sweep(count, (a, b)), a, b)
-        with atomic_path(kept) as temporary:
-            save_file(asdict(found), temporary)
-        return found
+        if not distributed.on_main(kept.exists):
+            found = SpanStatistics.collect(self._sweep(count, (a, b)), a, b)
+            with atomic_path(kept) as temporary:
+                save_file(asdict(found), temporary)
+            distributed.barrier()
+        return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
 
     def _sweep(self, count: int, layers: tuple[int, int]) -> Iterator[Batch]:
         text, backbone = self.inputs.training_text, self.inputs.backbone
         with progress("statistics", count, unit="windows") as bar:
-            for lo in range(0, count, _STATISTICS_BATCH):
-                batch = min(_STATISTICS_BATCH, count - lo)
-                windows = text.draw(self.config.seed, lo, batch)
-                yield Batch.of(windows, backbone, layers=layers)
-                bar.update(len(windows.tokens))
+            for lo, counts in distributed.turns(range(0, count, _STATISTICS_BATCH)):
+                size = min(_STATISTICS_BATCH, count - lo)
+                windows = text.draw(self.config.seed, lo, size)
+                batch = Batch.of(windows, backbone, layers=layers)
+                if counts:
+                    yield batch
+                bar.update(size * distributed.size())
 
     def new(self, name: str) -> Interface:
         """Return an interface as it is before anything is fitted or trained."""

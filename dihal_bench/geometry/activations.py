@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.geometry.token_means import shrunk_token_means
 from dihal_bench.progress import progress
 
@@ -46,6 +47,8 @@ def sample_activations(
 ) -> dict[int, LayerSample]:
     """Run the backbone once over ``windows`` windows; keep ``per_window`` random tokens of each.
 
+    The windows are dealt to all processes, and all have the rows of all windows in the end.
+
     Args:
         backbone: the model.
         data: text; windows are drawn without replacement.
@@ -63,22 +66,24 @@ def sample_activations(
         [data.batch([w]).tokens[0, p] for w, p in zip(chosen, places, strict=True)]
     )
     tables = {layer: _Table(kept, backbone, by_token=residual == "token-mean") for layer in layers}
-    rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    none = torch.zeros(0, backbone.hidden_size)
+    rows: dict[int, list[Tensor]] = {layer: [none] for layer in layers}
     with torch.no_grad(), progress("locate", len(chosen), unit="windows") as bar:
-        for lo in range(0, len(chosen), _BATCH):
+        for lo, counts in distributed.turns(range(0, len(chosen), _BATCH)):
             batch = data.batch(chosen[lo : lo + _BATCH])
             tokens, positions = torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
             states = backbone.states(
                 tokens.to(backbone.device), positions.to(backbone.device), layers
             )
-            for layer in layers:
+            for layer in layers if counts else ():
                 state = states.hidden[layer].float().cpu()
                 tables[layer].add(tokens, positions, state)
                 rows[layer].append(_pick(state, places[lo : lo + _BATCH]))
-            bar.update(len(tokens))
+            bar.update(len(tokens) * distributed.size())
     samples = {}
     for layer, parts in rows.items():
-        states_here = torch.cat(parts)
+        states_here = distributed.gather_rows(torch.cat(parts))
+        tables[layer].add_others()
         samples[layer] = LayerSample(states_here, tables[layer].transform(states_here))
     return samples
 
@@ -124,6 +129,13 @@ class _Table:
         self._inside_sum += flat[inside].sum(0)
         self._inside_square += flat[inside].square().sum(0)
         self._inside += int(inside.sum())
+
+    def add_others(self) -> None:
+        """Add the sums of the other processes, if there are any."""
+        inside = torch.tensor(self._inside)
+        sums = (self._sum, self._square, self._count, self._inside_sum, self._inside_square)
+        distributed.add_up(*sums, inside)
+        self._inside = int(inside)
 
     def transform(self, states: Tensor) -> Tensor:
         """Return (h - baseline) / standard deviation for the sampled rows [rows, D]."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.geometry.activations import LayerSample, sample_activations
 from dihal_bench.geometry.proxies import LayerProxies, layer_proxies
@@ -192,21 +193,25 @@ def _proxies(
     states: Mapping[int, Tensor],
     subsets: list[NDArray[np.int64]],
     config: LocateConfig,
-    done: Callable[[], object],
+    done: Callable[[float], object],
 ) -> dict[int, list[LayerProxies]]:
-    found: dict[int, list[LayerProxies]] = {layer: [] for layer in states}
-    for index, subset in enumerate(subsets):
-        for layer, matrix in states.items():
-            found[layer].append(
-                layer_proxies(
-                    matrix[subset],
-                    neighbours=config.neighbours,
-                    ridge=config.ridge,
-                    pairs=config.pairs,
-                    seed=index,
-                )
+    """Return the proxies of every layer and subset, which are dealt to all processes."""
+    work = [(index, layer) for index in range(len(subsets)) for layer in states]
+    own = []
+    for (index, layer), counts in distributed.turns(work):
+        if counts:
+            proxies = layer_proxies(
+                states[layer][subsets[index]],
+                neighbours=config.neighbours,
+                ridge=config.ridge,
+                pairs=config.pairs,
+                seed=index,
             )
-            done()
+            own.append((layer, proxies))
+        done(distributed.size())
+    found: dict[int, list[LayerProxies]] = {layer: [] for layer in states}
+    for layer, proxies in distributed.gather(own):
+        found[layer].append(proxies)
     return found
 
 

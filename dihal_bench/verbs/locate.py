@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dihal_bench.progress import say
-from dihal_bench.verbs.common import common_flags, config_of, print_json, print_plan
+from dihal_bench.verbs.common import (
+    common_flags,
+    config_of,
+    print_json,
+    print_plan,
+    shard_flag,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +23,8 @@ def add(verbs: Verbs) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("locate", help="score all layers by geometry; table and figure")
     common_flags(parser)
-    parser.set_defaults(work=_work)
+    shard_flag(parser)
+    parser.set_defaults(work=_work, parallel=True)
 
 
 def _work(arguments: argparse.Namespace) -> int:
@@ -25,13 +32,15 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
+    from dihal_bench.inputs import Inputs
     from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
 
     if arguments.dry_run:
         return print_plan(plan(config, train=False), as_json=arguments.json)
     folder = run_folder(config, arguments.out, name="locate")
-    job = Job(config, folder, say)
+    inputs = Inputs(config, say, shard_teacher=arguments.shard_teacher)
+    job = Job(config, folder, say, inputs=inputs)
     with claimed(folder, config):
         job.check_span()
         job.inputs.check(folder)
