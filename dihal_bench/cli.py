@@ -23,6 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
+    return perform(arguments)
+
+
+def perform(arguments: argparse.Namespace) -> int:
+    """Do the work of a verb; return the exit status."""
     parallel = getattr(arguments, "parallel", False)
     try:
         with distributed.joined(arguments.verb, parallel=parallel):

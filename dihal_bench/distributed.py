@@ -105,6 +105,10 @@ def joined(verb: str, *, parallel: bool) -> Iterator[None]:
         if _world.first_to_fail():
             raise
         raise AlreadySaid from error
+    except KeyboardInterrupt:
+        if is_main():
+            raise
+        raise AlreadySaid from None
     else:
         barrier()
         dist.destroy_process_group()
