@@ -37,6 +37,7 @@ from dihal_bench.training import trainer as module
 from dihal_bench.training.trainer import TrainConfig, Trainee, train
 
 from ..tiny import BLOCKS, SPAN, VOCABULARY, backbone, build
+from ..tiny import statistics as fitted_to
 
 WINDOW, BATCH, STEPS = 16, 8, 4
 LONG, KILLED_AT = 7, 3  # steps of a training, and the one in which a process is killed
@@ -234,6 +235,7 @@ def lost(folder: Path) -> None:
 def main() -> int:
     work, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
+    fitted_to()  # what interfaces are fitted to, before it would be added up over the processes
     verb = argparse.Namespace(verb="test", parallel=True)
     verb.work = lambda _: {"cases": cases, "victim": victim, "lost": lost}[work](folder) or 0
     return cli.perform(verb)
