@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _SECONDS = "DIHAL_BENCH_TIMEOUT"
 _PATIENCE = 3600.0  # seconds that a process waits for the others: one may tokenise a corpus
+_GRACE = 3.0  # seconds that a process which fails waits for the main one to fail as well
 
 
 class AlreadySaid(UserError):
@@ -51,9 +52,19 @@ class _World:
     writes: bool
 
     def first_to_fail(self) -> bool:
-        """Return whether no other process has announced its end; announce this one's."""
+        """Return whether no other process has announced its end; announce this one's.
+
+        A launcher stops all processes when one ends: the main one, if it fails too, is given the
+        time to leave everything in order, and to be the first.
+        """
         try:
-            return int(self.store.add("failed", 1)) == 1
+            if self.rank != 0:
+                with contextlib.suppress(RuntimeError):
+                    self.store.wait(["main"], datetime.timedelta(seconds=_GRACE))
+            first = int(self.store.add("failed", 1)) == 1
+            if self.rank == 0:
+                self.store.set("main", "failed")
+            return first
         except RuntimeError:  # the store went down with the process that kept it
             return self.rank == 0
 

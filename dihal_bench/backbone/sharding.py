@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.backbone.cut import path_to_blocks
 
 
@@ -24,14 +25,14 @@ def shard_blocks(model: Any, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     model.requires_grad_(False)
-    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    mesh = init_device_mesh(device.type, (distributed.size(),))
     for block in model.get_submodule(".".join(path_to_blocks(model))):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
 
 
 def is_sharded(model: Any) -> bool:
     """Whether `shard_blocks` has spread a model."""
-    if not torch.distributed.is_available():
+    if distributed.size() == 1:
         return False
     from torch.distributed.fsdp import FSDPModule
 

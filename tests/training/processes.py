@@ -20,7 +20,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from dihal_bench import cli, distributed
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.backbone.sharding import shard_blocks
-from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, write_json
 from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.interfaces.batch import Batch
@@ -224,20 +223,12 @@ def victim(folder: Path) -> None:
         learn(INTERRUPTED, text(folder / "cache"), folder / "interrupted", LONG)
 
 
-def lost(folder: Path) -> None:
-    """Fail in one process, while the other one waits for it."""
-    del folder
-    if distributed.rank() == 1:
-        raise UserError("this one has failed")
-    distributed.barrier()
-
-
 def main() -> int:
     work, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
     fitted_to()  # what interfaces are fitted to, before it would be added up over the processes
     verb = argparse.Namespace(verb="test", parallel=True)
-    verb.work = lambda _: {"cases": cases, "victim": victim, "lost": lost}[work](folder) or 0
+    verb.work = lambda _: {"cases": cases, "victim": victim}[work](folder) or 0
     return cli.perform(verb)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from dihal_bench import distributed
+from dihal_bench import distributed, files
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
 from dihal_bench.records import Record
@@ -295,13 +295,54 @@ def test_a_batch_that_cannot_be_shared_is_said_once(tiny: Tiny, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
-def test_one_process_that_fails_ends_all_with_its_sentence(tmp_path: Path) -> None:
+def test_one_process_that_fails_ends_all_with_its_sentence() -> None:
     """The other one waits for it, and learns in the middle of an exchange that it is gone."""
-    ends = start(2, "tests.training.processes", "lost", str(tmp_path))
+    ends = start(2, "tests.training.failing", "lost")
     assert [status for status, *_ in ends] == [2, 2]
     said = "".join(err for *_, err in ends)
     assert said.count("this one has failed") == 1
     assert "Traceback" not in said
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIHAL_BENCH_TIMEOUT", "6")
+    ends = start(2, "tests.training.failing", "late")
+    assert [status for status, *_ in ends] == [2, 2]
+    said = "".join(err for *_, err in ends)
+    assert said.count("a process of this run has ended, or cannot be reached") == 1
+    assert "Traceback" not in said
+
+
+def test_machines_that_read_other_text_are_told(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    gather = distributed.gather
+
+    def elsewhere(items: Any) -> Any:
+        found = gather(items)
+        if isinstance(items[0], dict) and "training text" in items[0]:
+            found = [*found, items[0] | {"training text": "of another machine"}]
+        return found
+
+    monkeypatch.setattr(distributed, "gather", elsewhere)
+    assert main(["run", *tiny.flags(), "--out", str(tmp_path / "run")]) == 2
+    assert "read a different training text under the same name" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_wait_for_a_lock_without_waiting_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits inside an exchange would be taken for dead where a training takes hours."""
+    tries = iter([False, False, True])
+    monkeypatch.setattr(files, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(files, "take", lambda file, wait: not wait and next(tries))
+    with (
+        mock.patch.object(distributed, "size", return_value=2),
+        files.lock(tmp_path / "it", wait=True) as held,
+    ):
+        assert held
+    assert next(tries, None) is None
 
 
 def test_other_verbs_are_done_by_one_process(tmp_path: Path) -> None:
