@@ -96,9 +96,7 @@ def joined(verb: str, *, parallel: bool) -> Iterator[None]:
         yield
         return
     if not parallel:
-        if os.environ["RANK"] != "0":
-            raise AlreadySaid
-        raise UserError(
+        raise _once(
             f"dihal-bench {verb} is done by one process; start it without torchrun or accelerate."
         )
     import torch.distributed as dist
@@ -138,7 +136,7 @@ def _join() -> _World:
     try:
         patience = datetime.timedelta(seconds=float(given))
     except ValueError as error:
-        raise UserError(f"{_SECONDS}={given}: give a number of seconds, such as 600.") from error
+        raise _once(f"{_SECONDS}={given}: give a number of seconds, such as 600.") from error
     with reached():
         store, rank, size = next(rendezvous("env://", timeout=patience))
         store.set_timeout(patience)
@@ -151,6 +149,11 @@ def _join() -> _World:
         )
     local = int(os.environ.get("LOCAL_RANK", rank))
     return _World(rank, size, local, PrefixStore("notes", store), writes=rank == 0)
+
+
+def _once(message: str) -> UserError:
+    """Return what all processes raise before they have met, with one of them to tell it."""
+    return UserError(message) if os.environ["RANK"] == "0" else AlreadySaid()
 
 
 def _nowhere() -> Any:

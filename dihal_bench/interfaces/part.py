@@ -8,6 +8,7 @@ number of places in all of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,17 @@ class Part:
         """Return this process's part where ``sharers`` at a time share one; None: it is alone."""
         if sharers == 1:
             return None
-        import torch.distributed as dist
+        return cls(sharers, distributed.rank() // sharers * sharers, _group(sharers))
 
-        with distributed.reached():
-            group, _ = dist.new_subgroups(group_size=sharers)  # type: ignore[no-untyped-call]
-        return cls(sharers, distributed.rank() // sharers * sharers, group)
+
+@functools.cache
+def _group(sharers: int) -> Any:
+    """Connect processes, ``sharers`` neighbours at a time; all of them ask at the same time."""
+    import torch.distributed as dist
+
+    with distributed.reached():
+        group, _ = dist.new_subgroups(group_size=sharers)  # type: ignore[no-untyped-call]
+    return group
 
 
 _part: Part | None = None

@@ -2,7 +2,9 @@
 
 One process takes a step in passes of ``train.micro`` windows and weighs each by its share of them.
 Several processes are dealt these passes whole, or, where there are too few to go round, share each
-with their neighbours. Every sum is that of one process, but for the order of its terms.
+with their neighbours. Every sum is that of one process, but for the order of its terms: also that
+of a mean over places (``losses.mean_over``), of which the processes of a pass have different
+numbers. Losses that are made otherwise are averaged over these processes.
 """
 
 from __future__ import annotations

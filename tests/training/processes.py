@@ -155,8 +155,6 @@ def sharded(data: PackedTokens) -> dict[str, float]:
     model.load_state_dict(whole.model.state_dict())
     shard_blocks(model, torch.device("cpu"))
     spread = Backbone.from_model(model, None, name="spread")
-    block = spread.model.model.layers[0]
-    held = sum(p.to_local().numel() for p in block.parameters())
     windows = data.batch([0, 1])
     tokens, positions = torch.from_numpy(windows.tokens), torch.from_numpy(windows.positions)
     found: list[list[torch.Tensor]] = []
@@ -169,6 +167,8 @@ def sharded(data: PackedTokens) -> dict[str, float]:
         assert hidden.grad is not None
         found.append([*states.hidden.values(), states.logits, hidden.grad])
         assert all(p.grad is None for p in one.model.parameters())
+    block = spread.model.model.layers[BLOCKS - 1]
+    held = sum(p.to_local().numel() for p in block.parameters())  # all passes are over
     gaps = [float((a - b).abs().max() / a.abs().max()) for a, b in zip(*found, strict=True)]
     return {
         "gap": max(gaps),
