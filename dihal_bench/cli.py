@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dihal_bench import __version__
+from dihal_bench import __version__, distributed
 from dihal_bench.environment import keep_freed_memory
 from dihal_bench.errors import UserError
 from dihal_bench.verbs import (
@@ -35,8 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
+    return perform(arguments)
+
+
+def perform(arguments: argparse.Namespace) -> int:
+    """Do the work of a verb; return the exit status."""
+    parallel = getattr(arguments, "parallel", False)
     try:
-        status: int = arguments.work(arguments)
+        with distributed.joined(arguments.verb, parallel=parallel):
+            status: int = arguments.work(arguments)
+    except distributed.AlreadySaid:
+        return 2
     except UserError as error:
         print(f"dihal-bench: error: {error}", file=sys.stderr)
         return 2

@@ -35,7 +35,7 @@ def describe(*, device: str, seed: int) -> dict[str, Any]:
     """Return the environment block of a record."""
     import torch
 
-    from dihal_bench import __version__
+    from dihal_bench import __version__, distributed
 
     return {
         "versions": {"dihal-bench": __version__, "python": platform.python_version()}
@@ -45,6 +45,7 @@ def describe(*, device: str, seed: int) -> dict[str, Any]:
         "machine": platform.machine(),
         "seed": seed,
         "threads": torch.get_num_threads(),
+        "processes": distributed.size(),
     }
 
 

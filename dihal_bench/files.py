@@ -7,10 +7,12 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,9 +31,14 @@ def cache_folder() -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is fsynced and renamed to ``path``.
 
+    Of several processes, those that are not to write are given a path where nothing stays.
+
     Raises:
         UserError: the folder cannot be written.
     """
+    if not distributed.writes():
+        yield Path(os.devnull)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -65,10 +72,18 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold ``path`` against other processes; yield whether it is held, always so after a wait."""
+    """Hold ``path`` against other processes; yield whether it is held, always so after a wait.
+
+    Of several processes of one run the main one holds it, for all of them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    alone = distributed.size() == 1
     with path.with_name(f".{path.name}.lock").open("w") as file:
-        yield take(file, wait=wait)
+        held = distributed.on_main(lambda: take(file, wait=wait and alone))
+        while wait and not held:  # looked after together: nobody is left waiting for the main one
+            time.sleep(_LOOK_SECONDS)
+            held = distributed.on_main(lambda: take(file, wait=False))
+        yield held
 
 
 def take(file: TextIO, *, wait: bool) -> bool:
@@ -83,6 +98,9 @@ def take(file: TextIO, *, wait: bool) -> bool:
 def short_hash(value: Any) -> str:
     """Return twelve hexadecimal digits that stand for ``value``, a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+_LOOK_SECONDS = 1.0  # between looks at a lock
 
 
 def _umask() -> int:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.files import take, write_json
 
@@ -34,11 +35,20 @@ def run_folder(config: RunConfig, out: Path | None = None, *, name: str | None =
 def claimed(folder: Path, config: RunConfig) -> Iterator[None]:
     """Hold the folder for this process, and make sure that it belongs to this configuration.
 
-    A claim under which nothing was kept leaves nothing behind.
+    A claim under which nothing was kept leaves nothing behind. Of several processes of one run the
+    main one holds the folder, for all of them.
 
     Raises:
         UserError: no permission, another process works on it, or it holds another configuration.
     """
+    with contextlib.ExitStack() as held:
+        distributed.on_main(lambda: held.enter_context(_claimed(folder, config)))
+        yield
+        distributed.barrier()
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, config: RunConfig) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with _lock(folder):
         _check_configuration(folder, config)

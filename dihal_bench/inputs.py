@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.backbone.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.errors import UserError
@@ -31,14 +32,34 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class Inputs:
     """Backbone, corpus and tokens of a configuration, each loaded when it is first asked for."""
 
-    def __init__(self, config: RunConfig, say: Callable[[str], None]):
+    def __init__(
+        self, config: RunConfig, say: Callable[[str], None], *, shard_teacher: bool = False
+    ):
+        """Look at dtype and device.
+
+        Args:
+            config: what is asked for.
+            say: takes one-line messages for a person.
+            shard_teacher: whether the backbone's blocks are spread over several processes.
+
+        Raises:
+            UserError: there is no such dtype or device, or there is one process only.
+        """
         self.config = config
         self.say = say
+        self.shard_teacher = shard_teacher
+        if shard_teacher and distributed.size() == 1:
+            raise UserError(
+                "--shard-teacher spreads the backbone over several processes, and this is one; "
+                "start it with torchrun -m dihal_bench."
+            )
         if config.dtype not in _DTYPES:
             raise UserError(
                 f"--dtype {config.dtype} is unknown; choose one of {', '.join(_DTYPES)}."
             )
-        self.device = check_device(config.device)
+        self.device = check_device(distributed.device(config.device))
+        if self.device.type == "cuda" and distributed.size() > 1:
+            torch.cuda.set_device(self.device)
 
     def serve(self, config: RunConfig) -> bool:
         """Return whether another configuration rests on the same backbone and text."""
@@ -51,7 +72,7 @@ class Inputs:
         name, window = self.config.backbone, self.config.text.window
         self.say(f"backbone: {name}")
         dtype = _DTYPES[self.config.dtype]
-        backbone = Backbone.load(name, device=self.device, dtype=dtype)
+        backbone = Backbone.load(name, device=self.device, dtype=dtype, shard=self.shard_teacher)
         if _is_judge(backbone):
             raise UserError(
                 f"--backbone {name} is the judge, which must stay independent; choose bundled."
@@ -67,7 +88,8 @@ class Inputs:
     def corpus(self) -> Corpus:
         """The text."""
         self.say(f"corpus: {self.config.corpus}")
-        corpus = load_corpus(self.config.corpus)
+        with distributed.first_on_machine():
+            corpus = load_corpus(self.config.corpus)
         if corpus.name == "bundled" and corpus.fingerprint != (pinned := bundled_fingerprint()):
             self.say(
                 f"corpus: its fingerprint is {corpus.fingerprint}, not {pinned}: other versions of "
@@ -100,6 +122,7 @@ class Inputs:
             "training text": self.training_text.fingerprint,
             "validation text": self.validation_text.fingerprint,
         }
+        self._check_others(found)
         kept = folder / "inputs.json"
         if kept.exists():
             begun = json.loads(kept.read_text(encoding="utf-8"))
@@ -110,6 +133,16 @@ class Inputs:
                     "back, or choose another folder with --out."
                 )
         write_json(kept, found)
+
+    def _check_others(self, found: dict[str, str]) -> None:
+        """Refuse processes that do not read the same, as on machines with other files."""
+        everywhere = distributed.gather([found])
+        for name, value in found.items():
+            if any(other[name] != value for other in everywhere):
+                raise UserError(
+                    f"the processes of this run read a different {name} under the same name; give "
+                    "all machines the same files."
+                )
 
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of them."""
@@ -126,7 +159,9 @@ class Inputs:
 
     def _pack(self, split: str, limit: int) -> PackedTokens:
         tokenizer, window = self.backbone.tokenizer, self.config.text.window
-        return pack(self.corpus, split, tokenizer, window=window, max_tokens=limit or None)
+        corpus = self.corpus
+        with distributed.first_on_machine():
+            return pack(corpus, split, tokenizer, window=window, max_tokens=limit or None)
 
 
 def _is_judge(backbone: Backbone) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 
+from dihal_bench import distributed
 from dihal_bench.config import AUTO
 from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.schedule import Diffusion
@@ -30,6 +31,7 @@ from dihal_bench.progress import progress
 from dihal_bench.records import Record
 from dihal_bench.registry import DENOISERS, INTERFACES, include
 from dihal_bench.training.phases import Trained, Trainer
+from dihal_bench.training.shares import check_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,11 +72,12 @@ def run(
     Raises:
         UserError: the configuration cannot be run, or the folder holds another run.
     """
+    check_shares(config.train)
     folder = run_folder(config, out)
     job = Job(config, folder, say, shared=shared, inputs=inputs)
     with claimed(folder, config):
         done = folder / "record.json"
-        if done.exists():
+        if distributed.on_main(done.exists):
             say(f"already complete: {done}")
             return Record.read(done)
         job.check_span()
@@ -140,7 +143,7 @@ class Job:
     def located(self) -> Located:
         """Proxies and score of every candidate layer."""
         config, kept = self.config, self._located
-        if kept.exists():
+        if distributed.on_main(kept.exists):
             if self.cache is not None:
                 text = self.inputs.training_text
                 fill_cache(self.inputs.backbone, text, config.locate, self.cache, seed=config.seed)
@@ -153,6 +156,7 @@ class Job:
             seed=config.seed,
             cache=self.cache,
         )
+        found = distributed.from_main(found)
         write_json(kept, found.to_dict())
         return found
 
@@ -225,20 +229,24 @@ class Job:
 
     def statistics(self, a: int, b: int) -> SpanStatistics:
         """Return closed-form statistics of h_a -> h_b over the windows that trunks see."""
+        self.collect([(a, b)])
         kept = self._statistics(a, b)
-        if not kept.exists():
-            self.collect([(a, b)])
         return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
 
     def collect(self, spans: Sequence[tuple[int, int]]) -> None:
         """Collect what is missing of the statistics of several spans, in one pass."""
-        missing = [span for span in dict.fromkeys(spans) if not self._statistics(*span).exists()]
-        if not missing:
+
+        def missing() -> list[tuple[int, int]]:
+            return [span for span in dict.fromkeys(spans) if not self._statistics(*span).exists()]
+
+        wanted = distributed.on_main(missing)
+        if not wanted:
             return
-        layers = {layer for span in missing for layer in span}
-        for span, found in SpanStatistics.collect_spans(self._pass(layers), missing).items():
+        layers = {layer for span in wanted for layer in span}
+        for span, found in SpanStatistics.collect_spans(self._pass(layers), wanted).items():
             with atomic_path(self._statistics(*span)) as temporary:
                 save_file(asdict(found), temporary)
+        distributed.barrier()
 
     def _statistics(self, a: int, b: int) -> Path:
         known = [field.name for field in fields(SpanStatistics)]
@@ -255,11 +263,13 @@ class Job:
         text, backbone = self.inputs.training_text, self.inputs.backbone
         count = self._statistics_windows
         with progress("statistics", count, unit="windows") as bar:
-            for lo in range(0, count, _STATISTICS_BATCH):
-                batch = min(_STATISTICS_BATCH, count - lo)
-                windows = text.draw(self.config.seed, lo, batch)
-                yield Batch.of(windows, backbone, layers=layers)
-                bar.update(len(windows.tokens))
+            for lo, counts in distributed.turns(range(0, count, _STATISTICS_BATCH)):
+                size = min(_STATISTICS_BATCH, count - lo)
+                windows = text.draw(self.config.seed, lo, size)
+                batch = Batch.of(windows, backbone, layers=layers)
+                if counts:
+                    yield batch
+                bar.update(size * distributed.size())
 
     def new(self, name: str) -> Interface:
         """Return an interface as it is before anything is fitted or trained."""

@@ -7,6 +7,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from dihal_bench import distributed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -76,8 +78,9 @@ def share_terminal(prefix: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on standard error."""
-    print(f"{''.join(_shared)}{text}", file=sys.stderr, flush=True)
+    """Tell a person something, on standard error; of several processes the main one does."""
+    if distributed.is_main():
+        print(f"{''.join(_shared)}{text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -92,7 +95,8 @@ def progress(
         unit: its name.
         alone: no other process writes to the terminal meanwhile; a bar would be torn.
     """
-    bar = (_Bar if alone and sys.stderr.isatty() and not _shared else _Lines)(label, total, unit)
+    own = alone and sys.stderr.isatty() and not _shared and distributed.is_main()
+    bar = (_Bar if own else _Lines)(label, total, unit)
     try:
         yield bar
     finally:

@@ -16,6 +16,7 @@ from torch import Tensor
 from dihal_bench.backbone import loading, verify
 from dihal_bench.backbone.cut import Cut, ForwardStates
 from dihal_bench.backbone.packing import Documents
+from dihal_bench.backbone.sharding import is_sharded, shard_blocks
 from dihal_bench.errors import UserError
 
 _CHUNK = 1 << 24  # elements hashed at a time, which bounds what is copied off an accelerator
@@ -69,10 +70,13 @@ class Backbone:
         vocab_size: V.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
+        self._fingerprint = fingerprint
         verify.check_causal(model)
         self._cut = Cut(model)
         verify.check_cut(self._cut)
@@ -89,6 +93,7 @@ class Backbone:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         local_files_only: bool | None = None,
+        shard: bool = False,
     ) -> "Backbone":
         """Loads a pretrained model, safetensors only, without running anybody's code.
 
@@ -97,6 +102,8 @@ class Backbone:
             device: Where the model lives and computes.
             dtype: The dtype of its weights and states.
             local_files_only: True never asks the hub; None leaves it to the hub's own settings.
+            shard: Whether the blocks are spread over all processes, which then have to run the same
+                passes at the same time.
 
         Raises:
             UserError: It cannot be found, read, or cut, or is not a causal language model.
@@ -106,7 +113,10 @@ class Backbone:
         config = loading.read_config(name_or_path, source, local_files_only)
         tokenizer = loading.read_tokenizer(name_or_path, source, local_files_only)
         model, report = loading.read_weights(name_or_path, source, config, dtype, local_files_only)
-        backbone = cls(model.to(place), tokenizer, name=name_or_path)
+        fingerprint = _fingerprint(model) if shard else None  # which reads whole weights
+        if shard:
+            shard_blocks(model, place)
+        backbone = cls(model.to(place), tokenizer, name=name_or_path, fingerprint=fingerprint)
         loading.check_complete(name_or_path, report)
         loading.check_vocabulary(name_or_path, tokenizer, backbone.vocab_size)
         return backbone
@@ -127,7 +137,7 @@ class Backbone:
         context = getattr(config, "max_position_embeddings", None)
         return BackboneInfo(
             name=self.name,
-            fingerprint=_fingerprint(self.model),
+            fingerprint=self._fingerprint or _fingerprint(self.model),
             blocks=self.blocks,
             hidden_size=self.hidden_size,
             vocab_size=self.vocab_size,
@@ -142,6 +152,11 @@ class Backbone:
         """Where the model lives, and where tokens and states must be."""
         device: torch.device = self.model.device
         return device
+
+    @property
+    def sharded(self) -> bool:
+        """Whether its blocks are spread over several processes."""
+        return is_sharded(self.model)
 
     def new_cache(self) -> Any:
         """An empty cache for one method at one layer; lower and upper parts need one each."""

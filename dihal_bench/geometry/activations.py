@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.geometry.cache import PASS, ActivationCache, CacheConfig
 from dihal_bench.geometry.crossfit import Scatter, covariance_half, crossed_layers
 from dihal_bench.geometry.token_means import shrunk_token_means
@@ -74,6 +75,8 @@ def sample_activations(
 ) -> dict[int, LayerSample]:
     """Run the backbone once over ``windows`` windows; keep ``per_window`` random tokens of each.
 
+    The windows are dealt to all processes, and all have the rows of all windows in the end.
+
     Args:
         backbone: the model.
         data: text; windows are drawn without replacement.
@@ -98,31 +101,36 @@ def sample_activations(
         layer: _Table(kept[0], backbone, by_token=residual == "token-mean") for layer in layers
     }
     scatters = _scatters(backbone, layers) if cross_fit else {}
-    rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    inside: list[Tensor] = []
+    none = torch.zeros(0, backbone.hidden_size)
+    rows: dict[int, list[Tensor]] = {layer: [none] for layer in layers}
+    inside: list[Tensor] = [torch.zeros(0, dtype=torch.bool)]
     with torch.no_grad(), progress("locate", len(chosen), unit="windows") as bar:
-        for lo in range(0, len(chosen), PASS):
+        for lo, counts in distributed.turns(range(0, len(chosen), PASS)):
             batch = data.batch(chosen[lo : lo + PASS])
             tokens, positions = torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
+            states = read(lo, tokens, positions)
+            bar.update(len(tokens) * distributed.size())
+            if not counts:
+                continue
             half = covariance_half(torch.from_numpy(batch.documents))
             inside.append(_at(positions > 0, places[lo : lo + PASS]))
-            for layer, hidden in read(lo, tokens, positions).items():
+            for layer, hidden in states.items():
                 if layer in scatters:
                     scatters[layer].add(hidden[half.to(hidden.device)])
                 state = hidden.float().cpu()
                 tables[layer].add(tokens, positions, state)
                 rows[layer].append(_pick(state, places[lo : lo + PASS]))
-            bar.update(len(tokens))
     crossed = ~covariance_half(torch.from_numpy(kept[1]))
+    starts = distributed.gather_rows(torch.cat(inside))
     samples = {}
     for layer in layers:
-        states_here = torch.cat(rows.pop(layer))
+        states_here = distributed.gather_rows(torch.cat(rows.pop(layer)))
+        table, scatter = tables.pop(layer), scatters.get(layer)
+        table.add_others()
+        if scatter is not None:
+            scatter.add_others()
         samples[layer] = LayerSample(
-            states_here,
-            tables.pop(layer).transform(states_here),
-            torch.cat(inside),
-            crossed,
-            scatters.get(layer),
+            states_here, table.transform(states_here), starts, crossed, scatter
         )
     return samples
 
@@ -230,6 +238,13 @@ class _Table:
         self._inside_sum += flat[inside].sum(0)
         self._inside_square += flat[inside].square().sum(0)
         self._inside += int(inside.sum())
+
+    def add_others(self) -> None:
+        """Add the sums of the other processes, if there are any."""
+        inside = torch.tensor(self._inside)
+        sums = (self._sum, self._square, self._count, self._inside_sum, self._inside_square)
+        distributed.add_up(*sums, inside)
+        self._inside = int(inside)
 
     def transform(self, states: Tensor) -> Tensor:
         """Return (h - baseline) / standard deviation for the sampled rows [rows, D]."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.geometry.proxies import first_occurrences, sample_pairs
 from dihal_bench.geometry.spectrum import scatter_quotients
 
@@ -74,6 +75,19 @@ class Scatter:
         if other.n:
             self.products += other.products
             self._move(other.n, other.mean)
+
+    def add_others(self) -> None:
+        """Add the rows of the other processes."""
+        total = torch.tensor([float(self.n)], dtype=torch.float64, device=self.mean.device)
+        mean = self.mean * self.n
+        distributed.add_up(total, mean)
+        if not float(total):
+            return
+        mean /= total
+        shift = self.mean - mean
+        self.products.addr_(shift, shift, alpha=self.n)
+        distributed.add_up(self.products)
+        self.mean, self.n = mean, int(total)
 
     def _move(self, m: int, mean: Tensor) -> None:
         """Account for the distance of the means when m rows with this mean are added."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.geometry.activations import (
     LayerSample,
@@ -267,28 +268,31 @@ def proxies_of_layers(
     states: Mapping[int, Tensor],
     subsets: list[NDArray[np.int64]],
     config: LocateConfig,
-    done: Callable[[], object],
+    done: Callable[[float], object],
 ) -> dict[int, list[LayerProxies]]:
-    """Return the proxies of every layer in every subset; the same pairs in all layers.
+    """Return the proxies of every layer in every subset; layers are dealt to all processes.
 
     Args:
         states: layer -> [rows, D].
-        subsets: rows of each resample.
+        subsets: rows of each resample; the same pairs in all layers.
         config: settings.
-        done: is called after every matrix.
+        done: is called with the number of matrices that are done.
     """
-    found: dict[int, list[LayerProxies]] = {}
-    for layer, matrix in states.items():
-        found[layer] = []
-        for proxies in resampled_proxies(
-            matrix,
+    own = []
+    for layer, counts in distributed.turns(list(states)):
+        proxies = []
+        for one in resampled_proxies(
+            states[layer],
             subsets,
             neighbours=config.neighbours,
             ridge=config.ridge,
             pairs=config.pairs,
         ):
-            found[layer].append(proxies)
-            done()
+            proxies.append(one)
+            done(distributed.size())
+        if counts:
+            own.append((layer, proxies))
+    found = dict(distributed.gather(own))
     return found
 
 

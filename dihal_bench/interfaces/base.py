@@ -18,6 +18,7 @@ from dihal_bench.diffusion.layout import Layout
 from dihal_bench.diffusion.noise import Noise
 from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.interfaces.losses import mean_over, token_losses
+from dihal_bench.interfaces.part import leading
 from dihal_bench.interfaces.settings import REGIMES
 from dihal_bench.registry import DENOISERS
 
@@ -365,7 +366,7 @@ class Interface(nn.Module, ABC):
         """Return how much shorter the first block is in a step: drawn, so that all places start."""
         first = batch.documents[:1, :1], batch.offsets[:1, :1] * 0
         uniform = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index + 1)
-        return int(float(uniform) * max(1, self.config.block))
+        return int(float(leading(uniform)) * max(1, self.config.block))
 
     def _normal(self, batch: Batch, draw: int, step: int = 0) -> Tensor:
         return self.noise.normal(

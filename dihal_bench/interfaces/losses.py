@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from dihal_bench.interfaces.part import mean_of_part
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of ``values`` [B, T] where ``mask`` [B, T] is true.
 
+    Where processes share the windows, their mean of what this returns is the mean over all places.
+
     A product, not an index: the gradient of indexing is serial on CPU.
     """
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    return mean_of_part((values * mask).sum(), mask.sum())
 
 
 def token_losses(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dihal_bench import distributed
 from dihal_bench.geometry.token_means import shrunk_token_means
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class SpanStatistics:
 
     @classmethod
     def collect(cls, batches: Iterable[Batch], a: int, b: int) -> SpanStatistics:
-        """Accumulate in float64 over ``batches`` and solve.
+        """Accumulate in float64 over ``batches``, those of all processes, and solve.
 
         Starts of documents and windows are left out: massive activations live there. Only a token
         that occurs nowhere else (BOS) has its mean state at the start of documents in the table.
@@ -66,6 +67,8 @@ class SpanStatistics:
         for batch in batches:
             for (a, b), own in sums.items():
                 own.add(batch, batch.hidden(a), batch.hidden(b))
+        for own in sums.values():
+            own.add_others()
         return {span: own.solve() for span, own in sums.items()}
 
 
@@ -75,9 +78,9 @@ class _Sums:
     def __init__(self) -> None:
         self.ready = False
 
-    def _start(self, x: Tensor, y: Tensor, vocabulary: int) -> None:
-        c, d = x.shape[-1], y.shape[-1]
-        zeros = partial(torch.zeros, dtype=torch.float64, device=x.device)
+    def _start(self, c: int, d: int, vocabulary: int, device: torch.device) -> None:
+        self.sizes = c, d, vocabulary, device.type
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
         self.count = 0
         self.sum_x, self.sum_y = zeros(c), zeros(d)
         self.square_y = zeros(d)
@@ -91,7 +94,7 @@ class _Sums:
     def add(self, batch: Batch, x: Tensor, y: Tensor) -> None:
         """Add one batch of states x = h_a [B, T, C] and y = h_b [B, T, D]."""
         if not self.ready:
-            self._start(x, y, batch.backbone.vocab_size)
+            self._start(x.shape[-1], y.shape[-1], batch.backbone.vocab_size, x.device)
         inside = batch.positions > 0
         ids = batch.tokens[inside]  # (n)
         x64, y64 = x[inside].double(), y[inside].double()  # (n, C), (n, D)
@@ -108,6 +111,25 @@ class _Sums:
         for token, state in zip(batch.tokens[starts].tolist(), y[starts].double(), strict=True):
             self.start_count[token] += 1
             self.start_sum[token] = self.start_sum.get(token, 0) + state
+
+    def add_others(self) -> None:
+        """Add the sums of the other processes, if there are any."""
+        if distributed.size() == 1:
+            return
+        sizes = distributed.gather([self.sizes] if self.ready else [])
+        if not self.ready:  # it was dealt no batch
+            c, d, vocabulary, kind = sizes[0]
+            self._start(c, d, vocabulary, torch.device(distributed.device(kind)))
+        tensors = [value for value in vars(self).values() if isinstance(value, Tensor)]
+        distributed.add_up(*tensors)
+        self.count = sum(distributed.gather([self.count]))
+        own = {token: state.cpu() for token, state in self.start_sum.items()}
+        starts = distributed.gather([(self.start_count, own)])
+        self.start_count, self.start_sum = Counter(), {}
+        for counts, sums in starts:
+            self.start_count.update(counts)
+            for token, state in sums.items():
+                self.start_sum[token] = self.start_sum.get(token, 0) + state.to(self.xx.device)
 
     def solve(self) -> SpanStatistics:
         """Turn the sums into statistics, float32."""

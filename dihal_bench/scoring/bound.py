@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
@@ -47,6 +48,8 @@ def block_bound(
 ) -> tuple[Array, Array]:
     """Return sums per document of the bound (nats) and of the tokens that it is a bound for.
 
+    The windows are dealt to all processes.
+
     Args:
         interface: of the sequence regime; its signal bears tokens.
         data: the evaluation text.
@@ -66,16 +69,18 @@ def block_bound(
     documents = np.unique(data.batch(list(windows)).documents)
     nats, tokens = np.zeros(len(documents)), np.zeros(len(documents))
     with progress("bound", len(windows), unit="windows") as bar:
-        for lo in range(0, len(windows), batch):
+        for lo, counts in distributed.turns(range(0, len(windows), batch)):
             chosen = data.batch(windows[lo : lo + batch])
             shared = Batch.of(chosen, interface.backbone, layers=interface.layers)
-            places = shared.followed.cpu().numpy()
+            places = (shared.followed & counts).cpu().numpy()
             index = np.searchsorted(documents, chosen.documents[places])
             found = _bound(interface, shared, interface.layout(shared), snr, draws)
             values = found.double().cpu().numpy()[places]
             nats += np.bincount(index, values, len(documents))
             tokens += np.bincount(index, minlength=len(documents))
-            bar.update(len(chosen.tokens))
+            bar.update(len(chosen.tokens) * distributed.size())
+    nats = np.sum(distributed.gather([nats]), axis=0)
+    tokens = np.sum(distributed.gather([tokens]), axis=0)
     return nats, tokens
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.interfaces.batch import Batch
 
 if TYPE_CHECKING:
@@ -50,14 +51,18 @@ class Bridgeability:
 def bridgeability(
     interface: Interface, data: Text, *, windows: Sequence[int], batch: int, steps: int
 ) -> Bridgeability:
-    """Measure an interface on the given windows, one chain each at one step and at ``steps``."""
+    """Measure an interface on the given windows, one chain each at one step and at ``steps``.
+
+    The windows are dealt to all processes.
+    """
     error = {1: _Moments(), steps: _Moments()}
     start, truths = _Moments(), _Moments()
-    for lo in range(0, len(windows), batch):
+    for lo, counts in distributed.turns(range(0, len(windows), batch)):
         chosen = data.batch(windows[lo : lo + batch])
         shared = Batch.of(chosen, interface.backbone, layers=interface.layers)
         truth = interface.signal(interface.target(shared), shared)
-        inside = shared.positions > 0
+        inside = (shared.positions > 0) & counts
+        starts = (shared.positions == 0) & counts
         truths.add(truth[inside].double())
         for count, moments in error.items():
             sample = next(iter(interface.chains(shared, steps=count, count=1)))
@@ -65,7 +70,9 @@ def bridgeability(
             squared = (guess - truth).double().square().mean(-1, keepdim=True)
             moments.add(squared[inside])
             if count == 1:
-                start.add(squared[~inside])
+                start.add(squared[starts])
+    for moments in (*error.values(), start, truths):
+        moments.add_others()
     variance = truths.variance
     return Bridgeability(
         fvu_mmse=error[1].mean / variance,
@@ -89,6 +96,15 @@ class _Moments:
         self.count += len(rows)
         self._sum = self._sum + rows.sum(0)
         self._square = self._square + rows.square().sum(0)
+
+    def add_others(self) -> None:
+        """Add what the other processes have seen, if there are any."""
+        if distributed.size() == 1:
+            return
+        counts, sums, squares = zip(
+            *distributed.gather([(self.count, self._sum.cpu(), self._square.cpu())]), strict=True
+        )
+        self.count, self._sum, self._square = sum(counts), sum(sums), sum(squares)
 
     @property
     def mean(self) -> float:

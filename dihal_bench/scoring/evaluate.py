@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.records import Score
 from dihal_bench.scoring.bound import block_bound
@@ -70,6 +71,8 @@ def check_gates(
 ) -> dict[str, GateResult]:
     """Run the leak gate on every interface's trained weights, if these weights have not passed.
 
+    The interfaces are dealt to all processes, unless the teacher is spread over these.
+
     Args:
         interfaces: trained, by name.
         data: the run's own text.
@@ -80,7 +83,10 @@ def check_gates(
     """
 
     def run(missing: Mapping[str, Interface]) -> dict[str, dict[str, Any]]:
-        found = leak_gates(missing, data)
+        dealt = [name for name, counts in distributed.turns(list(missing)) if counts]
+        own = missing if scorer.backbone.sharded else {name: missing[name] for name in dealt}
+        results = leak_gates(own, data) if own else {}
+        found = dict(distributed.gather(list(results.items())))
         for name, result in found.items():
             _check_gate(name, result)
         return {name: result.to_dict() for name, result in found.items()}

@@ -83,12 +83,14 @@ def leak_gates(
         data: where the window comes from; one with a document boundary is taken if there is any.
         length: tokens of the part of the window in which every token is changed.
         steps: network evaluations of the sampler.
-        largest: parameters of the largest backbone that is tested in float64.
+        largest: parameters of the largest backbone that is tested in float64, unless it is spread
+            over several processes.
     """
     part = _window_with_boundary(data, min(length, data.window))
     whole = _window_with_boundary(data, data.window)
-    model = next(iter(interfaces.values())).backbone.model
-    small = sum(p.numel() for p in model.parameters()) <= largest
+    backbone = next(iter(interfaces.values())).backbone
+    count = sum(p.numel() for p in backbone.model.parameters())
+    small = count <= largest and not backbone.sharded
     probes = _in_double(interfaces) if small else interfaces
     return {name: _gate(probe, part, whole, steps) for name, probe in probes.items()}
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.files import short_hash, write_json
 from dihal_bench.interfaces.validate import source_hash
 from dihal_bench.scoring.likelihood import VERSION, Row, Totals, score
@@ -56,7 +58,8 @@ class Scorer:
         """Return the sums of every row, computed together where they are not kept."""
         of = interfaces.get
         files = {row: self._file("scores", asdict(row), of(row.subject)) for row in rows}
-        missing = [row for row, file in files.items() if file is None or not file.exists()]
+        kept = distributed.on_main(lambda: [row for row, f in files.items() if f and f.exists()])
+        missing = [row for row in rows if row not in kept]
         found: dict[Row, Totals] = {}
         if missing:
             found = score(
@@ -98,16 +101,13 @@ class Scorer:
         """
         files = {key: self._file(name, {}, own) for key, own in interfaces.items()}
         paths = {key: file.with_suffix(".json") for key, file in files.items() if file}
-        missing = {
-            key: own
-            for key, own in interfaces.items()
-            if key not in paths or not paths[key].exists()
-        }
+        kept = distributed.on_main(lambda: [key for key, path in paths.items() if path.exists()])
+        missing = {key: own for key, own in interfaces.items() if key not in kept}
         found = dict(compute(missing)) if missing else {}
         for key, path in paths.items():
             if key in found:
                 write_json(path, found[key])
-            found[key] = json.loads(path.read_text(encoding="utf-8"))
+            found[key] = distributed.on_main(partial(_read, path))
         return {key: found[key] for key in interfaces}
 
     def _file(self, name: str, what: dict[str, Any], interface: Interface | None) -> Path | None:
@@ -125,6 +125,11 @@ class Scorer:
             "version": VERSION,
         }
         return self.folder / f"{name}-{short_hash(depends)}.safetensors"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
 
 
 def fingerprint(interface: Interface) -> str:

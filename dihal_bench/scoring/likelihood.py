@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dihal_bench import distributed
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
@@ -86,7 +87,7 @@ def score(
     batch: int,
     block: int = 0,
 ) -> dict[Row, Totals]:
-    """Score all rows on the same windows.
+    """Score all rows on the same windows, which are dealt to all processes.
 
     Args:
         rows: what to score; "teacher" is the backbone itself.
@@ -107,7 +108,7 @@ def score(
     layers = {layer for i in interfaces.values() for layer in i.layers}
     sums = {row: _Accumulator(documents) for row in rows}
     with torch.no_grad(), progress("score", len(windows) * len(rows), unit="windows") as bar:
-        for lo in range(0, len(windows), batch):
+        for lo, counts in distributed.turns(range(0, len(windows), batch)):
             chosen = data.batch(windows[lo : lo + batch])
             shared = Batch.of(chosen, backbone, layers=layers, logits=True)
             layout = Layout.of(shared.positions, block, _shift(lo // batch, block))
@@ -123,8 +124,11 @@ def score(
                 scores = token_scores(chains, teacher, targets)
                 for name, values in scores.items():
                     require_finite(values, f"{row.subject} S={row.steps}", f"values of {name}")
-                accumulator.add(chosen, followers, scores)
-                bar.update(len(chosen.tokens))
+                if counts:
+                    accumulator.add(chosen, followers, scores)
+                bar.update(len(chosen.tokens) * distributed.size())
+        for accumulator in sums.values():
+            accumulator.add_others()
     return {row: accumulator.totals() for row, accumulator in sums.items()}
 
 
@@ -272,6 +276,14 @@ class _Accumulator:
         for name, value in {**counts, **{n: v.cpu().numpy() for n, v in scores.items()}}.items():
             self._sums.setdefault(name, np.zeros(len(self._documents)))
             self._sums[name] += np.bincount(place, value, len(self._documents))
+
+    def add_others(self) -> None:
+        """Add the sums of the other processes, if there are any."""
+        found = distributed.gather([self._sums])
+        self._sums = {
+            name: sum((own[name] for own in found[1:] if name in own), start=values)
+            for name, values in found[0].items()
+        }
 
     def totals(self) -> Totals:
         sums = dict(self._sums)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.interfaces.batch import Batch
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ class Oracle:
 
 @torch.no_grad()
 def oracle(interface: Interface, data: Text, *, windows: Sequence[int], batch: int) -> Oracle:
-    """Measure an interface's recovery on the given windows."""
+    """Measure an interface's recovery on the given windows, which are dealt to all processes."""
     levels = (0.0, *SIGMAS)
     right, divergence, count = np.zeros(len(levels)), np.zeros(len(levels)), 0
-    for lo in range(0, len(windows), batch):
+    for lo, counts in distributed.turns(range(0, len(windows), batch)):
         chosen = data.batch(windows[lo : lo + batch])
         shared = Batch.of(chosen, interface.backbone, layers=interface.layers, logits=True)
-        places, x0 = shared.followed, interface.target(shared)
+        places, x0 = shared.followed & counts, interface.target(shared)
         eps = interface.noise.normal(shared.documents, shared.offsets, x0.shape[-1], draw=_DRAW)
         teacher = torch.log_softmax(shared.teacher_logits[places].double(), dim=-1)
         truth = shared.following(shared.tokens)[places]
@@ -72,6 +73,9 @@ def oracle(interface: Interface, data: Text, *, windows: Sequence[int], batch: i
             logits = interface.recover(x0 + sigma * eps.to(x0.dtype), shared)[places]
             right[index] += float((logits.argmax(-1) == best).sum())
             divergence[index] += float(_divergence(teacher, logits))
+    right = np.sum(distributed.gather([right]), axis=0)
+    divergence = np.sum(distributed.gather([divergence]), axis=0)
+    count = sum(distributed.gather([count]))
     agreement, kl = right / count, divergence / count
     return Oracle(
         agreement=float(agreement[0]),

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path
 
@@ -39,7 +40,7 @@ def load_training(path: Path, trainees: Sequence[Trainee]) -> int:
     Raises:
         UserError: the file cannot be read or belongs to other trainees.
     """
-    if not path.exists():
+    if not distributed.on_main(path.exists):
         return 0
     try:
         with safe_open(path, "pt") as file:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.files import lock, short_hash
 from dihal_bench.interfaces.batch import Batch
@@ -196,10 +197,10 @@ def _complete(pupils: Sequence[Pupil], phase: str) -> None:
             for pupil in pupils
             if pupil.tokens == tokens
         }
-        while missing := [file for file in wanted if not file.exists()]:
+        while missing := _missing(list(wanted)):
             with ExitStack() as claims:
                 held = [f for f in missing if claims.enter_context(lock(f, wait=False))]
-                mine = {file: wanted[file] for file in held if not file.exists()}
+                mine = {file: wanted[file] for file in _missing(held)}
                 if mine:
                     _train(mine, phase, tokens)
             if not held:
@@ -207,6 +208,11 @@ def _complete(pupils: Sequence[Pupil], phase: str) -> None:
                 first.trainer.say(f"waiting for {first.name}, whose {phase} another run trains")
                 with lock(missing[0], wait=True):
                     pass
+
+
+def _missing(files: Sequence[Path]) -> list[Path]:
+    """Return those that do not exist, as the main process sees it."""
+    return distributed.on_main(lambda: [file for file in files if not file.exists()])
 
 
 def _train(pupils: Mapping[Path, Pupil], phase: str, tokens: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.interfaces.part import sharing
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.progress import progress
 from dihal_bench.training.checkpoint import load_training, save_training
 from dihal_bench.training.ledger import Meter, Spent, Stopwatch, count_flops
+from dihal_bench.training.shares import Shares, add_gradients, add_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -121,11 +123,12 @@ class Trainee:
         return values
 
     def update(self, step: int, steps: int) -> None:
-        """Take the optimiser step ``step`` of ``steps``.
+        """Take the optimiser step ``step`` of ``steps`` on the gradients of all processes.
 
         Raises:
             FloatingPointError: the gradient is not finite; the weights are as before.
         """
+        add_gradients(self.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
         if not math.isfinite(norm):
             raise FloatingPointError(f"gradient norm {norm}")
@@ -186,26 +189,34 @@ def train(
     """Train for ``tokens`` tokens, from the checkpoint where there is one, and adopt the averages.
 
     The trainees are in one phase. ``keep`` is lent each with its averaged weights when a share of
-    ``SHARES`` of the steps is done.
+    ``SHARES`` of the steps is done. Several processes share the windows of every step, take the
+    same steps, and hold the same weights; the main one writes.
 
     Raises:
-        UserError: the loss became NaN or infinite; the last good checkpoint stays.
+        UserError: the loss became NaN or infinite; the last good checkpoint stays. Or the windows
+            of a step cannot be shared by so many processes.
     """
     config = trainees[0].config
     per_step = config.batch * data.window
     steps = max(1, round(tokens / per_step))
     phase = trainees[0].phase
+    shares = Shares.of(config)
+    for trainee in trainees:
+        distributed.copy_main(*trainee.interface.state_dict().values(), *trainee.average)
     start = load_training(checkpoint, trainees)
     clock = Stopwatch()
-    with progress(f"train {phase}", steps * per_step, unit="tokens") as bar:
+    with (
+        progress(f"train {phase}", steps * per_step, unit="tokens") as bar,
+        sharing(shares.part),
+    ):
         bar.update(start * per_step)
         for step in range(start, steps):
             parts = (
-                data.draw(seed, step * config.batch + lo, min(config.micro, config.batch - lo))
-                for lo in range(0, config.batch, config.micro)
+                data.draw(seed, step * config.batch + places.start, len(places))
+                for places in shares.passes
             )
             now = Step(index=step, of=steps, phase=phase)
-            losses = _step(trainees, backbone, parts, now, checkpoint)
+            losses = _step(trainees, backbone, parts, now, checkpoint, tokens=per_step)
             if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
                 for trainee in trainees:
                     point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
@@ -215,7 +226,8 @@ def train(
             for share in SHARES:
                 if step + 1 == max(1, round(share * steps)):
                     _lend(trainees, keep, share)
-            if clock.seconds > _CHECKPOINT_SECONDS or step == steps - 1:
+            due = clock.seconds > _CHECKPOINT_SECONDS or step == steps - 1
+            if due and distributed.writes():
                 save_training(checkpoint, trainees, step + 1)
                 clock = Stopwatch()
     for trainee in trainees:
@@ -236,6 +248,8 @@ def _step(
     parts: Iterable[Windows],
     step: Step,
     checkpoint: Path,
+    *,
+    tokens: int,
 ) -> dict[str, dict[str, float]]:
     """Take one step of every trainee on the same windows; return their losses by name."""
     config = trainees[0].config
@@ -244,11 +258,9 @@ def _step(
     counts = trainees[0].spent.steps < _COUNTED_STEPS
     teacher, own = Meter(), {t.name: Meter(flops=counts) for t in trainees}
     lessons = dict.fromkeys(own, 0.0)  # FLOPs of the teacher's passes, had each trainee its own
-    losses: dict[str, Counter[str]] = {trainee.name: Counter() for trainee in trainees}
-    tokens = 0
+    losses: dict[str, dict[str, float]] = {trainee.name: {} for trainee in trainees}
     for windows in parts:
         share = len(windows.tokens) / config.batch
-        tokens += windows.tokens.size
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
             batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
         if counts:  # counted apart: a backbone's very first pass also checks itself
@@ -257,14 +269,16 @@ def _step(
         for trainee in trainees:
             with _stops(trainee, step.index, checkpoint):
                 found = own[trainee.name].run(partial(trainee.learn, batch, step, share))
-            losses[trainee.name].update({k: share * v for k, v in found.items()})
+            sums = losses[trainee.name]
+            sums.update({k: sums.get(k, 0.0) + share * v for k, v in found.items()})
     for trainee in trainees:
         meter = own[trainee.name]
+        learnt = meter.flops + lessons[trainee.name]
+        meter.flops = add_losses(losses[trainee.name], learnt)  # the update costs once, not by each
         with _stops(trainee, step.index, checkpoint):
             meter.run(partial(trainee.update, step.index, step.of))
-        meter.flops += lessons[trainee.name]
         trainee.spent.add(tokens, teacher, meter)
-    return {name: dict(values) for name, values in losses.items()}
+    return losses
 
 
 def _teach(trainee: Trainee, windows: Windows, backbone: Backbone) -> Batch:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INCLUDE = "a Python file that registers interfaces (repeatable)"
 JSON = "print JSON, and nothing else, on standard output"
+_SHARD = "spread the backbone's blocks over the processes that torchrun starts (FSDP2)"
 _FLAGS = (
     *("interface", "layer", "from_layer", "backbone", "corpus", "budget", "denoiser", "regime"),
     *("controls", "seed", "device", "dtype", "config"),
@@ -46,6 +47,11 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any configuration key")
     add("--dry-run", action="store_true", help="print the resolved plan and its cost, do nothing")
     add("--json", action="store_true", help=JSON)
+
+
+def shard_flag(parser: argparse.ArgumentParser) -> None:
+    """Declare the flag of verbs that several processes do together."""
+    parser.add_argument("--shard-teacher", action="store_true", help=_SHARD)
 
 
 def config_of(

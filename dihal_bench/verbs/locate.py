@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.errors import UserError
 from dihal_bench.progress import say
-from dihal_bench.verbs.common import common_flags, config_of, print_json, print_plan
+from dihal_bench.verbs.common import (
+    common_flags,
+    config_of,
+    print_json,
+    print_plan,
+    shard_flag,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +28,7 @@ def add(verbs: Verbs) -> None:
     """Declare the verb."""
     parser = verbs.add_parser("locate", help="score all layers by geometry; table and figure")
     common_flags(parser)
+    shard_flag(parser)
     parser.add_argument("--grid", action="store_true", help=GRID)
     parser.add_argument(
         "--cache-activations",
@@ -34,7 +41,7 @@ def add(verbs: Verbs) -> None:
         metavar="A,B,...",
         help="which layers are kept (default: the candidates); others are computed each time",
     )
-    parser.set_defaults(work=_work)
+    parser.set_defaults(work=_work, parallel=True)
 
 
 def _work(arguments: argparse.Namespace) -> int:
@@ -45,6 +52,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.geometry.grid import check_resamples
     from dihal_bench.geometry.grid_figure import draw_grid
     from dihal_bench.geometry.grid_table import show_grid
+    from dihal_bench.inputs import Inputs
     from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
 
@@ -54,7 +62,8 @@ def _work(arguments: argparse.Namespace) -> int:
     if arguments.grid:
         check_resamples(config.locate.sample, config.locate.stability_sample)
     folder = run_folder(config, arguments.out, name="locate")
-    job = Job(config, folder, say, cache=cache)
+    inputs = Inputs(config, say, shard_teacher=arguments.shard_teacher)
+    job = Job(config, folder, say, inputs=inputs, cache=cache)
     with claimed(folder, config):
         job.check_span()
         job.inputs.check(folder)

@@ -11,6 +11,7 @@ from dihal_bench.verbs.common import (
     config_of,
     print_json,
     print_plan,
+    shard_flag,
 )
 from dihal_bench.verbs.score import show_tasks, task_flags, tasks_of
 
@@ -30,12 +31,14 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--controls", help="comma-separated controls in the table")
     task_flags(parser, required=False)
     common_flags(parser)
-    parser.set_defaults(work=_work)
+    shard_flag(parser)
+    parser.set_defaults(work=_work, parallel=True)
 
 
 def _work(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     from dihal_bench.folder import run_folder
+    from dihal_bench.inputs import Inputs
     from dihal_bench.job import run
     from dihal_bench.report import plan, show_located, show_record
     from dihal_bench.rescore import rescore
@@ -51,7 +54,9 @@ def _work(arguments: argparse.Namespace) -> int:
             print(show_located(located, selected), flush=True)
 
     folder = run_folder(config, arguments.out)
-    record = run(config, out=folder, command=command_of(arguments), say=say, show=show)
+    inputs = Inputs(config, say, shard_teacher=arguments.shard_teacher)
+    command = command_of(arguments)
+    record = run(config, out=folder, inputs=inputs, command=command, say=say, show=show)
     shown = [show_record(record, folder)]
     if tasks:
         trained = TrainedRun(folder, say=say)

@@ -47,7 +47,7 @@ def add(verbs: Verbs) -> None:
     add("--compat", help="generative perplexity as duo, bd3lms or hf-evaluate define it, besides")
     add("--device", help="torch device (default: that of the run)")
     add("--json", action="store_true", help=JSON)
-    parser.set_defaults(work=_work)
+    parser.set_defaults(work=_work, parallel=True)
 
 
 def task_flags(parser: argparse.ArgumentParser, *, required: bool) -> None:
