@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dihal_bench import distributed
 from dihal_bench.errors import UserError
 from dihal_bench.progress import say
 from dihal_bench.verbs.common import (
@@ -57,6 +58,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.report import plan, show_located
 
     cache = _cache(arguments)
+    _check_alone(arguments)
     if arguments.dry_run:
         return print_plan(plan(config, train=False, cache=cache), as_json=arguments.json)
     if arguments.grid:
@@ -85,6 +87,14 @@ def _work(arguments: argparse.Namespace) -> int:
     else:
         print("figure: " + " and ".join(str(path) for path in figures))
     return 0
+
+
+def _check_alone(arguments: argparse.Namespace) -> None:
+    """Refuse what one process has to do alone."""
+    given = {"--grid": arguments.grid, "--cache-activations": arguments.cache_activations}
+    for flag, value in given.items():
+        if value and distributed.size() > 1:
+            raise UserError(f"{flag} is the work of one process; give it without torchrun.")
 
 
 def _cache(arguments: argparse.Namespace) -> CacheConfig | None:
