@@ -69,7 +69,7 @@ def test_stiffer_laws_are_moved_less(kappa):
     softer, stiffer = (
         theory._line_drift("", k, 0.5, theory._quartic(k), 0.0).measured for k in (kappa, 4 * kappa)
     )
-    assert stiffer < 0.6 * softer
+    assert stiffer < 0.7 * softer
 
 
 def test_checks_are_plain_and_the_same_every_time(checks):
