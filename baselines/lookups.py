@@ -58,7 +58,7 @@ class LookUp(HiddenSpace):
     ) -> Iterator[Tensor]:
         """Yield the one prediction ``count`` times, as a signal."""
         del steps, layout
-        signal = (self.predict(batch) - self.baseline[0]) / self.scale
+        signal = self.encode(self.predict(batch), batch)
         for _ in range(count):
             yield signal
 

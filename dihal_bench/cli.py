@@ -20,13 +20,14 @@ from dihal_bench.verbs import (
     new,
     run,
     score,
+    sweep,
     work,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VERBS = (run, compare, score, generate, locate, check, new, listing, backbone, work)
+_VERBS = (run, compare, sweep, score, generate, locate, check, new, listing, backbone, work)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

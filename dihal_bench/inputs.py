@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dihal_bench.config import RunConfig
     from dihal_bench.text.documents import Corpus
 
+_DECISIVE = ("backbone", "corpus", "device", "dtype", "text")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,6 +39,11 @@ class Inputs:
                 f"--dtype {config.dtype} is unknown; choose one of {', '.join(_DTYPES)}."
             )
         self.device = check_device(config.device)
+
+    def serve(self, config: RunConfig) -> bool:
+        """Return whether another configuration rests on the same backbone and text."""
+        own = self.config
+        return all(getattr(own, name) == getattr(config, name) for name in _DECISIVE)
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ from dihal_bench.registry import DENOISERS, INTERFACES, include
 from dihal_bench.training.phases import Trained, Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from dihal_bench.config import RunConfig
@@ -174,6 +174,15 @@ class Job:
             b = resolve_layer(self.config.layer, blocks, None)
         return self._span(a, b)
 
+    @property
+    def ends(self) -> list[tuple[int, int]]:
+        """The ends of the pass that each interface's statistics are of: its condition and signal.
+
+        Built for it, since only an interface knows which layers it asks for.
+        """
+        layers = (self.new(name).layers for name in self.names)
+        return [(own[0], own[-1]) for own in layers]
+
     def check_span(self) -> None:
         """Refuse a --layer or --from that the backbone does not have, before anything is done."""
         blocks = self.inputs.backbone.blocks
@@ -196,19 +205,35 @@ class Job:
 
     def statistics(self, a: int, b: int) -> SpanStatistics:
         """Return closed-form statistics of h_a -> h_b over the windows that trunks see."""
-        text = self.inputs.training_text
-        count = max(1, min(len(text), self.config.budget.diffusion_tokens // text.window))
-        depends = [a, b, count, text.window, self.config.seed]
-        kept = self.shared / f"statistics-{short_hash(depends)}.safetensors"
-        if kept.exists():
-            return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
-        found = SpanStatistics.collect(self._sweep(count, (a, b)), a, b)
-        with atomic_path(kept) as temporary:
-            save_file(asdict(found), temporary)
-        return found
+        kept = self._statistics(a, b)
+        if not kept.exists():
+            self.collect([(a, b)])
+        return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
 
-    def _sweep(self, count: int, layers: tuple[int, int]) -> Iterator[Batch]:
+    def collect(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Collect what is missing of the statistics of several spans, in one pass."""
+        missing = [span for span in dict.fromkeys(spans) if not self._statistics(*span).exists()]
+        if not missing:
+            return
+        layers = {layer for span in missing for layer in span}
+        for span, found in SpanStatistics.collect_spans(self._pass(layers), missing).items():
+            with atomic_path(self._statistics(*span)) as temporary:
+                save_file(asdict(found), temporary)
+
+    def _statistics(self, a: int, b: int) -> Path:
+        known = [field.name for field in fields(SpanStatistics)]
+        text = self.inputs.training_text
+        depends = [a, b, self._statistics_windows, text.window, self.config.seed, known]
+        return self.shared / f"statistics-{short_hash(depends)}.safetensors"
+
+    @property
+    def _statistics_windows(self) -> int:
+        text = self.inputs.training_text
+        return max(1, min(len(text), self.config.budget.diffusion_tokens // text.window))
+
+    def _pass(self, layers: Iterable[int]) -> Iterator[Batch]:
         text, backbone = self.inputs.training_text, self.inputs.backbone
+        count = self._statistics_windows
         with progress("statistics", count, unit="windows") as bar:
             for lo in range(0, count, _STATISTICS_BATCH):
                 batch = min(_STATISTICS_BATCH, count - lo)

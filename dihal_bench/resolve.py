@@ -75,6 +75,7 @@ def resolve(
     file: str | None = None,
     values: Mapping[str, Any],
     sets: Iterable[str] = (),
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RunConfig:
     """Build a configuration: preset, file, named flags, ``--set``; the last one wins.
 
@@ -87,6 +88,7 @@ def resolve(
         file: a TOML or JSON file of (nested) keys.
         values: keys of the configuration and what the flags gave; None means not given.
         sets: "key.path=value" strings.
+        defaults: preset -> keys that a verb has other defaults for than ``run``.
 
     Raises:
         UserError: unknown preset, file or key, or a value of the wrong type.
@@ -108,7 +110,7 @@ def resolve(
     own_budget = any(key.startswith("budget.") for key in given)
     name = {"budget.name": "custom" if own_budget else preset}
     sizes = _OF_DENOISERS.get((preset, str(given.get("denoiser.name"))), {})
-    flat = {**PRESETS[preset], **sizes, **name, **given}
+    flat = {**PRESETS[preset], **sizes, **name, **(defaults or {}).get(preset, {}), **given}
     sections = {section: kind for section, kind in _sections().items() if _within(flat, section)}
     options = {
         section: _build(

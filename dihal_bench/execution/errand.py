@@ -84,7 +84,8 @@ class Errand:
         todo = [one for one in self.runs if not one.done]
         if not todo:
             return
-        inputs = inputs or Inputs(todo[0].config, say)
+        if inputs is None or not inputs.serve(todo[0].config):
+            inputs = Inputs(todo[0].config, say)
         if len(todo) > 1:
             self._train(todo, inputs, say)
         failed = [sentence for one in todo if (sentence := self._finish(one, inputs, say))]
@@ -99,6 +100,7 @@ class Errand:
         try:
             for job in jobs:
                 job.check_span()
+            jobs[0].collect([ends for job in jobs for ends in job.ends])
             train_together([(job.trainer, job.fitted()) for job in jobs])
         except UserError as error:
             say(f"{error} The runs go on one by one, so that the others are done.")

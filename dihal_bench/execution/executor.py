@@ -41,9 +41,9 @@ class Executor(ABC):
         """Do every errand that is not done yet; one that fails does not keep others from it.
 
         Args:
-            errands: of one command, all of the same backbone and text.
+            errands: of one command.
             folder: of the command; what an executor writes lies in its ``jobs``.
-            inputs: that backbone and text, for errands in this process.
+            inputs: backbone and text, for errands of the same in this process.
 
         Raises:
             UserError: errands failed, or the executor cannot be used.

@@ -146,6 +146,7 @@ def _work(content: Mapping[str, Any], place: str) -> None:
     share_terminal(f"[{place}] ")
     errand = Errand.from_dict(content)
     say(errand.title)
-    if not _held:
-        _held.append(Inputs(errand.runs[0].config, lambda text: None))
+    config = errand.runs[0].config
+    if not _held or not _held[0].serve(config):
+        _held[:] = [Inputs(config, lambda text: None)]
     errand.perform(say, _held[0])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.text.tokens import PackedTokens
 
-_VIEWS: Mapping[str, Callable[[LayerSample], Tensor]] = {
+VIEWS: Mapping[str, Callable[[LayerSample], Tensor]] = {
     "paper": lambda sample: sample.states,
     "matched": lambda sample: sample.transformed,
 }
@@ -157,20 +157,20 @@ def locate(
     )
     pool = len(samples[layers[0]].states)
     size, small = min(config.sample, pool), min(config.stability_sample, pool)
-    full = _subsets(pool, size, config.resamples, seed + 1)
-    little = _subsets(pool, small, config.stability_resamples, seed + 2)
+    full = draw_subsets(pool, size, config.resamples, seed + 1)
+    little = draw_subsets(pool, small, config.stability_resamples, seed + 2)
     views = {
         name: {layer: view(sample) for layer, sample in samples.items()}
-        for name, view in _VIEWS.items()
+        for name, view in VIEWS.items()
     }
     work = len(views) * len(layers) * (config.resamples + config.stability_resamples)
     with progress("proxies", work, unit="matrices") as bar:
         cells = {
-            name: summarise(_proxies(view, full, config, bar.update))
+            name: summarise(resampled_proxies(view, full, config, bar.update))
             for name, view in views.items()
         }
         small_cells = {
-            name: summarise(_proxies(view, little, config, bar.update))
+            name: summarise(resampled_proxies(view, little, config, bar.update))
             for name, view in views.items()
         }
     return Located(
@@ -183,17 +183,26 @@ def locate(
     )
 
 
-def _subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np.int64]]:
+def draw_subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return ``count`` random subsets of ``size`` rows out of ``pool``."""
     generator = np.random.default_rng(seed)
     return [generator.permutation(pool)[:size] for _ in range(count)]
 
 
-def _proxies(
+def resampled_proxies(
     states: Mapping[int, Tensor],
     subsets: list[NDArray[np.int64]],
     config: LocateConfig,
     done: Callable[[], object],
 ) -> dict[int, list[LayerProxies]]:
+    """Return the proxies of every layer in every subset; the same pairs in all layers.
+
+    Args:
+        states: layer -> [rows, D].
+        subsets: rows of each resample.
+        config: settings.
+        done: is called after every matrix.
+    """
     found: dict[int, list[LayerProxies]] = {layer: [] for layer in states}
     for index, subset in enumerate(subsets):
         for layer, matrix in states.items():

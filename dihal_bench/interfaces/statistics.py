@@ -13,7 +13,7 @@ from torch import Tensor
 from dihal_bench.geometry.token_means import shrunk_token_means
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dihal_bench.interfaces.batch import Batch
 
@@ -27,6 +27,7 @@ class SpanStatistics:
     Attributes:
         mean: mean of h_b per dimension, [D].
         std: standard deviation of h_b per dimension, [D].
+        covariance: of h_b, [D, D].
         condition_mean: the same of h_a, [C].
         condition_std: the same of h_a, [C].
         token_mean: mean of h_b per token id, shrunk to ``mean`` as empirical Bayes has it, [V, D].
@@ -38,6 +39,7 @@ class SpanStatistics:
 
     mean: Tensor
     std: Tensor
+    covariance: Tensor
     condition_mean: Tensor
     condition_std: Tensor
     token_mean: Tensor
@@ -53,10 +55,18 @@ class SpanStatistics:
         Starts of documents and windows are left out: massive activations live there. Only a token
         that occurs nowhere else (BOS) has its mean state at the start of documents in the table.
         """
-        sums = _Sums()
+        return cls.collect_spans(batches, [(a, b)])[a, b]
+
+    @classmethod
+    def collect_spans(
+        cls, batches: Iterable[Batch], spans: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], SpanStatistics]:
+        """Do so for several spans (a, b] in one pass; each costs 3 D^2 float64 of memory."""
+        sums = {span: _Sums() for span in spans}
         for batch in batches:
-            sums.add(batch, batch.hidden(a), batch.hidden(b))
-        return sums.solve()
+            for (a, b), own in sums.items():
+                own.add(batch, batch.hidden(a), batch.hidden(b))
+        return {span: own.solve() for span, own in sums.items()}
 
 
 class _Sums:
@@ -71,7 +81,7 @@ class _Sums:
         self.count = 0
         self.sum_x, self.sum_y = zeros(c), zeros(d)
         self.square_y = zeros(d)
-        self.xx, self.xy = zeros(c, c), zeros(c, d)
+        self.xx, self.xy, self.yy = zeros(c, c), zeros(c, d), zeros(d, d)
         self.token_count = zeros(vocabulary)
         self.token_sum = zeros(vocabulary, d)
         self.start_sum: dict[int, Tensor] = {}
@@ -93,6 +103,7 @@ class _Sums:
         self.square_y += y64.square().sum(0)
         self.xx += x64.T @ x64
         self.xy += x64.T @ y64
+        self.yy += y64.T @ y64
         starts = batch.offsets == 0
         for token, state in zip(batch.tokens[starts].tolist(), y[starts].double(), strict=True):
             self.start_count[token] += 1
@@ -115,6 +126,7 @@ class _Sums:
         parts = {
             "mean": mean_y,
             "std": _root(self.square_y / n - mean_y.square()),
+            "covariance": self.yy / n - torch.outer(mean_y, mean_y),
             "condition_mean": mean_x,
             "condition_std": _root(cov_x.diagonal()),
             "token_mean": table,

@@ -212,7 +212,7 @@ def _complete(pupils: Sequence[Pupil], phase: str) -> None:
 def _train(pupils: Mapping[Path, Pupil], phase: str, tokens: int) -> None:
     """Train a phase side by side and write what came of it, each into its own file."""
     one = next(iter(pupils.values())).trainer
-    labels = _labels(list(pupils.values()))
+    labels = _labels(pupils)
     one.say(f"training {' and '.join(labels)}: {phase}")
     files = dict(zip(labels, pupils, strict=True))
     trainees = [
@@ -223,14 +223,15 @@ def _train(pupils: Mapping[Path, Pupil], phase: str, tokens: int) -> None:
     def keep(label: str, interface: Interface, share: float) -> None:
         save_phase(kept_weights(files[label], share), interface, phase, {})
 
-    name = "-".join([phase, *labels]) if len(labels) < _MANY else short_hash([phase, *labels])
+    alone = all(pupil.trainer is one for pupil in pupils.values())
+    parts = labels if alone else [short_hash([file.stem for file in pupils])]
     train(
         trainees,
         one.data,
         one.backbone,
         tokens=tokens,
         seed=one.seed,
-        checkpoint=one.folder / f"training-{name}.safetensors",
+        checkpoint=one.folder / f"training-{'-'.join([phase, *parts])}.safetensors",
         keep=keep,
     )
     for trainee, pupil in zip(trainees, pupils.values(), strict=True):
@@ -241,15 +242,12 @@ def _train(pupils: Mapping[Path, Pupil], phase: str, tokens: int) -> None:
         save_phase(files[trainee.name], pupil.interface, phase, facts)
 
 
-_MANY = 5
-
-
-def _labels(pupils: Sequence[Pupil]) -> list[str]:
-    """Return names that tell pupils apart: the interface's, with its span where they are many."""
-    names = [pupil.name for pupil in pupils]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{p.name}@{p.interface.span.a}-{p.interface.span.b}" for p in pupils]
+def _labels(pupils: Mapping[Path, Pupil]) -> list[str]:
+    """Return names that tell pupils apart: the interface's, with its span, or its file's."""
+    names = [p.name for p in pupils.values()]
+    spans = [f"{p.name}@{p.interface.span.a}-{p.interface.span.b}" for p in pupils.values()]
+    files = [file.stem for file in pupils]
+    return next(some for some in (names, spans, files) if len(set(some)) == len(some))
 
 
 def kept_weights(file: Path, share: float) -> Path:

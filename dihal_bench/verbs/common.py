@@ -7,8 +7,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.errors import UserError
+
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping, Sequence
 
     from dihal_bench.config import RunConfig
 
@@ -20,6 +23,7 @@ _FLAGS = (
     *("interface", "layer", "from_layer", "backbone", "corpus", "budget", "denoiser", "regime"),
     *("controls", "seed", "device", "dtype", "config"),
     *("interfaces", "seeds", "denoisers", "blocks"),
+    *("layers", "span", "over", "transform", "backbones"),
 )
 
 
@@ -44,8 +48,21 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help=JSON)
 
 
-def config_of(arguments: argparse.Namespace, denoiser: str | None = None) -> RunConfig:
-    """Return the configuration that the flags of ``common_flags`` mean, for that denoiser."""
+def config_of(
+    arguments: argparse.Namespace,
+    denoiser: str | None = None,
+    *,
+    sets: Sequence[str] = (),
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> RunConfig:
+    """Return the configuration that the flags of ``common_flags`` mean.
+
+    Args:
+        arguments: parsed.
+        denoiser: in place of that of the flags.
+        sets: further "key=value" strings, which win.
+        defaults: preset -> what a verb has other defaults for than ``run``.
+    """
     from dihal_bench.resolve import resolve
 
     names = ("interface", "controls", "layer", "from_layer", "backbone", "corpus", "regime", "seed")
@@ -53,7 +70,11 @@ def config_of(arguments: argparse.Namespace, denoiser: str | None = None) -> Run
     values["denoiser.name"] = denoiser or arguments.denoiser
     values["include"] = tuple(arguments.include) if arguments.include else None
     return resolve(
-        preset=arguments.budget, file=arguments.config, values=values, sets=arguments.set
+        preset=arguments.budget,
+        file=arguments.config,
+        values=values,
+        sets=[*arguments.set, *sets],
+        defaults=defaults,
     )
 
 
@@ -70,6 +91,26 @@ def print_plan(plan: dict[str, Any], *, as_json: bool) -> int:
 def print_json(value: Any) -> None:
     """Print JSON on standard output."""
     print(json.dumps(value, indent=1, sort_keys=True))
+
+
+def listed(text: str | None) -> list[str]:
+    """Return the parts of a comma-separated list."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def seeds_of(text: str) -> list[int]:
+    """Read --seeds.
+
+    Raises:
+        UserError: not whole numbers from 0 upwards, or one twice.
+    """
+    try:
+        seeds = [int(part) for part in listed(text)]
+    except ValueError as error:
+        raise UserError(f"--seeds {text}: give whole numbers, such as 0,1,2.") from error
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: give different numbers from 0 upwards.")
+    return seeds
 
 
 def command_of(arguments: argparse.Namespace) -> str:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.errors import UserError
 from dihal_bench.execution.executor import execution_flags, executor_of
 from dihal_bench.progress import say
-from dihal_bench.verbs.common import command_of, common_flags, config_of, print_json
+from dihal_bench.verbs.common import (
+    command_of,
+    common_flags,
+    config_of,
+    listed,
+    print_json,
+    seeds_of,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -41,14 +48,14 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.comparison.show import Tables, show, write
     from dihal_bench.folder import claimed, run_folder
 
-    seeds, command = _seeds(arguments.seeds), command_of(arguments)
-    blocks = list(dict.fromkeys(_list(arguments.blocks))) or [
+    seeds, command = seeds_of(arguments.seeds), command_of(arguments)
+    blocks = list(dict.fromkeys(listed(arguments.blocks))) or [
         key for key, block in BLOCKS.items() if arguments.regime in (None, block.regime)
     ]
     regimes = {BLOCKS[key].regime for key in blocks if key in BLOCKS}
     arguments.regime = "sequence" if "sequence" in regimes else "causal"
     config = config_of(arguments)
-    denoisers = list(dict.fromkeys(_list(arguments.denoisers))) or [config.denoiser.name]
+    denoisers = list(dict.fromkeys(listed(arguments.denoisers))) or [config.denoiser.name]
     bases = {
         name: replace(
             config_of(arguments, name), regime="causal", block=0, interface="hidden", seed=seeds[0]
@@ -63,7 +70,7 @@ def _work(arguments: argparse.Namespace) -> int:
         entries, inputs = planned(
             bases,
             out,
-            interfaces=_list(arguments.interfaces),
+            interfaces=listed(arguments.interfaces),
             seeds=seeds,
             blocks=blocks,
             size=config.block,
@@ -106,17 +113,3 @@ def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
 
     print(tabulate(rows, headers="keys"))
     return 0
-
-
-def _list(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in _list(text)]
-    except ValueError as error:
-        raise UserError(f"--seeds {text}: give whole numbers, such as 0,1,2.") from error
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: give different numbers from 0 upwards.")
-    return seeds

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from dihal_bench.errors import UserError
+from dihal_bench.interfaces.settings import Span
+from dihal_bench.registry import INTERFACES
 from dihal_bench.text.tokens import PackedTokens
 from dihal_bench.training import phases
 from dihal_bench.training.budget import BudgetConfig
-from dihal_bench.training.phases import Trained, Trainer, kept_weights
-from dihal_bench.training.trainer import SHARES, TrainConfig
+from dihal_bench.training.phases import Trained, Trainer, kept_weights, train_together
+from dihal_bench.training.trainer import SHARES, TrainConfig, train
 
-from ..tiny import backbone, build, statistics
+from ..tiny import BLOCKS, CONFIG, backbone, build, statistics
 from .test_trainer import BATCH, WINDOW, data  # noqa: F401  (a fixture)
 
 STEP = BATCH * WINDOW
@@ -120,3 +122,53 @@ def test_a_poor_recovery_stops_before_diffusion(data, tmp_path, monkeypatch) -> 
     ):
         trainer(data, tmp_path / "run").run({"c2d": interface})
     assert not list((tmp_path / "shared").glob("*diffusion*"))
+
+
+def spanning(name: str, b: int):
+    place = Span(a=1, b=b, blocks=BLOCKS)
+    interface = INTERFACES.get(name)(backbone(), place, replace(CONFIG, seed=3))
+    interface.fit(statistics())  # of another layer: any scale will do
+    return interface
+
+
+@pytest.mark.parametrize("name", ["hidden", "c2d"])
+def test_runs_that_learn_together_come_out_as_alone(name: str, data, tmp_path, monkeypatch) -> None:  # noqa: F811
+    """Several layers from one teacher pass per batch, phase by phase: each to the bit."""
+    alone, passes = {}, []
+    for b in (2, 3):
+        own = trainer(data, tmp_path / f"alone-{b}", shared=tmp_path / f"shared-{b}")
+        alone[b] = own.run({name: spanning(name, b)})
+    monkeypatch.setattr(phases, "train", lambda *a, **k: passes.append(len(a[0])) or train(*a, **k))
+    parts = [(trainer(data, tmp_path / f"run-{b}"), {name: spanning(name, b)}) for b in (2, 3)]
+    together = train_together(parts)
+    count = len(INTERFACES.get(name).phases)
+    assert passes == [2] * count
+    for b, done in zip((2, 3), together, strict=True):
+        one, other = (d.interfaces[name].state_dict() for d in (alone[b], done))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+        assert done.curves == alone[b].curves
+        flops = [d.spent[name]["diffusion"].flops for d in (alone[b], done)]
+        assert flops[0] == flops[1]  # what it would have cost alone, the teacher included
+
+
+def test_runs_of_one_name_and_span_are_told_apart(data, tmp_path) -> None:  # noqa: F811
+    alone = {}
+    for seed in (3, 4):
+        own = trainer(data, tmp_path / f"alone-{seed}", shared=tmp_path / f"shared-{seed}")
+        alone[seed] = own.run({"hidden": build("hidden", seed=seed)}).interfaces["hidden"]
+    parts = [
+        (trainer(data, tmp_path / f"run-{s}"), {"hidden": build("hidden", seed=s)}) for s in (3, 4)
+    ]
+    for one, done in zip(alone.values(), train_together(parts), strict=True):
+        other = done.interfaces["hidden"].state_dict()
+        assert all(torch.equal(value, other[key]) for key, value in one.state_dict().items())
+
+
+def test_what_one_run_has_trained_the_others_need_not_wait_for(data, tmp_path, monkeypatch) -> None:  # noqa: F811
+    trainer(data, tmp_path / "run-2").run({"hidden": spanning("hidden", 2)})
+    passes = []
+    monkeypatch.setattr(phases, "train", lambda *a, **k: passes.append(len(a[0])) or train(*a, **k))
+    train_together(
+        [(trainer(data, tmp_path / f"run-{b}"), {"hidden": spanning("hidden", b)}) for b in (2, 3)]
+    )
+    assert passes == [1]

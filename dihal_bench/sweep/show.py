@@ -1,0 +1,105 @@
+"""What a sweep writes and prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.files import atomic_path, write_json
+from dihal_bench.sweep import figure, intervention_report, replicate, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dihal_bench.sweep.intervention import Intervention
+    from dihal_bench.sweep.sweep import Sweep
+    from dihal_bench.sweep.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Results of one or several backbones.
+
+    Attributes:
+        tables: by backbone.
+        interventions: by backbone, where coordinates were swept.
+        replicated: over backbones, where there are several.
+        text: for people.
+        files: that were written.
+    """
+
+    tables: dict[str, Table]
+    interventions: dict[str, Intervention]
+    replicated: list[replicate.Replicated]
+    text: str
+    files: list[Path]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "tables": {name: own.to_dict() for name, own in self.tables.items()},
+            "interventions": {name: own.to_dict() for name, own in self.interventions.items()},
+            "replicated": [own.to_dict() for own in self.replicated],
+        }
+
+
+def report(sweeps: Sequence[Sweep], root: Path) -> Report:
+    """Read all runs, write tables and figures beside them, and return what they say.
+
+    Args:
+        sweeps: whose runs are done.
+        root: folder of what is said about all backbones together.
+    """
+    tables = {sweep.name: sweep.table() for sweep in sweeps}
+    moved = {s.name: s.intervention(tables[s.name]) for s in sweeps if s.transforms}
+    texts, files = [], []
+    for sweep in sweeps:
+        own, change = tables[sweep.name], moved.get(sweep.name)
+        title = f"backbone {sweep.name}\n\n" if len(sweeps) > 1 else ""
+        texts.append(title + _text(own, change, "simple"))
+        files += _write(sweep, own, change)
+    rows: list[replicate.Replicated] = []
+    if len(sweeps) > 1:
+        rows = replicate.within_layers(moved) if moved else replicate.over_layers(tables)
+        texts.append(replicate.show(rows))
+        files += _write_replicated(rows, root / f"replication-{sweeps[0].axis.name}")
+    return Report(
+        tables=tables,
+        interventions=moved,
+        replicated=rows,
+        text="\n\n".join(texts),
+        files=files,
+    )
+
+
+def _text(own: Table, change: Intervention | None, form: str) -> str:
+    parts = [table.show(own, form=form)]
+    if change is not None:
+        parts.append(intervention_report.show(change, form=form))
+    return "\n\n".join(parts)
+
+
+def _write(sweep: Sweep, own: Table, change: Intervention | None) -> list[Path]:
+    stem = sweep.folder / f"sweep-{sweep.axis.name}"
+    content: dict[str, Any] = {**own.to_dict(), "backbone": sweep.name}
+    if change is not None:
+        content["intervention"] = change.to_dict()
+    write_json(stem.with_name(f"{stem.name}.json"), content)
+    markdown = stem.with_name(f"{stem.name}.md")
+    with atomic_path(markdown) as temporary:
+        temporary.write_text(_text(own, change, "github") + "\n", encoding="utf-8")
+    figures: Sequence[Path] = []
+    if change is not None:
+        figures = intervention_report.draw(change, stem)
+    elif own.ranking:
+        figures = figure.draw(own, stem)
+    return [stem.with_name(f"{stem.name}.json"), markdown, *figures]
+
+
+def _write_replicated(rows: Sequence[replicate.Replicated], stem: Path) -> list[Path]:
+    write_json(stem.with_name(f"{stem.name}.json"), [row.to_dict() for row in rows])
+    markdown = stem.with_name(f"{stem.name}.md")
+    with atomic_path(markdown) as temporary:
+        temporary.write_text(replicate.show(list(rows), form="github") + "\n", encoding="utf-8")
+    return [stem.with_name(f"{stem.name}.json"), markdown, *figure.draw_replicated(rows, stem)]

@@ -1,0 +1,69 @@
+"""A sweep of one backbone: prepared, and once its runs are done, read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dihal_bench.sweep.intervention import Intervention, geometry
+from dihal_bench.sweep.outcomes import Outcomes
+from dihal_bench.sweep.plan import Axis, Entry, errands
+from dihal_bench.sweep.predictors import layer_predictions
+from dihal_bench.sweep.table import Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dihal_bench.execution.errand import Errand
+    from dihal_bench.job import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The runs of one backbone along one axis.
+
+    Attributes:
+        name: of the backbone, short.
+        folder: that holds runs, what they share, and the results.
+        axis: what is swept.
+        entries: the runs.
+        job: with what they all have in common.
+    """
+
+    name: str
+    folder: Path
+    axis: Axis
+    entries: list[Entry]
+    job: Job
+
+    def errands(self, *, per_pass: int, command: str) -> list[Errand]:
+        """Return the runs in groups of one teacher pass."""
+        shared = self.job.shared
+        return errands(self.entries, per_pass=per_pass, shared=shared, command=command)
+
+    def table(self) -> Table:
+        """Read the runs and rank the candidates by all predictors.
+
+        Raises:
+            UserError: a run is not complete, or the runs had different budgets.
+        """
+        outcomes = Outcomes.gather(self.entries)
+        predictions = {}
+        if self.axis.layers and not self.transforms:
+            first = self.entries[: len(outcomes.candidates)]
+            ends = {e.candidate.layer or 0: e.run.config.from_layer for e in first}
+            predictions = layer_predictions(self.job, self.axis.layers, ends)
+        resamples = self.job.config.score.resamples
+        return Table.of(self.axis.title, outcomes, predictions, resamples=resamples)
+
+    @property
+    def transforms(self) -> list[str]:
+        """The changes of coordinates that are swept, the identity first; none on other axes."""
+        named = (candidate.transform for candidate in self.axis.candidates)
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+    def intervention(self, table: Table) -> Intervention:
+        """Compare the geometry of every transform with what came out of it."""
+        measured = geometry(self.job, self.axis.layers, self.transforms)
+        resamples = self.job.config.score.resamples
+        return Intervention.of(measured, table.outcomes, resamples=resamples)

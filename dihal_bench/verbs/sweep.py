@@ -1,0 +1,215 @@
+"""``dihal-bench sweep``: one run per layer or per anything, and what predicts the best."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.errors import UserError
+from dihal_bench.execution.executor import execution_flags, executor_of
+from dihal_bench.progress import say
+from dihal_bench.verbs.common import (
+    command_of,
+    common_flags,
+    config_of,
+    listed,
+    print_json,
+    seeds_of,
+)
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from dihal_bench.config import RunConfig
+    from dihal_bench.sweep.plan import Axis
+    from dihal_bench.sweep.sweep import Sweep
+    from dihal_bench.verbs.common import Verbs
+
+_TRANSFORM = "changes of coordinates within layers, as in rotate,scale,spectrum:0,0.5,1"
+_BACKBONES = "several backbones, comma-separated, or a folder of them; tested over all"
+_PASS = "layers whose bridges learn from one teacher pass (default: 1)"  # noqa: S105 - no password
+
+
+def add(verbs: Verbs) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "sweep", help="one run per layer (or per anything); who predicts the best one?"
+    )
+    parser.add_argument("--interface", help="registered interface (default: hidden)")
+    parser.add_argument("--layers", help="all (default), or numbers and ranges such as 1,2,5-7")
+    parser.add_argument("--span", type=int, metavar="G", help="replace blocks (l - G, l] for all l")
+    parser.add_argument("--over", metavar="KEY=A,B", help="sweep any configuration key instead")
+    parser.add_argument("--transform", metavar="LIST", help=_TRANSFORM)
+    parser.add_argument("--backbones", metavar="LIST", help=_BACKBONES)
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
+    parser.add_argument("--layers-per-pass", type=int, default=1, metavar="G", help=_PASS)
+    execution_flags(parser)
+    common_flags(parser)
+    parser.set_defaults(work=_work)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    _check(arguments)
+    from dihal_bench.folder import claimed
+    from dihal_bench.sweep.show import report
+
+    seeds, command = seeds_of(arguments.seeds), command_of(arguments)
+    executor = executor_of(arguments)
+    if not arguments.dry_run:
+        executor.check()
+    sweeps = [_prepared(arguments, name, seeds) for name in _backbones(arguments)]
+    if arguments.dry_run:
+        return _print_runs(sweeps, as_json=arguments.json)
+    with ExitStack() as claims:
+        for sweep in sweeps:
+            claims.enter_context(claimed(sweep.folder, sweep.job.config))
+            sweep.job.inputs.check(sweep.folder)
+        per_pass = arguments.layers_per_pass
+        errands = [e for s in sweeps for e in s.errands(per_pass=per_pass, command=command)]
+        executor.work_off(errands, sweeps[0].folder, sweeps[0].job.inputs)
+        results = report(sweeps, _root(arguments, sweeps))
+    if arguments.json:
+        print_json(results.to_dict())
+    else:
+        print(results.text)
+        print("\nfiles: " + ", ".join(str(path) for path in results.files))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.seed is not None:
+        raise UserError(f"--seed {arguments.seed}: sweep takes --seeds, three or more.")
+    if arguments.layers_per_pass < 1:
+        raise UserError(f"--layers-per-pass {arguments.layers_per_pass} must be 1 or more.")
+    axes = {"--span": arguments.span, "--over": arguments.over, "--transform": arguments.transform}
+    given = [name for name, value in axes.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} are different sweeps; give one of them.")
+    if arguments.over is not None and arguments.layers is not None:
+        raise UserError("--over sweeps one key at one layer; give --layer instead of --layers.")
+    if arguments.over is None and arguments.layer is not None:
+        raise UserError(
+            f"--layer {arguments.layer}: sweep takes --layers, as in --layers 1,{arguments.layer}."
+        )
+    if arguments.backbone is not None and arguments.backbones is not None:
+        raise UserError("--backbone and --backbones exclude each other; give one of them.")
+
+
+def _backbones(arguments: argparse.Namespace) -> list[str | None]:
+    """Return the backbones that are named; a folder of model folders stands for all of them."""
+    if arguments.backbones is None:
+        return [arguments.backbone]
+    found: list[str | None] = []
+    for name in listed(arguments.backbones):
+        inside = sorted(path.parent for path in Path(name).glob("*/config.json"))
+        own = (Path(name) / "config.json").exists()
+        found += [str(path) for path in inside] if inside and not own else [name]
+    if not found:
+        raise UserError("--backbones names none; give folders or hub ids, comma-separated.")
+    return found
+
+
+def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[int]) -> Sweep:
+    """Look everything up, choose the candidates and lay the runs out."""
+    from dihal_bench.folder import run_folder
+    from dihal_bench.job import Job
+    from dihal_bench.registry import INTERFACES
+    from dihal_bench.sweep.plan import plan
+    from dihal_bench.sweep.presets import SWEEPS
+    from dihal_bench.sweep.sweep import Sweep
+
+    always = [] if backbone is None else [f"backbone={backbone}"]
+    if arguments.transform is not None:
+        always.append("bridge.residual=none")
+
+    def configure(sets: list[str]) -> RunConfig:
+        return config_of(arguments, sets=[*always, *sets], defaults=SWEEPS)
+
+    base = configure([f"seed={seeds[0]}"])
+    if arguments.over is None and INTERFACES.get(base.interface).bears_tokens:
+        raise UserError(
+            f"--interface {base.interface} always enters at the last layer; sweep another of its "
+            "settings, as in --over from_layer=0,2,4."
+        )
+    name = Path(base.backbone).name
+    out = arguments.out
+    if out is not None and arguments.backbones is not None:
+        out = out / name
+    folder = run_folder(base, out, name="sweep")
+    job = Job(base, folder, say, shared=folder / "shared")
+    axis = _axis(arguments, job)
+    for candidate in axis.candidates:  # before anything is located
+        configure(list(candidate.settings))
+    entries = plan(axis, seeds, _with_layer(arguments, job, configure), folder)
+    return Sweep(name=name, folder=folder, axis=axis, entries=entries, job=job)
+
+
+def _with_layer(
+    arguments: argparse.Namespace, job: Any, configure: Callable[[list[str]], RunConfig]
+) -> Callable[[list[str]], RunConfig]:
+    """Choose the layer once for all runs and seeds, where it is not what is swept."""
+    if arguments.over is None or not job.locates or arguments.dry_run:
+        return configure
+    layer = job.span(job.config.interface).b
+    return lambda sets: configure([f"layer={layer}", *sets])
+
+
+def _axis(arguments: argparse.Namespace, job: Any) -> Axis:
+    from dihal_bench.sweep.plan import (
+        chosen_layers,
+        chosen_transforms,
+        layer_axis,
+        setting_axis,
+        transform_axis,
+    )
+
+    if arguments.over is not None:
+        key, equals, values = arguments.over.partition("=")
+        if not equals:
+            raise UserError(f"--over {arguments.over}: write it as KEY=A,B.")
+        return setting_axis(key.strip(), listed(values))
+    start, blocks = job.config.from_layer, job.inputs.backbone.blocks
+    lowest = start if arguments.span is None else arguments.span - 1
+    layers = chosen_layers(arguments.layers or "all", blocks)
+    if arguments.layers is None:  # those that a span can end at
+        layers = [layer for layer in layers if layer > lowest]
+    if not layers:
+        raise UserError(
+            f"--span {arguments.span} and --from {start} leave no layer of 1 to {blocks - 1}; give "
+            "smaller ones."
+        )
+    if arguments.transform is not None:
+        return transform_axis(layers, chosen_transforms(arguments.transform))
+    return layer_axis(layers, start=start, span=arguments.span)
+
+
+def _root(arguments: argparse.Namespace, sweeps: list[Sweep]) -> Path:
+    """Return the folder of what is said about all backbones together."""
+    if len(sweeps) == 1:
+        return sweeps[0].folder
+    return Path(arguments.out) if arguments.out else sweeps[0].folder.parent
+
+
+def _print_runs(sweeps: list[Sweep], *, as_json: bool) -> int:
+    rows: list[dict[str, Any]] = [
+        {
+            "backbone": sweep.name,
+            "candidate": entry.candidate.label,
+            "seed": entry.run.config.seed,
+            "from": entry.run.config.from_layer,
+            "layer": entry.run.config.layer,
+            "done": entry.run.done,
+            "folder": str(entry.run.folder),
+        }
+        for sweep in sweeps
+        for entry in sweep.entries
+    ]
+    if as_json:
+        print_json(rows)
+        return 0
+    from tabulate import tabulate
+
+    print(tabulate(rows, headers="keys"))
+    return 0
