@@ -13,6 +13,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.verbs import (
     backbone,
     check,
+    claims,
     compare,
     generate,
     listing,
@@ -27,7 +28,10 @@ from dihal_bench.verbs import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VERBS = (run, compare, sweep, score, generate, locate, check, new, listing, backbone, work)
+_VERBS = (
+    *(run, compare, sweep, score, generate, locate, claims),
+    *(check, new, listing, backbone, work),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
