@@ -13,7 +13,8 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from dihal_bench.geometry.proxies import layer_proxies, moments_proxies, sample_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_Result = TypeVar("_Result")
 
 _RIDGE = 1e-3
 _POINTS = 2  # neighbourhoods of the obvious implementation that are timed, of n
@@ -70,7 +73,7 @@ def measure(shape: Shape, *, obvious: bool = True) -> dict[str, float]:
     options: dict[str, Any] = {"neighbours": shape.neighbours, "ridge": _RIDGE}
     options["pairs"] = shape.pairs
     layer_proxies(states[: 4 * shape.neighbours], **options)  # libraries and threads are loaded
-    pool, pool_seconds = _fastest(lambda _: Pool(states), 2)
+    pool, pool_seconds = _timed(lambda: Pool(states))
     draw = np.random.default_rng(1)
     subsets = [draw.permutation(shape.pool)[: shape.sample] for _ in range(shape.resamples)]
 
@@ -79,15 +82,15 @@ def measure(shape: Shape, *, obvious: bool = True) -> dict[str, float]:
         moments_proxies(own, seed=index, **options)
 
     points = states[subsets[0]].double()
-    seconds = {
-        "pool": pool_seconds,
-        "resample": _fastest(pooled, shape.resamples)[1],
-        "alone": _fastest(
-            lambda index: layer_proxies(states[subsets[index]], seed=index, **options),
-            shape.resamples,
-        )[1],
-        "gram": _fastest(lambda _: points @ points.mT, shape.resamples)[1],
+    work: dict[str, Callable[[int], object]] = {
+        "resample": pooled,
+        "alone": lambda index: layer_proxies(states[subsets[index]], seed=index, **options),
+        "gram": lambda _: points @ points.mT,
     }
+    seconds = {name: float("inf") for name in work} | {"pool": pool_seconds}
+    for index in range(shape.resamples):  # by turns, so that all meet the same other load
+        for name, part in work.items():
+            seconds[name] = min(seconds[name], _timed(partial(part, index))[1])
     return seconds | ({"obvious": _obvious(points.numpy(), shape)} if obvious else {})
 
 
@@ -153,14 +156,11 @@ def _obvious(points: np.ndarray[Any, np.dtype[np.float64]], shape: Shape) -> flo
     return float(local + time.perf_counter() - start)
 
 
-def _fastest(work: Callable[[int], Any], times: int) -> tuple[Any, float]:
-    """The last result of ``work`` and the fewest seconds; others may use the machine too."""
-    best, result = float("inf"), None
-    for index in range(times):
-        start = time.perf_counter()
-        result = work(index)
-        best = min(best, time.perf_counter() - start)
-    return result, best
+def _timed(work: Callable[[], _Result]) -> tuple[_Result, float]:
+    """What ``work`` returns, and the seconds that it takes."""
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start
 
 
 def main(argv: list[str] | None = None) -> int:
