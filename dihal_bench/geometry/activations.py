@@ -35,14 +35,14 @@ class LayerSample:
         transformed: the same rows as the interface's target has them, [rows, D].
         inside: whether a row is no start of a document or window, bool [rows].
         crossed: whether a row is of the documents that make no covariance, [rows].
-        scatter: of all tokens of the other documents; None where the layer is not cross-fitted.
+        scatter: of all tokens of the other documents; both None where nothing is cross-fitted.
     """
 
     states: Tensor
     transformed: Tensor
     inside: Tensor
-    crossed: Tensor
-    scatter: Scatter | None
+    crossed: Tensor | None = None
+    scatter: Scatter | None = None
 
 
 def chosen_windows(data: Text, windows: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -120,7 +120,7 @@ def sample_activations(
                 state = hidden.float().cpu()
                 tables[layer].add(tokens, positions, state)
                 rows[layer].append(_pick(state, places[lo : lo + PASS]))
-    crossed = ~covariance_half(torch.from_numpy(kept[1]))
+    crossed = ~covariance_half(torch.from_numpy(kept[1])) if cross_fit else None
     starts = distributed.gather_rows(torch.cat(inside))
     samples = {}
     for layer in layers:

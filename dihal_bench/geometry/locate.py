@@ -231,7 +231,7 @@ def _cross(
     with progress("cross-fitted stiffness", len(samples), unit="layers") as bar:
         found = []
         for layer, sample in samples.items():
-            if sample.scatter is not None:
+            if sample.scatter is not None and sample.crossed is not None:
                 states = sample.states[sample.crossed]
                 cross = cross_stiffness(
                     layer,
