@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.verbs.common import Verbs
 
-GRID = "score under 1,296 other definitions as well: grid.json, and a figure (minutes to hours)"
+GRID = "score under 1,296 definitions instead of one: table, grid.json, figure (minutes to hours)"
 
 
 def add(verbs: Verbs) -> None:
@@ -28,16 +28,19 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
-    from dihal_bench.geometry.grid import check_resamples
+    from dihal_bench.geometry.grid import check_resamples, describe_grid
     from dihal_bench.geometry.grid_figure import draw_grid
     from dihal_bench.geometry.grid_table import show_grid
     from dihal_bench.job import Job
     from dihal_bench.report import plan, show_located
 
-    if arguments.dry_run:
-        return print_plan(plan(config, train=False), as_json=arguments.json)
     if arguments.grid:
         check_resamples(config.locate.sample, config.locate.stability_sample)
+    if arguments.dry_run:
+        planned = plan(config, train=False)
+        if arguments.grid:
+            planned["summary"]["grid"] = describe_grid(config.locate)
+        return print_plan(planned, as_json=arguments.json)
     folder = run_folder(config, arguments.out, name="locate")
     job = Job(config, folder, say)
     with claimed(folder, config):
