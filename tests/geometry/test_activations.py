@@ -40,13 +40,11 @@ def test_all_rows_know_whether_they_start_a_window_or_a_document():
         np.testing.assert_array_equal(sample.inside, TEXT.positions.flatten() > 0)
 
 
-def test_a_sampled_start_has_the_state_of_a_start():
+def test_a_sampled_row_is_inside_where_its_token_is():
     whole, some = sampled(Rows.window), sampled(8)
-    starts = TEXT.positions.flatten() == 0
     for layer, sample in some.items():
         assert 0 < int((~sample.inside).sum()) < len(sample.states) / 2
-        own = whole[layer].states[torch.from_numpy(starts)]
-        for state in sample.states[~sample.inside]:
-            assert torch.isclose(own, state, atol=1e-5).all(dim=1).any()
-        for state in sample.states[sample.inside]:
-            assert not torch.isclose(own, state, atol=1e-5).all(dim=1).any()
+        places = torch.cdist(sample.states, whole[layer].states).topk(2, largest=False)
+        clear = places.values[:, 1] > 1e-3  # a token that repeats itself has the same state again
+        assert clear.float().mean() > 0.8
+        assert torch.equal(sample.inside[clear], whole[layer].inside[places.indices[clear, 0]])
