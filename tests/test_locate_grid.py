@@ -45,3 +45,9 @@ def test_resamples_that_are_too_small_are_refused_before_anything_is_done(
     assert main(["locate", "--grid", "--out", str(out), *tiny.flags()]) == 2
     assert "--grid has neighbourhoods of 100 tokens" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_dry_run_says_what_the_grid_is_made_of(tiny: Tiny, capsys):
+    assert main(["locate", "--grid", "--dry-run", *tiny.flags(**LARGE)]) == 0
+    made = "from 9 views of each layer in 2 resamples of 200 tokens and 2 of 160"
+    assert f"grid: 1,296 protocols, {made}" in capsys.readouterr().out

@@ -9,6 +9,7 @@ these protocols; a layer that few others select is a finding of that protocol, n
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -202,6 +203,16 @@ def check_resamples(*sizes: int) -> None:
             f"{min(sizes)}; give locate.sample and locate.stability_sample at least {least}, and "
             "enough text for that."
         )
+
+
+def describe_grid(config: LocateConfig) -> str:
+    """Return what a grid is made of, in one line."""
+    protocols = math.prod(len(values) for values in AXES.values())
+    return (
+        f"{protocols:,} protocols, from {len(TOKENS) * len(SPACES)} views of each layer in "
+        f"{config.resamples} resamples of {config.sample:,} tokens and "
+        f"{config.stability_resamples} of {config.stability_sample:,}"
+    )
 
 
 def locate_grid(

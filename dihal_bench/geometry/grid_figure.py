@@ -181,7 +181,8 @@ def _bars(axis: Axes, grid: Grid, colours: NDArray[np.float64]) -> None:
     axis.set_xlim(0, 1.25 * max(shares))
     axis.set_xticks([])
     for layer, share in zip(layers, shares, strict=True):
-        axis.text(share, layer, f" {share:.1f}", va="center", fontsize=8)
+        if share:
+            axis.text(share, layer, f" {share:.1f}", va="center", fontsize=8)
     bare(axis, "x")
     axis.spines["bottom"].set_visible(False)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.verbs.common import Verbs
 
-GRID = "score under 1,296 other definitions as well: grid.json, and a figure (minutes to hours)"
+GRID = "score under 1,296 definitions instead of one: table, grid.json, figure (minutes to hours)"
 
 
 def add(verbs: Verbs) -> None:
@@ -50,7 +50,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
-    from dihal_bench.geometry.grid import check_resamples
+    from dihal_bench.geometry.grid import check_resamples, describe_grid
     from dihal_bench.geometry.grid_figure import draw_grid
     from dihal_bench.geometry.grid_table import show_grid
     from dihal_bench.inputs import Inputs
@@ -59,10 +59,13 @@ def _work(arguments: argparse.Namespace) -> int:
 
     cache = _cache(arguments)
     _check_alone(arguments)
-    if arguments.dry_run:
-        return print_plan(plan(config, train=False, cache=cache), as_json=arguments.json)
     if arguments.grid:
         check_resamples(config.locate.sample, config.locate.stability_sample)
+    if arguments.dry_run:
+        planned = plan(config, train=False, cache=cache)
+        if arguments.grid:
+            planned["summary"]["grid"] = describe_grid(config.locate)
+        return print_plan(planned, as_json=arguments.json)
     folder = run_folder(config, arguments.out, name="locate")
     inputs = Inputs(config, say, shard_teacher=arguments.shard_teacher)
     job = Job(config, folder, say, inputs=inputs, cache=cache)

@@ -13,7 +13,7 @@ from dihal_bench.geometry.readings import read_all
 def sample(states, inside=None):
     states = torch.as_tensor(states)
     inside = torch.ones(len(states), dtype=torch.bool) if inside is None else inside
-    return LayerSample(states, states, inside)
+    return LayerSample(states, states, inside, None, None)
 
 
 def grid(layers, kept: Path, *, small=150, resamples=1, pairs=300, inside=None) -> Grid:
