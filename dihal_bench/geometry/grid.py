@@ -34,7 +34,7 @@ from dihal_bench.geometry.readings import (
 from dihal_bench.geometry.score import zscore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -173,6 +173,17 @@ class Grid:
     def neighbours(self, cell: Cell) -> list[Cell]:
         """Return the cells whose protocol differs on a single axis."""
         return [own for own in self.cells if len(own.protocol.differences(cell.protocol)) == 1]
+
+    def scores(self, protocol: Protocol, layers: Sequence[int]) -> Array:
+        """Return a protocol's scores of some of the candidates, standardised over these, [L]."""
+        columns = [self.readings.layers.index(layer) for layer in layers]
+        full = self.readings.full
+        return _sum(
+            {
+                term: zscore(np.median(self.readings.of(*key)[:full, columns], axis=0))
+                for term, key in _keys(protocol).items()
+            }
+        )
 
     def draws(self, protocol: Protocol, *, small: bool = False) -> Array:
         """Return a protocol's scores within each resample, [resamples, layers]."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.files import atomic_path, write_json
-from dihal_bench.sweep import figure, intervention_report, replicate, table
+from dihal_bench.sweep import cells, figure, intervention_report, replicate, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,12 +53,17 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
     """
     tables = {sweep.name: sweep.table() for sweep in sweeps}
     moved = {s.name: s.intervention(tables[s.name]) for s in sweeps if s.transforms}
+    ranked = {s.name: s.cells(tables[s.name]) for s in sweeps}
+    graded = {name: every for name, every in ranked.items() if every is not None}
     texts, files = [], []
     for sweep in sweeps:
         own, change = tables[sweep.name], moved.get(sweep.name)
         title = f"backbone {sweep.name}\n\n" if len(sweeps) > 1 else ""
         texts.append(title + _text(own, change, "simple"))
         files += _write(sweep, own, change)
+        if sweep.name in graded:
+            texts.append(f"{cells.show(graded[sweep.name])}\n\n{cells.LEGEND}")
+            files += _write_cells(sweep, graded[sweep.name])
     rows: list[replicate.Replicated] = []
     if len(sweeps) > 1:
         rows = replicate.within_layers(moved) if moved else replicate.over_layers(tables)
@@ -96,6 +101,21 @@ def _write(sweep: Sweep, own: Table, change: Intervention | None) -> list[Path]:
     elif own.ranking:
         figures = figure.draw(own, stem)
     return [stem.with_name(f"{stem.name}.json"), markdown, *figures]
+
+
+def _write_cells(sweep: Sweep, graded: cells.Cells) -> list[Path]:
+    import pandas
+
+    stem = sweep.folder / f"grid-{sweep.axis.name}"
+    contents = {
+        "csv": pandas.DataFrame(graded.rows()).to_csv(index=False, lineterminator="\n"),
+        "md": f"{cells.show(graded, form='github')}\n\n{cells.LEGEND}\n",
+    }
+    for suffix, text in contents.items():
+        with atomic_path(stem.with_name(f"{stem.name}.{suffix}")) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in contents]
+    return [*paths, *cells.draw(graded, stem)]
 
 
 def _write_replicated(rows: Sequence[replicate.Replicated], stem: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dihal_bench.sweep.cells import Cells
 from dihal_bench.sweep.intervention import Intervention, geometry
 from dihal_bench.sweep.outcomes import Outcomes
 from dihal_bench.sweep.plan import Axis, Entry, errands
@@ -28,6 +29,7 @@ class Sweep:
         axis: what is swept.
         entries: the runs.
         job: with what they all have in common.
+        grid: whether every definition of the score is ranked too.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Sweep:
     axis: Axis
     entries: list[Entry]
     job: Job
+    grid: bool = False
 
     def errands(self, *, per_pass: int, command: str) -> list[Errand]:
         """Return the runs in groups of one teacher pass."""
@@ -55,6 +58,12 @@ class Sweep:
             predictions = layer_predictions(self.job, self.axis.layers, ends)
         resamples = self.job.config.score.resamples
         return Table.of(self.axis.title, outcomes, predictions, resamples=resamples)
+
+    def cells(self, table: Table) -> Cells | None:
+        """Rank the layers by every cell of the protocol grid, if that was asked for."""
+        if not self.grid or not table.ranking:
+            return None
+        return Cells.of(self.job.grid(), self.axis.layers, table.outcomes.losses)
 
     @property
     def transforms(self) -> list[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _TRANSFORM = "changes of coordinates within layers, as in rotate,scale,spectrum:0,0.5,1"
 _BACKBONES = "several backbones, comma-separated, or a folder of them; tested over all"
+_GRID = "rank every definition of the protocol grid too (see locate --grid)"
 _PASS = "layers whose bridges learn from one teacher pass (default: 1)"  # noqa: S105 - no password
 
 
@@ -43,6 +44,7 @@ def add(verbs: Verbs) -> None:
     parser.add_argument("--over", metavar="KEY=A,B", help="sweep any configuration key instead")
     parser.add_argument("--transform", metavar="LIST", help=_TRANSFORM)
     parser.add_argument("--backbones", metavar="LIST", help=_BACKBONES)
+    parser.add_argument("--grid", action="store_true", help=_GRID)
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
     parser.add_argument("--layers-per-pass", type=int, default=1, metavar="G", help=_PASS)
     execution_flags(parser)
@@ -85,6 +87,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--layers-per-pass {arguments.layers_per_pass} must be 1 or more.")
     axes = {"--span": arguments.span, "--over": arguments.over, "--transform": arguments.transform}
     given = [name for name, value in axes.items() if value is not None]
+    if arguments.grid and (arguments.over is not None or arguments.transform is not None):
+        raise UserError(f"--grid ranks layers; give it without {given[0]}.")
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} are different sweeps; give one of them.")
     if arguments.over is not None and arguments.layers is not None:
@@ -143,7 +147,7 @@ def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[i
     for candidate in axis.candidates:  # before anything is located
         configure(list(candidate.settings))
     entries = plan(axis, seeds, _with_layer(arguments, job, configure), folder)
-    return Sweep(name=name, folder=folder, axis=axis, entries=entries, job=job)
+    return Sweep(name=name, folder=folder, axis=axis, entries=entries, job=job, grid=arguments.grid)
 
 
 def _with_layer(
