@@ -20,7 +20,7 @@ _COLUMNS = 8  # layers with a column of their own
 
 def show_grid(grid: Grid) -> str:
     """Return the tables of a grid: its axes, its layers, and the paper's cell."""
-    return "\n\n".join([_axes(grid), _layers(grid), *_remarks(grid), ""])
+    return "\n\n".join([_axes(grid), _layers(grid), "\n".join(_remarks(grid)) + "\n"])
 
 
 def describe(cell: Cell) -> str:
@@ -86,7 +86,8 @@ def _remarks(grid: Grid) -> Iterable[str]:
         f"{paper.share:.0%} of {grid.sample['resamples']} resamples and {paper.small_share:.0%} of "
         f"{grid.sample['stability_resamples']} small ones agree, "
         f"{_percent(grid.selections[paper.selected] / len(grid.cells))} % of all cells do; "
-        + _driven(paper)
+        f"a layer's rank varies by {paper.rank_spread:.2g} over resamples and by "
+        f"{paper.small_rank_spread:.2g} over small ones; " + _driven(paper)
     )
     if not others:
         yield f"all {len(beside)} cells that differ from it on one axis select the same layer"
