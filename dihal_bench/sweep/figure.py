@@ -153,7 +153,7 @@ def draw_replicated(rows: Sequence[Replicated], stem: Path) -> list[Path]:
         most = max(sum(row.outcome == name for row in rows) for name in outcomes)
         size = (4.4 * len(outcomes) + 1.2, 1.3 + 0.32 * most)
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
+        axes = figure.subplots(1, len(outcomes), squeeze=False, sharex=True, sharey=True)[0]
         for axis, outcome in zip(axes, outcomes, strict=True):
             _dots(axis, [row for row in rows if row.outcome == outcome])
             axis.set_title(TITLES[outcome], loc="left", fontweight="bold")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
 from dihal_bench.sweep.intervention import VIEWS
-from dihal_bench.sweep.outcomes import SHORT, TITLES
+from dihal_bench.sweep.outcomes import SHORT
 from dihal_bench.sweep.plan import IDENTITY
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _panel(axis: Any, change: Intervention, view: str, loss: str) -> None:
     tau = change.tau[view][loss].value
     shown = "undefined" if tau is None else f"{tau:+.2f}"
     axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    axis.set_title(f"{TITLES[loss].partition(',')[0]}, {view} score: τ = {shown}", loc="left")
+    axis.set_title(f"{SHORT[loss]}, {view} score: τ = {shown}", loc="left")
     axis.set_xlabel("score S over the transforms of a layer")
     axis.set_ylabel("loss against the layer's mean, %")
     bare(axis, "y")
