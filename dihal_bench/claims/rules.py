@@ -17,7 +17,7 @@ from dihal_bench.claims.claim import (
     by_share,
     shown,
 )
-from dihal_bench.claims.evidence import LAYERS
+from dihal_bench.claims.evidence import LAYERS, TRANSFORM
 from dihal_bench.ranking.agreement import kendall
 from dihal_bench.ranking.replication import sign_flip
 from dihal_bench.sweep.outcomes import SHORT
@@ -37,9 +37,9 @@ def predicts(evidence: Evidence) -> Claim:
     """C1: the score predicts at which layer a bridge comes out best."""
     findings = []
     for axis in (*evidence.spans, LAYERS):
-        for name, own in evidence.backbones(axis).items():
+        for own in evidence.backbones(axis).values():
             for loss, some in own["ranking"].items():
-                findings.append(_of_backbone(axis, name, loss, some))
+                findings.append(_of_backbone(_scope(own, axis), loss, some))
         findings += _over_backbones(evidence, axis)
     return Claim(
         key="C1",
@@ -56,10 +56,10 @@ def predicts(evidence: Evidence) -> Claim:
     )
 
 
-def _of_backbone(axis: str, name: str, loss: str, some: Mapping[str, Any]) -> Finding:
+def _of_backbone(scope: str, loss: str, some: Mapping[str, Any]) -> Finding:
     own = some[SCORE]
     return Finding(
-        scope=f"{name}, {_blocks(axis)}",
+        scope=scope,
         statistic=f"{SHORT[loss]}: τ(score) {shown(own['kendall'])}; minus τ(depth)",
         value=shown(own["advantage"]),
         rival=f"depth {shown(some[DEPTH]['kendall'])}, ridge {shown(some['ridge FVU']['kendall'])}",
@@ -92,13 +92,13 @@ def shallow(evidence: Evidence) -> Claim:
     """C2: the best layer is shallow."""
     findings = []
     for axis in (*evidence.spans, LAYERS):
-        for name, own in evidence.backbones(axis).items():
+        for own in evidence.backbones(axis).values():
             blocks = own["blocks"]
             for loss, values in own["losses"].items():
                 best, share = _best(own["layers"], np.array(values), max(1, blocks // 4))
                 findings.append(
                     Finding(
-                        scope=f"{name}, {_blocks(axis)}",
+                        scope=_scope(own, axis),
                         statistic=f"{SHORT[loss]}: best layer, and how often it is in the lowest "
                         "quarter over trainings drawn anew",
                         value=f"{best} of {blocks}; {share:.0%}",
@@ -234,7 +234,7 @@ def carries_over(evidence: Evidence) -> Claim:
     """Q2: does bridge loss predict what comes out downstream?"""
     findings = []
     for axis in (*evidence.spans, LAYERS):
-        for name, own in evidence.backbones(axis).items():
+        for own in evidence.backbones(axis).values():
             fvu = np.array(own["losses"]["fvu_mmse"])
             for loss in ("kl", "nll"):
                 if loss not in own["losses"]:
@@ -242,7 +242,7 @@ def carries_over(evidence: Evidence) -> Claim:
                 interval = _tau_of_losses(fvu, np.array(own["losses"][loss]))
                 findings.append(
                     Finding(
-                        scope=f"{name}, {_blocks(axis)}",
+                        scope=_scope(own, axis),
                         statistic=f"τ(bridge loss, {SHORT[loss]}) over layers",
                         value=shown(interval),
                         rival="-",
@@ -271,12 +271,12 @@ def _tau_of_losses(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> di
 def causes(evidence: Evidence) -> Claim:
     """Q3: does the loss follow the geometry where nothing else moves?"""
     findings = []
-    for name, own in evidence.backbones("transform").items():
+    for own in evidence.backbones(TRANSFORM).values():
         change = own["intervention"]
         for loss, interval in change["tau"]["diffused"].items():
             findings.append(
                 Finding(
-                    scope=f"{name}, within layers",
+                    scope=_scope(own, TRANSFORM),
                     statistic=f"{SHORT[loss]}: τ of score and minus the loss over changes of "
                     "coordinates",
                     value=shown(interval),
@@ -309,9 +309,18 @@ def _paper_cell(grid: Mapping[str, Any]) -> dict[str, Any]:
     return next(c for c in grid["cells"] if all(c[axis] == v for axis, v in paper.items()))
 
 
+def _scope(own: Mapping[str, Any], axis: str) -> str:
+    """Return what a sweep was of, and what each of its runs spent."""
+    tokens, seeds = own["budget"]["diffusion_tokens"], len(own["seeds"])
+    trained = f"{tokens:,} tokens, {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{own['backbone']}, {_blocks(axis)}; {trained}"
+
+
 def _blocks(axis: str) -> str:
     if axis == LAYERS:
         return "blocks (0, l] replaced"
+    if axis == TRANSFORM:
+        return "within layers"
     return f"blocks (l - {axis.removeprefix('span-')}, l] replaced"
 
 

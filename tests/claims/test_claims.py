@@ -33,7 +33,7 @@ def table(loss: np.ndarray, score: np.ndarray, spread: float = 0.01) -> Table:
         seeds=[0, 1, 2],
         losses=dict.fromkeys(("fvu_mmse", "kl", "nll"), losses),
         steps=4,
-        budget={},
+        budget={"diffusion_tokens": 1024},
         costs=[{"ratio": 1.0}] * 8,
         origins=["dihal-bench 0"],
     )
@@ -125,6 +125,7 @@ def test_an_intervention_is_judged_in_the_diffused_space() -> None:
     def of(lo: float, hi: float) -> Evidence:
         interval = {"value": (lo + hi) / 2, "lo": lo, "hi": hi}
         own = {"intervention": {"tau": {"diffused": {"kl": interval}, "raw": {"kl": None}}}}
+        own |= {"backbone": "b", "budget": {"diffusion_tokens": 1}, "seeds": [0]}
         return Evidence(sweeps={"transform": {"b": own}})
 
     assert causes(of(0.1, 0.5)).verdict == HOLDS
