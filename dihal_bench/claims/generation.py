@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from scipy import stats
 from dihal_bench.claims.claim import UNDECIDED, Finding, by_interval, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from dihal_bench.records import Record
 
@@ -24,6 +25,7 @@ METRICS = {  # name -> whether higher is better
 }
 _ENOUGH = 3  # seeds
 
+_Place = tuple[str, int, str]  # interface, replaced blocks, what rows have in common
 _Key = tuple[str, int, int]  # metric, steps, seed
 
 
@@ -33,25 +35,31 @@ def generation_findings(records: Iterable[Record]) -> list[Finding]:
     A difference is taken seed by seed, at the same number of network evaluations, and turned so
     that above zero is better; its interval is Student's over seeds.
     """
-    found: dict[tuple[str, int], dict[_Key, float]] = defaultdict(dict)
+    found: dict[_Place, dict[_Key, float]] = defaultdict(dict)
     for record in records:
         config, own = record.data["config"], record.data["interface"]
         if config["regime"] != "causal":
             continue
-        place = own["name"], own["replaced"]
+        place = own["name"], own["replaced"], _terms(config)
         for score in record.scores:
             mine = score.subject == own["name"] and score.signal == "generated"
             if mine and score.metric in METRICS:
                 found[place][score.metric, score.steps, config["seed"]] = score.value
-    reference = {r: values for (name, r), values in found.items() if name == REFERENCE}
     findings: list[Finding] = []
-    for (name, replaced), values in sorted(found.items()):
+    for (name, replaced, terms), values in sorted(found.items(), key=lambda item: item[0]):
         if name == REFERENCE:
             continue
+        reference = {r: own for (n, r, t), own in found.items() if (n, t) == (REFERENCE, terms)}
         equal = replaced in reference
         for other in [replaced] if equal else sorted(reference):
             findings += _pair(name, replaced, values, other, reference[other], leads=equal)
     return findings
+
+
+def _terms(config: Mapping[str, Any]) -> str:
+    """Return what rows must have in common to be compared: budget, losses, backbone, text."""
+    parts = [config[key] for key in ("budget", "losses", "backbone", "corpus", "train")]
+    return json.dumps(parts, sort_keys=True)
 
 
 def _pair(

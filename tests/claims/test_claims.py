@@ -144,7 +144,7 @@ def test_rules_of_judgement() -> None:
     assert by_replication({"a": 0.0, "b": -0.2}, 1.0, 0.25) == FAILS
 
 
-def record(name: str, seed: int, replaced: int, **metrics: float) -> Record:
+def record(name: str, seed: int, replaced: int, tokens: int = 1, **metrics: float) -> Record:
     scores = [
         {
             **{"subject": name, "metric": metric, "value": value, "lo": None, "hi": None},
@@ -155,9 +155,9 @@ def record(name: str, seed: int, replaced: int, **metrics: float) -> Record:
         for metric, value in metrics.items()
     ]
     own = {"name": name, "replaced": replaced}
-    return Record(
-        {"config": {"seed": seed, "regime": "causal"}, "interface": own, "scores": scores}
-    )
+    config = {"seed": seed, "regime": "causal", "budget": {"diffusion_tokens": tokens}}
+    config |= dict.fromkeys(("losses", "backbone", "corpus", "train"), "same")
+    return Record({"config": config, "interface": own, "scores": scores})
 
 
 def test_text_is_compared_seed_by_seed_and_better_is_above_zero() -> None:
@@ -172,6 +172,8 @@ def test_text_is_compared_seed_by_seed_and_better_is_above_zero() -> None:
     assert found["latent", "distinct_2"].verdict == FAILS
     assert found["c2d", "gen_ppl"].verdict == HOLDS
     assert not found["c2d", "gen_ppl"].leads
+    richer = [record("c2d", seed, 1, tokens=2, gen_ppl=1.0) for seed in range(3)]
+    assert len(generation_findings(records + richer)) == len(found)  # of another budget: no pair
     few = generation_findings(records[:6])
     assert {f.verdict for f in few} == {UNDECIDED}
 
