@@ -176,6 +176,7 @@ class Job:
             config.locate,
             seed=config.seed,
             kept=self.shared / f"grid-{short_hash(depends)}",
+            cache=self.cache,
         )
 
     @property

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.geometry.activations import LayerSample
+    from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.geometry.locate import LocateConfig
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.text.tokens import Text
 
     Array = NDArray[np.float64]
 
@@ -227,7 +228,13 @@ def describe_grid(config: LocateConfig) -> str:
 
 
 def locate_grid(
-    backbone: Backbone, data: PackedTokens, config: LocateConfig, *, seed: int, kept: Path
+    backbone: Backbone,
+    data: Text,
+    config: LocateConfig,
+    *,
+    seed: int,
+    kept: Path,
+    cache: CacheConfig | None = None,
 ) -> Grid:
     """Score the candidate layers 1..N-1 under every protocol, on the tokens that `locate` draws.
 
@@ -237,6 +244,7 @@ def locate_grid(
         config: settings; those that are axes of the grid do not matter.
         seed: of all sampling.
         kept: folder of the readings; those it holds already are not taken again.
+        cache: where activations are kept, to be read instead of computed another time.
 
     Raises:
         UserError: the resamples are too small for the largest neighbourhood.
@@ -249,6 +257,7 @@ def locate_grid(
         per_window=config.per_window,
         residual="none",
         seed=seed,
+        cache=cache,
     )
     pool = len(next(iter(samples.values())).states)
     size, small = min(config.sample, pool), min(config.stability_sample, pool)

@@ -21,7 +21,7 @@ from dihal_bench.training.ledger import Meter, Spent, Stopwatch, count_flops
 from dihal_bench.training.shares import Shares, add_gradients, add_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
+_NAMED = 3  # trainees whose losses are shown one by one
 _COUNTED_STEPS = 16  # whose FLOPs are counted: they may differ, as where passes vary in number
 SHARES = (0.25, 0.5)  # of a phase's steps, after which weights are kept apart
 
@@ -222,7 +223,7 @@ def train(
                     point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
                     trainee.curve.append(point)
             bar.update(per_step)
-            bar.note(" ".join(f"{t.name} {losses[t.name]['total']:.3f}" for t in trainees))
+            bar.note(_note({name: own["total"] for name, own in losses.items()}))
             for share in SHARES:
                 if step + 1 == max(1, round(share * steps)):
                     _lend(trainees, keep, share)
@@ -232,6 +233,14 @@ def train(
                 clock = Stopwatch()
     for trainee in trainees:
         trainee.adopt_average()
+
+
+def _note(totals: Mapping[str, float]) -> str:
+    """Return the losses in few words."""
+    if len(totals) > _NAMED:
+        least, most = min(totals.values()), max(totals.values())
+        return f"{len(totals)} of them, losses {least:.3f} to {most:.3f}"
+    return " ".join(f"{name} {total:.3f}" for name, total in totals.items())
 
 
 def _lend(
