@@ -235,7 +235,7 @@ class Backbone:
         return logits, seen[-1]
 
     @cached_property
-    def _packs_natively(self) -> bool:
+    def packs_natively(self) -> bool:
         """Whether the model keeps documents apart itself; if not, each gets a row of its own."""
         return verify.packs_natively(self._cut)
 
@@ -256,7 +256,7 @@ class Backbone:
         documents = Documents.find(positions)
         if documents is None:
             return self._cut.run(entry, start, layers=layers, logits=logits, cache=cache)
-        if self._packs_natively:
+        if self.packs_natively:
             return self._cut.run(entry, start, layers=layers, logits=logits, positions=positions)
         apart = self._cut.run(documents.split(entry), start, layers=layers, logits=logits)
         return apart.map(documents.join)
