@@ -239,6 +239,8 @@ def test_a_folder_of_another_configuration_is_refused(swept, tiny: Tiny, capsys)
         (["--over", "denoiser.name"], "write it as KEY=A,B"),
         (["--over", "denoiser.nam=a,b"], "denoiser.nam"),
         (["--over", "denoiser.name=mlp,transformer", "--layers", "1"], "give --layer instead"),
+        (["--over", "seed=1,2"], "--over seed: seeds are what every candidate is trained with"),
+        (["--over", "budget.diffusion_tokens=256,512"], "sweep them in separate folders"),
         (["--transform", "turn"], "transform turn is unknown"),
         (["--layer", "2"], "sweep takes --layers"),
         (["--seed", "3"], "sweep takes --seeds"),
