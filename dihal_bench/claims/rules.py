@@ -12,9 +12,11 @@ from dihal_bench.claims.claim import (
     UNDECIDED,
     Claim,
     Finding,
+    all_of,
     by_interval,
     by_replication,
     by_share,
+    of_trainings,
     shown,
 )
 from dihal_bench.claims.evidence import LAYERS, TRANSFORM
@@ -39,7 +41,7 @@ def predicts(evidence: Evidence) -> Claim:
     for axis in (*evidence.spans, LAYERS):
         for own in evidence.backbones(axis).values():
             for loss, some in own["ranking"].items():
-                findings.append(_of_backbone(_scope(own, axis), loss, some))
+                findings.append(_of_backbone(own, axis, loss, some))
         findings += _over_backbones(evidence, axis)
     return Claim(
         key="C1",
@@ -51,41 +53,62 @@ def predicts(evidence: Evidence) -> Claim:
             "them, the loss grows with every block that is replaced, so any score that falls with "
             "depth ranks them; with the same number of blocks replaced everywhere it has to show "
             "more. That case leads.",
-            "Backbones, not layers, are the unit of replication.",
+            "Backbones, not layers, are the unit of replication. The score has to rank the layers, "
+            "and better than depth does: where the loss falls with depth, the earliest layer is "
+            "the worst guess, and a score that knows nothing beats it.",
         ),
     )
 
 
-def _of_backbone(scope: str, loss: str, some: Mapping[str, Any]) -> Finding:
+def _of_backbone(
+    sweep: Mapping[str, Any], axis: str, loss: str, some: Mapping[str, Any]
+) -> Finding:
     own = some[SCORE]
+    verdict = all_of(by_interval(own["kendall"]), by_interval(own["advantage"]))
     return Finding(
-        scope=scope,
+        scope=_scope(sweep, axis),
         statistic=f"{SHORT[loss]}: τ(score) {shown(own['kendall'])}; minus τ(depth)",
         value=shown(own["advantage"]),
         rival=f"depth {shown(some[DEPTH]['kendall'])}, ridge {shown(some['ridge FVU']['kendall'])}",
-        verdict=by_interval(own["advantage"]),
+        verdict=of_trainings(verdict, len(sweep["seeds"])),
     )
 
 
 def _over_backbones(evidence: Evidence, axis: str) -> list[Finding]:
     findings = []
+    sweeps = evidence.backbones(axis)
     for row in evidence.replications.get(axis, []):
         if row["test"] is None or row["statistic"] != f"τ({SCORE}) - τ({DEPTH})":
             continue
-        known = [value for value in row["values"].values() if value is not None]
-        below = sign_flip([-value for value in known]).p
-        test = row["test"]
+        loss, advantages = row["outcome"], row["values"]
+        taus = {
+            name: sweeps[name]["ranking"][loss][SCORE]["kendall"]["value"]
+            for name in advantages
+            if name in sweeps
+        }
+        complete = len(taus) == len(advantages)
+        parts = [_replicated(advantages), *([_replicated(taus)] if complete else [])]
         findings.append(
             Finding(
-                scope=f"{len(known)} backbones, {_blocks(axis)}",
-                statistic=f"{SHORT[row['outcome']]}: τ(score) - τ(depth), mean over backbones",
-                value=f"{test['mean']:+.2f} (p = {test['p']:.3f}, at least {test['least']:.3f})",
+                scope=f"{len(advantages)} backbones, {_blocks(axis)}",
+                statistic=f"{SHORT[loss]}: τ(score) - τ(depth), mean over backbones; τ(score)",
+                value="; ".join(text for text, _ in parts),
                 rival="depth",
-                verdict=by_replication(row["values"], test["p"], below),
+                verdict=all_of(*(own for _, own in parts)) if complete else UNDECIDED,
                 leads=axis != LAYERS,
             )
         )
     return findings
+
+
+def _replicated(values: Mapping[str, float | None]) -> tuple[str, str]:
+    """Return the mean over backbones with its p-value as text, and whether it is above zero."""
+    known = [value for value in values.values() if value is not None]
+    if len(known) < 2:
+        return "undefined", UNDECIDED
+    test, below = sign_flip(known), sign_flip([-value for value in known])
+    text = f"{test.mean:+.2f} (p = {test.p:.3f}, at least {test.least:.3f})"
+    return text, by_replication(values, test.p, below.p)
 
 
 def shallow(evidence: Evidence) -> Claim:
@@ -103,7 +126,7 @@ def shallow(evidence: Evidence) -> Claim:
                         "quarter over trainings drawn anew",
                         value=f"{best} of {blocks}; {share:.0%}",
                         rival="early, middle, late",
-                        verdict=by_share(share),
+                        verdict=of_trainings(by_share(share), len(values)),
                         leads=axis != LAYERS,
                     )
                 )
@@ -246,7 +269,7 @@ def carries_over(evidence: Evidence) -> Claim:
                         statistic=f"τ(bridge loss, {SHORT[loss]}) over layers",
                         value=shown(interval),
                         rival="-",
-                        verdict=by_interval(interval),
+                        verdict=of_trainings(by_interval(interval), len(fvu)),
                         leads=axis != LAYERS,
                     )
                 )
@@ -281,7 +304,7 @@ def causes(evidence: Evidence) -> Claim:
                     "coordinates",
                     value=shown(interval),
                     rival="rotation (the null)",
-                    verdict=by_interval(interval),
+                    verdict=of_trainings(by_interval(interval), len(own["seeds"])),
                     leads=True,
                 )
             )

@@ -1,6 +1,8 @@
 """Verdicts on planted results, and a page that is a function of its evidence alone."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,31 @@ def test_a_score_that_knows_holds_and_one_that_is_depth_does_not(tmp_path: Path)
     assert predicts(write(tmp_path / "c", "span-2", blind)).verdict == UNDECIDED
 
 
+def test_to_beat_depth_is_not_enough_where_depth_is_the_wrong_way_round(tmp_path: Path) -> None:
+    blind = 0.1 * DEPTH[[3, 6, 1, 0, 7, 4, 2, 5]]
+    deeper = {f"b{i}": table(-DEPTH, -blind) for i in range(6)}  # the last layer is the best
+    own = deeper["b0"].ranking["kl"]["score"]
+    assert own.advantage.lo > 0
+    assert own.kendall.hi < 0
+    claim = predicts(write(tmp_path, "span-2", deeper))
+    assert {f.verdict for f in claim.findings} == {FAILS}
+
+
+def test_one_training_decides_nothing(tmp_path: Path) -> None:
+    several = table(WAVE, -WAVE)
+    outcomes = several.outcomes
+    losses = {name: own[:1] for name, own in outcomes.losses.items()}
+    one = Table.of(
+        "planted",
+        replace(outcomes, seeds=[0], losses=losses),
+        several.predictions,
+        resamples=200,
+    )
+    evidence = write(tmp_path, "span-2", {"b": one})
+    for rule in (predicts, shallow, carries_over):
+        assert {f.verdict for f in rule(evidence).findings} == {UNDECIDED}
+
+
 def test_what_leads_is_the_case_of_equal_replaced_blocks(tmp_path: Path) -> None:
     write(tmp_path, "span-2", {f"b{i}": table(WAVE, -WAVE) for i in range(6)})
     evidence = write(tmp_path, "layers", {f"b{i}": table(DEPTH, -DEPTH) for i in range(6)})
@@ -122,16 +149,17 @@ def test_a_selection_that_hangs_on_the_protocol_fails() -> None:
 
 
 def test_an_intervention_is_judged_in_the_diffused_space() -> None:
-    def of(lo: float, hi: float) -> Evidence:
+    def of(lo: float, hi: float, seeds: Sequence[int] = (0, 1, 2)) -> Evidence:
         interval = {"value": (lo + hi) / 2, "lo": lo, "hi": hi}
         own = {"intervention": {"tau": {"diffused": {"kl": interval}, "raw": {"kl": None}}}}
-        own |= {"backbone": "b", "budget": {"diffusion_tokens": 1}, "seeds": [0]}
+        own |= {"backbone": "b", "budget": {"diffusion_tokens": 1}, "seeds": seeds}
         return Evidence(sweeps={"transform": {"b": own}})
 
     assert causes(of(0.1, 0.5)).verdict == HOLDS
     assert causes(of(-0.5, -0.1)).verdict == FAILS
     assert causes(of(-0.1, 0.5)).verdict == UNDECIDED
     assert causes(Evidence()).verdict == UNDECIDED
+    assert causes(of(0.1, 0.5, seeds=(0, 1))).verdict == UNDECIDED
 
 
 def test_rules_of_judgement() -> None:
