@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 _RESAMPLES = 2000
 _SWEEP = "dihal-bench sweep"
 _STABLE, _UNSTABLE = 0.95, 0.5
+_WITHIN = "{}: τ of score and minus the loss over changes of coordinates"
+_NULL = "rotation (the null)"
+_ONE_BACKBONE = (
+    "An interval of one backbone is over its trainings: its layers are taken as they are, and two "
+    "unrelated curves over few layers can agree. Several backbones lead."
+)
 
 
 def predicts(evidence: Evidence) -> Claim:
@@ -257,28 +263,51 @@ def carries_over(evidence: Evidence) -> Claim:
     """Q2: does bridge loss predict what comes out downstream?"""
     findings = []
     for axis in (*evidence.spans, LAYERS):
-        for own in evidence.backbones(axis).values():
-            fvu = np.array(own["losses"]["fvu_mmse"])
-            for loss in ("kl", "nll"):
+        sweeps = evidence.backbones(axis)
+        for loss in ("kl", "nll"):
+            statistic, taus = f"τ(bridge loss, {SHORT[loss]}) over layers", {}
+            for name, own in sweeps.items():
                 if loss not in own["losses"]:
                     continue
+                fvu = np.array(own["losses"]["fvu_mmse"])
                 interval = _tau_of_losses(fvu, np.array(own["losses"][loss]))
+                taus[name] = interval["value"]
                 findings.append(
                     Finding(
                         scope=_scope(own, axis),
-                        statistic=f"τ(bridge loss, {SHORT[loss]}) over layers",
+                        statistic=statistic,
                         value=shown(interval),
                         rival="-",
                         verdict=of_trainings(by_interval(interval), len(fvu)),
-                        leads=axis != LAYERS,
                     )
                 )
+            findings += _over(taus, axis, statistic, rival="-", leads=axis != LAYERS)
     return Claim(
         key="Q2",
         statement="Bridge loss (FVU) ranks layers as what comes out of the model does.",
-        commands=(_SWEEP, f"{_SWEEP} --span 2"),
+        commands=(_SWEEP, f"{_SWEEP} --span 2", f"{_SWEEP} --span 2 --backbones zoo"),
         findings=tuple(findings),
+        remarks=(_ONE_BACKBONE,),
     )
+
+
+def _over(
+    values: Mapping[str, float | None], axis: str, statistic: str, *, rival: str, leads: bool
+) -> list[Finding]:
+    """Return what a statistic is over several backbones; nothing if there is only one."""
+    if len(values) < 2:
+        return []
+    text, verdict = _replicated(values)
+    return [
+        Finding(
+            scope=f"{len(values)} backbones, {_blocks(axis)}",
+            statistic=f"{statistic}, mean over backbones",
+            value=text,
+            rival=rival,
+            verdict=verdict,
+            leads=leads,
+        )
+    ]
 
 
 def _tau_of_losses(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -294,26 +323,29 @@ def _tau_of_losses(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> di
 def causes(evidence: Evidence) -> Claim:
     """Q3: does the loss follow the geometry where nothing else moves?"""
     findings = []
-    for own in evidence.backbones(TRANSFORM).values():
-        change = own["intervention"]
-        for loss, interval in change["tau"]["diffused"].items():
+    taus: dict[str, dict[str, float | None]] = {}
+    for name, own in evidence.backbones(TRANSFORM).items():
+        for loss, interval in own["intervention"]["tau"]["diffused"].items():
+            taus.setdefault(loss, {})[name] = interval["value"]
             findings.append(
                 Finding(
                     scope=_scope(own, TRANSFORM),
-                    statistic=f"{SHORT[loss]}: τ of score and minus the loss over changes of "
-                    "coordinates",
+                    statistic=_WITHIN.format(SHORT[loss]),
                     value=shown(interval),
-                    rival="rotation (the null)",
+                    rival=_NULL,
                     verdict=of_trainings(by_interval(interval), len(own["seeds"])),
-                    leads=True,
                 )
             )
+    for loss, some in taus.items():
+        statistic = _WITHIN.format(SHORT[loss])
+        findings += _over(some, TRANSFORM, statistic, rival=_NULL, leads=True)
     return Claim(
         key="Q3",
         statement="Where only the geometry moves, the loss follows the score.",
         commands=(f"{_SWEEP} --transform rotate,scale,spectrum:0,0.5,1 --layers 2,4,6",),
         findings=tuple(findings),
         remarks=(
+            _ONE_BACKBONE,
             "Changes of coordinates are undone before the upper blocks: information, network and "
             "depth stay. The squared error that training minimises follows the coordinates too.",
         ),

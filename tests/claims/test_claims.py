@@ -118,12 +118,27 @@ def test_stability_is_of_the_selected_layer(tmp_path: Path) -> None:
     assert stable(write(tmp_path / "b", "layers", {"b": unsure})).verdict == FAILS
 
 
-def test_losses_that_agree_carry_over(tmp_path: Path) -> None:
-    evidence = write(tmp_path, "span-2", {"b": table(WAVE, -WAVE)})
+def test_losses_that_agree_on_every_backbone_carry_over(tmp_path: Path) -> None:
+    evidence = write(tmp_path, "span-2", {f"b{i}": table(WAVE, -WAVE) for i in range(6)})
     assert carries_over(evidence).verdict == HOLDS
-    own = evidence.sweeps["span-2"]["b"]
-    own["losses"]["kl"] = own["losses"]["nll"] = (-np.array(own["losses"]["kl"])).tolist()
+    for own in evidence.sweeps["span-2"].values():
+        own["losses"]["kl"] = own["losses"]["nll"] = (-np.array(own["losses"]["kl"])).tolist()
     assert carries_over(evidence).verdict == FAILS
+
+
+def test_unrelated_curves_of_one_backbone_do_not_lead(tmp_path: Path) -> None:
+    """Intervals over trainings alone find agreement in every second pair of unrelated curves."""
+    held, leading = 0, []
+    for seed in range(30):
+        curves = np.random.default_rng(seed).normal(size=(2, 8))
+        evidence = write(tmp_path, "span-2", {"b": table(curves[0], -WAVE)})
+        own = evidence.sweeps["span-2"]["b"]["losses"]
+        own["kl"] = (np.array(own["fvu_mmse"]) - curves[0] + curves[1]).tolist()
+        claim = carries_over(evidence)
+        held += claim.findings[0].verdict == HOLDS
+        leading.append(claim.verdict)
+    assert held > 5
+    assert set(leading) == {UNDECIDED}
 
 
 def grid(selected: list[int]) -> dict[str, Any]:
@@ -149,17 +164,22 @@ def test_a_selection_that_hangs_on_the_protocol_fails() -> None:
 
 
 def test_an_intervention_is_judged_in_the_diffused_space() -> None:
-    def of(lo: float, hi: float, seeds: Sequence[int] = (0, 1, 2)) -> Evidence:
+    def of(lo: float, hi: float, seeds: Sequence[int] = (0, 1, 2), backbones: int = 5) -> Evidence:
         interval = {"value": (lo + hi) / 2, "lo": lo, "hi": hi}
-        own = {"intervention": {"tau": {"diffused": {"kl": interval}, "raw": {"kl": None}}}}
+        own: dict[str, Any] = {
+            "intervention": {"tau": {"diffused": {"kl": interval}, "raw": {"kl": None}}}
+        }
         own |= {"backbone": "b", "budget": {"diffusion_tokens": 1}, "seeds": seeds}
-        return Evidence(sweeps={"transform": {"b": own}})
+        return Evidence(sweeps={"transform": {f"b{i}": own for i in range(backbones)}})
 
     assert causes(of(0.1, 0.5)).verdict == HOLDS
     assert causes(of(-0.5, -0.1)).verdict == FAILS
-    assert causes(of(-0.1, 0.5)).verdict == UNDECIDED
+    assert causes(of(0.1, 0.5, backbones=4)).verdict == UNDECIDED
+    assert causes(of(0.1, 0.5, backbones=1)).verdict == UNDECIDED
     assert causes(Evidence()).verdict == UNDECIDED
-    assert causes(of(0.1, 0.5, seeds=(0, 1))).verdict == UNDECIDED
+    assert causes(of(-0.1, 0.5)).findings[0].verdict == UNDECIDED
+    assert causes(of(0.1, 0.5)).findings[0].verdict == HOLDS
+    assert causes(of(0.1, 0.5, seeds=(0, 1))).findings[0].verdict == UNDECIDED
 
 
 def test_rules_of_judgement() -> None:
