@@ -15,6 +15,7 @@ from dihal_bench.claims.generation import generation_findings
 from dihal_bench.claims.page import page
 from dihal_bench.claims.rules import carries_over, causes, predicts, robust, shallow, stable
 from dihal_bench.cli import main
+from dihal_bench.errors import UserError
 from dihal_bench.ranking.agreement import Prediction
 from dihal_bench.records import Record
 from dihal_bench.sweep.outcomes import Outcomes
@@ -244,6 +245,14 @@ def test_the_page_is_a_function_of_its_evidence(tmp_path: Path, capsys) -> None:
     (tmp_path / "results" / "sweep-layers.json").write_text("{")
     assert main(words) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_two_sweeps_of_one_backbone_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(tmp_path / folder, "span-2", {"b0": table(WAVE, -WAVE)})
+    (tmp_path / "b" / "replication-span-2.json").unlink()
+    with pytest.raises(UserError, match=r"b/b0/sweep-span-2.json is a second result of b0"):
+        Evidence.read([tmp_path])
 
 
 @pytest.mark.parametrize("missing", ["span-2", "layers"])
