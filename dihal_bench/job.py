@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
@@ -163,13 +163,19 @@ class Job:
     @property
     def _located(self) -> Path:
         config = self.config
-        depends = [asdict(config.locate), config.residual, config.seed, asdict(config.text)]
+        depends = [*self.rests_on, asdict(config.locate), config.residual, config.seed]
         return self.shared / f"locate-{short_hash(depends)}.json"
+
+    @property
+    def rests_on(self) -> list[Any]:
+        """What everything measured here depends on: the teacher's weights, and the text read."""
+        text = self.inputs.training_text
+        return [self.inputs.backbone.info.fingerprint, text.fingerprint, text.window]
 
     def grid(self) -> Grid:
         """Return every candidate layer's score under every protocol; what was read is kept."""
         config = self.config
-        depends = [asdict(config.locate), config.seed, asdict(config.text), AXES]
+        depends = [*self.rests_on, asdict(config.locate), config.seed, AXES]
         return locate_grid(
             self.inputs.backbone,
             self.inputs.training_text,
@@ -181,8 +187,10 @@ class Job:
 
     @property
     def knows_layer(self) -> bool:
-        """Whether the layer is given, or was located before."""
-        return self.config.layer != AUTO or self._located.exists()
+        """Whether the layer is given, or was located before; text is read only if it may be."""
+        if self.config.layer != AUTO:
+            return True
+        return any(self.shared.glob("locate-*.json")) and self._located.exists()
 
     def span(self, name: str) -> Span:
         """Return the blocks that an interface replaces; signals that bear tokens replace the top.
@@ -251,8 +259,7 @@ class Job:
 
     def _statistics(self, a: int, b: int) -> Path:
         known = [field.name for field in fields(SpanStatistics)]
-        text = self.inputs.training_text
-        depends = [a, b, self._statistics_windows, text.window, self.config.seed, known]
+        depends = [*self.rests_on, a, b, self._statistics_windows, self.config.seed, known]
         return self.shared / f"statistics-{short_hash(depends)}.safetensors"
 
     @property

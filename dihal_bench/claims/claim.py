@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+SEEDS = 3  # trainings at least: the spread of fewer is not known
 _LEVEL = 0.05
 
 
@@ -68,6 +69,18 @@ def by_interval(interval: Mapping[str, Any]) -> str:
     if interval["value"] is None or lo is None or hi is None:
         return UNDECIDED
     return HOLDS if lo > 0 else FAILS if hi <= 0 else UNDECIDED
+
+
+def all_of(*verdicts: str) -> str:
+    """Judge a statement with several parts: it holds where all do, and fails where one does."""
+    if FAILS in verdicts:
+        return FAILS
+    return HOLDS if set(verdicts) == {HOLDS} else UNDECIDED
+
+
+def of_trainings(verdict: str, seeds: int) -> str:
+    """Withhold a verdict that rests on resampled trainings where there are too few of them."""
+    return verdict if seeds >= SEEDS else UNDECIDED
 
 
 def by_replication(values: Mapping[str, float | None], p: float, p_below: float) -> str:

@@ -37,7 +37,7 @@ class Evidence:
         """Read every result under the folders; other files are left alone.
 
         Raises:
-            UserError: a folder does not exist, or a result cannot be read.
+            UserError: a folder does not exist, a result cannot be read, or there are two of one.
         """
         found = cls()
         for folder in folders:
@@ -69,15 +69,28 @@ def _load(path: Path) -> Any:
 def _sweep(found: Evidence, path: Path) -> None:
     content = _load(path)
     axis = path.stem.removeprefix("sweep-")
-    found.sweeps.setdefault(axis, {})[content["backbone"]] = content
+    _once(found.sweeps.setdefault(axis, {}), content["backbone"], content, path)
 
 
 def _replication(found: Evidence, path: Path) -> None:
-    found.replications[path.stem.removeprefix("replication-")] = _load(path)
+    _once(found.replications, path.stem.removeprefix("replication-"), _load(path), path)
 
 
 def _grid(found: Evidence, path: Path) -> None:
-    found.grids[path.parent.name] = _load(path)
+    _once(found.grids, path.parent.name, _load(path), path)
+
+
+def _once(results: dict[str, Any], key: str, content: Any, path: Path) -> None:
+    """Keep a result.
+
+    Raises:
+        UserError: there is one of that name: which of them is meant cannot be told.
+    """
+    if key in results:
+        raise UserError(
+            f"{path} is a second result of {key} of its kind; give folders that hold one of each."
+        )
+    results[key] = content
 
 
 def _record(found: Evidence, path: Path) -> None:

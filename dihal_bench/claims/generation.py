@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from dihal_bench.claims.claim import UNDECIDED, Finding, by_interval, shown
+from dihal_bench.claims.claim import Finding, by_interval, of_trainings, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +23,6 @@ METRICS = {  # name -> whether higher is better
     "distinct_2": True,
     "self_bleu": False,
 }
-_ENOUGH = 3  # seeds
 
 _Place = tuple[str, int, str]  # interface, replaced blocks, what rows have in common
 _Key = tuple[str, int, int]  # metric, steps, seed
@@ -88,7 +87,7 @@ def _pair(
             statistic=f"{metric}: {mean[0]:.3g} against {mean[1]:.3g}; better by",
             value=shown(interval, "+.3g"),
             rival=name,
-            verdict=by_interval(interval) if len(seeds) >= _ENOUGH else UNDECIDED,
+            verdict=of_trainings(by_interval(interval), len(seeds)),
             leads=leads,
         )
 

@@ -17,7 +17,8 @@ _HEAD = (
     "This page is written by `dihal-bench claims`; do not edit it. A claim *holds* where the 95 % "
     "interval of its statistic, or the exact test over backbones at 5 %, lies on its side; it "
     "*fails* where that lies on the other side, or no gain is left at all; otherwise it is "
-    "*undecided*. The verdict of a claim is that of the rows marked ▸, where they agree. "
+    "*undecided*. Of fewer than three trainings no spread is known, so they decide nothing. "
+    "The verdict of a claim is that of the rows marked ▸, where they agree. "
     "Everything here is about the backbones that are named: small ones, trained on one kind of "
     "text. A verdict does not carry over to other sizes, families or budgets.\n"
 )

@@ -12,9 +12,11 @@ from dihal_bench.claims.claim import (
     UNDECIDED,
     Claim,
     Finding,
+    all_of,
     by_interval,
     by_replication,
     by_share,
+    of_trainings,
     shown,
 )
 from dihal_bench.claims.evidence import LAYERS, TRANSFORM
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 _RESAMPLES = 2000
 _SWEEP = "dihal-bench sweep"
 _STABLE, _UNSTABLE = 0.95, 0.5
+_WITHIN = "{}: τ of score and minus the loss over changes of coordinates"
+_NULL = "rotation (the null)"
+_ONE_BACKBONE = (
+    "An interval of one backbone is over its trainings: its layers are taken as they are, and two "
+    "unrelated curves over few layers can agree. Several backbones lead."
+)
 
 
 def predicts(evidence: Evidence) -> Claim:
@@ -39,7 +47,7 @@ def predicts(evidence: Evidence) -> Claim:
     for axis in (*evidence.spans, LAYERS):
         for own in evidence.backbones(axis).values():
             for loss, some in own["ranking"].items():
-                findings.append(_of_backbone(_scope(own, axis), loss, some))
+                findings.append(_of_backbone(own, axis, loss, some))
         findings += _over_backbones(evidence, axis)
     return Claim(
         key="C1",
@@ -51,41 +59,62 @@ def predicts(evidence: Evidence) -> Claim:
             "them, the loss grows with every block that is replaced, so any score that falls with "
             "depth ranks them; with the same number of blocks replaced everywhere it has to show "
             "more. That case leads.",
-            "Backbones, not layers, are the unit of replication.",
+            "Backbones, not layers, are the unit of replication. The score has to rank the layers, "
+            "and better than depth does: where the loss falls with depth, the earliest layer is "
+            "the worst guess, and a score that knows nothing beats it.",
         ),
     )
 
 
-def _of_backbone(scope: str, loss: str, some: Mapping[str, Any]) -> Finding:
+def _of_backbone(
+    sweep: Mapping[str, Any], axis: str, loss: str, some: Mapping[str, Any]
+) -> Finding:
     own = some[SCORE]
+    verdict = all_of(by_interval(own["kendall"]), by_interval(own["advantage"]))
     return Finding(
-        scope=scope,
+        scope=_scope(sweep, axis),
         statistic=f"{SHORT[loss]}: τ(score) {shown(own['kendall'])}; minus τ(depth)",
         value=shown(own["advantage"]),
         rival=f"depth {shown(some[DEPTH]['kendall'])}, ridge {shown(some['ridge FVU']['kendall'])}",
-        verdict=by_interval(own["advantage"]),
+        verdict=of_trainings(verdict, len(sweep["seeds"])),
     )
 
 
 def _over_backbones(evidence: Evidence, axis: str) -> list[Finding]:
     findings = []
+    sweeps = evidence.backbones(axis)
     for row in evidence.replications.get(axis, []):
         if row["test"] is None or row["statistic"] != f"τ({SCORE}) - τ({DEPTH})":
             continue
-        known = [value for value in row["values"].values() if value is not None]
-        below = sign_flip([-value for value in known]).p
-        test = row["test"]
+        loss, advantages = row["outcome"], row["values"]
+        taus = {
+            name: sweeps[name]["ranking"][loss][SCORE]["kendall"]["value"]
+            for name in advantages
+            if name in sweeps
+        }
+        complete = len(taus) == len(advantages)
+        parts = [_replicated(advantages), *([_replicated(taus)] if complete else [])]
         findings.append(
             Finding(
-                scope=f"{len(known)} backbones, {_blocks(axis)}",
-                statistic=f"{SHORT[row['outcome']]}: τ(score) - τ(depth), mean over backbones",
-                value=f"{test['mean']:+.2f} (p = {test['p']:.3f}, at least {test['least']:.3f})",
+                scope=f"{len(advantages)} backbones, {_blocks(axis)}",
+                statistic=f"{SHORT[loss]}: τ(score) - τ(depth), mean over backbones; τ(score)",
+                value="; ".join(text for text, _ in parts),
                 rival="depth",
-                verdict=by_replication(row["values"], test["p"], below),
+                verdict=all_of(*(own for _, own in parts)) if complete else UNDECIDED,
                 leads=axis != LAYERS,
             )
         )
     return findings
+
+
+def _replicated(values: Mapping[str, float | None]) -> tuple[str, str]:
+    """Return the mean over backbones with its p-value as text, and whether it is above zero."""
+    known = [value for value in values.values() if value is not None]
+    if len(known) < 2:
+        return "undefined", UNDECIDED
+    test, below = sign_flip(known), sign_flip([-value for value in known])
+    text = f"{test.mean:+.2f} (p = {test.p:.3f}, at least {test.least:.3f})"
+    return text, by_replication(values, test.p, below.p)
 
 
 def shallow(evidence: Evidence) -> Claim:
@@ -103,7 +132,7 @@ def shallow(evidence: Evidence) -> Claim:
                         "quarter over trainings drawn anew",
                         value=f"{best} of {blocks}; {share:.0%}",
                         rival="early, middle, late",
-                        verdict=by_share(share),
+                        verdict=of_trainings(by_share(share), len(values)),
                         leads=axis != LAYERS,
                     )
                 )
@@ -234,28 +263,51 @@ def carries_over(evidence: Evidence) -> Claim:
     """Q2: does bridge loss predict what comes out downstream?"""
     findings = []
     for axis in (*evidence.spans, LAYERS):
-        for own in evidence.backbones(axis).values():
-            fvu = np.array(own["losses"]["fvu_mmse"])
-            for loss in ("kl", "nll"):
+        sweeps = evidence.backbones(axis)
+        for loss in ("kl", "nll"):
+            statistic, taus = f"τ(bridge loss, {SHORT[loss]}) over layers", {}
+            for name, own in sweeps.items():
                 if loss not in own["losses"]:
                     continue
+                fvu = np.array(own["losses"]["fvu_mmse"])
                 interval = _tau_of_losses(fvu, np.array(own["losses"][loss]))
+                taus[name] = interval["value"]
                 findings.append(
                     Finding(
                         scope=_scope(own, axis),
-                        statistic=f"τ(bridge loss, {SHORT[loss]}) over layers",
+                        statistic=statistic,
                         value=shown(interval),
                         rival="-",
-                        verdict=by_interval(interval),
-                        leads=axis != LAYERS,
+                        verdict=of_trainings(by_interval(interval), len(fvu)),
                     )
                 )
+            findings += _over(taus, axis, statistic, rival="-", leads=axis != LAYERS)
     return Claim(
         key="Q2",
         statement="Bridge loss (FVU) ranks layers as what comes out of the model does.",
-        commands=(_SWEEP, f"{_SWEEP} --span 2"),
+        commands=(_SWEEP, f"{_SWEEP} --span 2", f"{_SWEEP} --span 2 --backbones zoo"),
         findings=tuple(findings),
+        remarks=(_ONE_BACKBONE,),
     )
+
+
+def _over(
+    values: Mapping[str, float | None], axis: str, statistic: str, *, rival: str, leads: bool
+) -> list[Finding]:
+    """Return what a statistic is over several backbones; nothing if there is only one."""
+    if len(values) < 2:
+        return []
+    text, verdict = _replicated(values)
+    return [
+        Finding(
+            scope=f"{len(values)} backbones, {_blocks(axis)}",
+            statistic=f"{statistic}, mean over backbones",
+            value=text,
+            rival=rival,
+            verdict=verdict,
+            leads=leads,
+        )
+    ]
 
 
 def _tau_of_losses(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -271,26 +323,29 @@ def _tau_of_losses(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> di
 def causes(evidence: Evidence) -> Claim:
     """Q3: does the loss follow the geometry where nothing else moves?"""
     findings = []
-    for own in evidence.backbones(TRANSFORM).values():
-        change = own["intervention"]
-        for loss, interval in change["tau"]["diffused"].items():
+    taus: dict[str, dict[str, float | None]] = {}
+    for name, own in evidence.backbones(TRANSFORM).items():
+        for loss, interval in own["intervention"]["tau"]["diffused"].items():
+            taus.setdefault(loss, {})[name] = interval["value"]
             findings.append(
                 Finding(
                     scope=_scope(own, TRANSFORM),
-                    statistic=f"{SHORT[loss]}: τ of score and minus the loss over changes of "
-                    "coordinates",
+                    statistic=_WITHIN.format(SHORT[loss]),
                     value=shown(interval),
-                    rival="rotation (the null)",
-                    verdict=by_interval(interval),
-                    leads=True,
+                    rival=_NULL,
+                    verdict=of_trainings(by_interval(interval), len(own["seeds"])),
                 )
             )
+    for loss, some in taus.items():
+        statistic = _WITHIN.format(SHORT[loss])
+        findings += _over(some, TRANSFORM, statistic, rival=_NULL, leads=True)
     return Claim(
         key="Q3",
         statement="Where only the geometry moves, the loss follows the score.",
         commands=(f"{_SWEEP} --transform rotate,scale,spectrum:0,0.5,1 --layers 2,4,6",),
         findings=tuple(findings),
         remarks=(
+            _ONE_BACKBONE,
             "Changes of coordinates are undone before the upper blocks: information, network and "
             "depth stay. The squared error that training minimises follows the coordinates too.",
         ),

@@ -61,7 +61,7 @@ def geometry(job: Job, layers: Sequence[int], transforms: Sequence[str]) -> Geom
         transforms: as ``Transform`` reads them.
     """
     config = job.config
-    depends = [asdict(config.locate), config.seed, asdict(config.text), list(layers)]
+    depends = [*job.rests_on, asdict(config.locate), config.seed, list(layers)]
     depends += [config.budget.diffusion_tokens, list(transforms), config.from_layer]
     kept = job.shared / f"transforms-{short_hash(depends)}.json"
     if not kept.exists():

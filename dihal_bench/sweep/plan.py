@@ -107,7 +107,18 @@ def transform_axis(layers: Sequence[int], transforms: Sequence[str]) -> Axis:
 
 
 def setting_axis(key: str, values: Sequence[str]) -> Axis:
-    """Return one candidate per value of a configuration key."""
+    """Return one candidate per value of a configuration key.
+
+    Raises:
+        UserError: there are fewer than two values, or the key is no setting of one comparison.
+    """
+    if key == "seed":
+        raise UserError("--over seed: seeds are what every candidate is trained with; use --seeds.")
+    if key.startswith("budget."):
+        raise UserError(
+            f"--over {key}: runs of different budgets cannot be ranked; sweep them in separate "
+            f"folders, each with its own --set {key}."
+        )
     if len(values) < 2 or len(set(values)) < len(values):
         raise UserError(f"--over {key}: give two or more different values, as in {key}=a,b.")
     return Axis(

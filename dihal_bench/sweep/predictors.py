@@ -84,8 +84,9 @@ def _of_view(draws: Mapping[str, Array], suffix: str) -> dict[str, Prediction]:
 def _facts(job: Job, ends: Mapping[int, int]) -> dict[str, Any]:
     """Return what is measured once for all sweeps of a folder, from a file where it was before."""
     config = job.config
-    depends = [asdict(config.locate), config.residual, config.seed, asdict(config.text)]
-    depends += [config.budget.diffusion_tokens, config.score.tokens, sorted(ends.items())]
+    depends = [*job.rests_on, job.inputs.validation_text.fingerprint, asdict(config.locate)]
+    depends += [config.residual, config.seed, config.budget.diffusion_tokens]
+    depends += [config.score.tokens, sorted(ends.items())]
     kept = job.shared / f"predictors-{short_hash(depends)}.json"
     if not kept.exists():
         write_json(kept, {**_geometry(job), "fvu": _closed_form(job, ends)})

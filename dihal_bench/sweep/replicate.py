@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 LEGEND = (
     "One value per backbone. p: exact sign-flip test, one-sided: the share of all assignments of "
     "signs to the backbones' values whose mean is at least as large; least: the smallest p that so "
-    "many backbones can give. It stands at the one statistic that the claim is about, per loss, "
-    "and is not corrected for there being several losses. Two seeds of one architecture are less "
-    "independent than two architectures."
+    "many backbones can give. It stands at what the claim is about, per loss: that the score ranks "
+    "the candidates, and that it does so better than depth, which is easy where depth ranks them "
+    "the wrong way round. It is not corrected for there being several losses. Two seeds of one "
+    "architecture are less independent than two architectures."
 )
 
 
@@ -53,20 +54,31 @@ class Replicated:
 
 
 def over_layers(tables: Mapping[str, Table]) -> list[Replicated]:
-    """Return tau(predictor) - tau(depth) of every predictor that ranks, over all backbones."""
-    first = next(iter(tables.values()))
+    """Return tau(predictor) - tau(depth) of every predictor that ranks, over all backbones.
+
+    Beside it stand both terms of the score's, since it is large also where depth is the wrong way
+    round. A backbone with too few candidates has no values.
+    """
+    first = next((table for table in tables.values() if table.ranking), None)
+    if first is None:
+        return []
     found = []
     for outcome, some in first.ranking.items():
         for name in some:
-            if name == DEPTH or not first.predictions[name].orders:
+            if not first.predictions[name].orders:
                 continue
-            values = {
-                backbone: table.ranking[outcome][name].advantage.value
+            own = {
+                backbone: table.ranking[outcome][name] if table.ranking else None
                 for backbone, table in tables.items()
             }
-            found.append(
-                _replicated(outcome, f"τ({name}) - τ(depth)", values, tested=name == SCORE)
-            )
+            tested = name == SCORE
+            if name in (SCORE, DEPTH):
+                taus = {b: one.kendall.value if one else None for b, one in own.items()}
+                found.append(_replicated(outcome, f"τ({name})", taus, tested=tested))
+            if name != DEPTH:
+                gains = {b: one.advantage.value if one else None for b, one in own.items()}
+                statistic = f"τ({name}) - τ({DEPTH})"
+                found.append(_replicated(outcome, statistic, gains, tested=tested))
     return found
 
 

@@ -67,6 +67,7 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
     rows: list[replicate.Replicated] = []
     if len(sweeps) > 1:
         rows = replicate.within_layers(moved) if moved else replicate.over_layers(tables)
+    if rows:
         texts.append(replicate.show(rows))
         files += _write_replicated(rows, root / f"replication-{sweeps[0].axis.name}")
     return Report(

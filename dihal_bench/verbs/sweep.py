@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,12 @@ def _backbones(arguments: argparse.Namespace) -> list[str | None]:
         found += [str(path) for path in inside] if inside and not own else [name]
     if not found:
         raise UserError("--backbones names none; give folders or hub ids, comma-separated.")
+    names = Counter(Path(str(name)).name for name in found)
+    if (most := names.most_common(1)[0])[1] > 1:
+        raise UserError(
+            f"--backbones: {most[1]} of them are called {most[0]}, so their results could not be "
+            "told apart; rename their folders."
+        )
     return found
 
 

@@ -1,6 +1,8 @@
 """Verdicts on planted results, and a page that is a function of its evidence alone."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from dihal_bench.claims.generation import generation_findings
 from dihal_bench.claims.page import page
 from dihal_bench.claims.rules import carries_over, causes, predicts, robust, shallow, stable
 from dihal_bench.cli import main
+from dihal_bench.errors import UserError
 from dihal_bench.ranking.agreement import Prediction
 from dihal_bench.records import Record
 from dihal_bench.sweep.outcomes import Outcomes
@@ -70,6 +73,31 @@ def test_a_score_that_knows_holds_and_one_that_is_depth_does_not(tmp_path: Path)
     assert predicts(write(tmp_path / "c", "span-2", blind)).verdict == UNDECIDED
 
 
+def test_to_beat_depth_is_not_enough_where_depth_is_the_wrong_way_round(tmp_path: Path) -> None:
+    blind = 0.1 * DEPTH[[3, 6, 1, 0, 7, 4, 2, 5]]
+    deeper = {f"b{i}": table(-DEPTH, -blind) for i in range(6)}  # the last layer is the best
+    own = deeper["b0"].ranking["kl"]["score"]
+    assert own.advantage.lo > 0
+    assert own.kendall.hi < 0
+    claim = predicts(write(tmp_path, "span-2", deeper))
+    assert {f.verdict for f in claim.findings} == {FAILS}
+
+
+def test_one_training_decides_nothing(tmp_path: Path) -> None:
+    several = table(WAVE, -WAVE)
+    outcomes = several.outcomes
+    losses = {name: own[:1] for name, own in outcomes.losses.items()}
+    one = Table.of(
+        "planted",
+        replace(outcomes, seeds=[0], losses=losses),
+        several.predictions,
+        resamples=200,
+    )
+    evidence = write(tmp_path, "span-2", {"b": one})
+    for rule in (predicts, shallow, carries_over):
+        assert {f.verdict for f in rule(evidence).findings} == {UNDECIDED}
+
+
 def test_what_leads_is_the_case_of_equal_replaced_blocks(tmp_path: Path) -> None:
     write(tmp_path, "span-2", {f"b{i}": table(WAVE, -WAVE) for i in range(6)})
     evidence = write(tmp_path, "layers", {f"b{i}": table(DEPTH, -DEPTH) for i in range(6)})
@@ -91,12 +119,27 @@ def test_stability_is_of_the_selected_layer(tmp_path: Path) -> None:
     assert stable(write(tmp_path / "b", "layers", {"b": unsure})).verdict == FAILS
 
 
-def test_losses_that_agree_carry_over(tmp_path: Path) -> None:
-    evidence = write(tmp_path, "span-2", {"b": table(WAVE, -WAVE)})
+def test_losses_that_agree_on_every_backbone_carry_over(tmp_path: Path) -> None:
+    evidence = write(tmp_path, "span-2", {f"b{i}": table(WAVE, -WAVE) for i in range(6)})
     assert carries_over(evidence).verdict == HOLDS
-    own = evidence.sweeps["span-2"]["b"]
-    own["losses"]["kl"] = own["losses"]["nll"] = (-np.array(own["losses"]["kl"])).tolist()
+    for own in evidence.sweeps["span-2"].values():
+        own["losses"]["kl"] = own["losses"]["nll"] = (-np.array(own["losses"]["kl"])).tolist()
     assert carries_over(evidence).verdict == FAILS
+
+
+def test_unrelated_curves_of_one_backbone_do_not_lead(tmp_path: Path) -> None:
+    """Intervals over trainings alone find agreement in every second pair of unrelated curves."""
+    held, leading = 0, []
+    for seed in range(30):
+        curves = np.random.default_rng(seed).normal(size=(2, 8))
+        evidence = write(tmp_path, "span-2", {"b": table(curves[0], -WAVE)})
+        own = evidence.sweeps["span-2"]["b"]["losses"]
+        own["kl"] = (np.array(own["fvu_mmse"]) - curves[0] + curves[1]).tolist()
+        claim = carries_over(evidence)
+        held += claim.findings[0].verdict == HOLDS
+        leading.append(claim.verdict)
+    assert held > 5
+    assert set(leading) == {UNDECIDED}
 
 
 def grid(selected: list[int]) -> dict[str, Any]:
@@ -122,16 +165,22 @@ def test_a_selection_that_hangs_on_the_protocol_fails() -> None:
 
 
 def test_an_intervention_is_judged_in_the_diffused_space() -> None:
-    def of(lo: float, hi: float) -> Evidence:
+    def of(lo: float, hi: float, seeds: Sequence[int] = (0, 1, 2), backbones: int = 5) -> Evidence:
         interval = {"value": (lo + hi) / 2, "lo": lo, "hi": hi}
-        own = {"intervention": {"tau": {"diffused": {"kl": interval}, "raw": {"kl": None}}}}
-        own |= {"backbone": "b", "budget": {"diffusion_tokens": 1}, "seeds": [0]}
-        return Evidence(sweeps={"transform": {"b": own}})
+        own: dict[str, Any] = {
+            "intervention": {"tau": {"diffused": {"kl": interval}, "raw": {"kl": None}}}
+        }
+        own |= {"backbone": "b", "budget": {"diffusion_tokens": 1}, "seeds": seeds}
+        return Evidence(sweeps={"transform": {f"b{i}": own for i in range(backbones)}})
 
     assert causes(of(0.1, 0.5)).verdict == HOLDS
     assert causes(of(-0.5, -0.1)).verdict == FAILS
-    assert causes(of(-0.1, 0.5)).verdict == UNDECIDED
+    assert causes(of(0.1, 0.5, backbones=4)).verdict == UNDECIDED
+    assert causes(of(0.1, 0.5, backbones=1)).verdict == UNDECIDED
     assert causes(Evidence()).verdict == UNDECIDED
+    assert causes(of(-0.1, 0.5)).findings[0].verdict == UNDECIDED
+    assert causes(of(0.1, 0.5)).findings[0].verdict == HOLDS
+    assert causes(of(0.1, 0.5, seeds=(0, 1))).findings[0].verdict == UNDECIDED
 
 
 def test_rules_of_judgement() -> None:
@@ -196,6 +245,14 @@ def test_the_page_is_a_function_of_its_evidence(tmp_path: Path, capsys) -> None:
     (tmp_path / "results" / "sweep-layers.json").write_text("{")
     assert main(words) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_two_sweeps_of_one_backbone_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(tmp_path / folder, "span-2", {"b0": table(WAVE, -WAVE)})
+    (tmp_path / "b" / "replication-span-2.json").unlink()
+    with pytest.raises(UserError, match=r"b/b0/sweep-span-2.json is a second result of b0"):
+        Evidence.read([tmp_path])
 
 
 @pytest.mark.parametrize("missing", ["span-2", "layers"])

@@ -196,7 +196,7 @@ def test_backbones_are_the_unit_of_replication(tiny: Tiny, tmp_path: Path) -> No
     assert kl["values"] == expected
     assert kl["test"]["mean"] == pytest.approx(np.mean(list(expected.values())))
     assert kl["test"]["least"] == 0.25
-    assert all(r["test"] is None for r in rows if "τ(score) " not in r["statistic"])
+    assert all(r["test"] is None for r in rows if "τ(score)" not in r["statistic"])
     assert "sign-flip" in text
 
 
@@ -239,6 +239,8 @@ def test_a_folder_of_another_configuration_is_refused(swept, tiny: Tiny, capsys)
         (["--over", "denoiser.name"], "write it as KEY=A,B"),
         (["--over", "denoiser.nam=a,b"], "denoiser.nam"),
         (["--over", "denoiser.name=mlp,transformer", "--layers", "1"], "give --layer instead"),
+        (["--over", "seed=1,2"], "--over seed: seeds are what every candidate is trained with"),
+        (["--over", "budget.diffusion_tokens=256,512"], "sweep them in separate folders"),
         (["--transform", "turn"], "transform turn is unknown"),
         (["--layer", "2"], "sweep takes --layers"),
         (["--seed", "3"], "sweep takes --seeds"),
@@ -253,3 +255,31 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
 ) -> None:
     assert message in refused(capsys, *words(tiny, tmp_path / "it", *flags))
     assert not (tmp_path / "it").exists()
+
+
+def test_backbones_of_one_name_are_refused(tiny: Tiny, tmp_path: Path, capsys) -> None:
+    flags = words(tiny, tmp_path / "it", "--backbones", "a/one,b/one")
+    place = flags.index("--backbone")
+    message = refused(capsys, *flags[:place], *flags[place + 2 :])
+    assert "2 of them are called one" in message
+    assert not (tmp_path / "it").exists()
+
+
+@pytest.mark.parametrize("flags", [["--over", "score.batch=4,8", "--layer", "1"], []])
+def test_backbones_with_too_few_candidates_are_not_ranked(
+    flags: list[str], tiny: Tiny, tmp_path: Path
+) -> None:
+    texts = [json.loads(line)["text"] for line in tiny.corpus.read_text().splitlines()]
+    for name, blocks in (("a", 3), ("b", 4)):
+        small_llama(blocks).save_pretrained(tmp_path / "zoo" / name)
+        small_tokenizer(texts).save_pretrained(tmp_path / "zoo" / name)
+    own = words(tiny, tmp_path / "it", "--seeds", "0", "--interface", "ridge", *flags)
+    place = own.index("--backbone")
+    run(*own[:place], *own[place + 2 :], "--backbones", str(tmp_path / "zoo"))
+    path = tmp_path / "it" / "replication-layers.json"
+    assert path.exists() == (not flags)
+    if not flags:
+        rows = json.loads(path.read_text())
+        tau = next(r for r in rows if (r["outcome"], r["statistic"]) == ("kl", "τ(score)"))
+        expected = results(tmp_path / "it" / "b")["ranking"]["kl"]["score"]["kendall"]["value"]
+        assert tau["values"] == {"a": None, "b": expected}  # two candidates have no ranking
