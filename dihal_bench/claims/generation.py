@@ -32,12 +32,13 @@ def generation_findings(records: Iterable[Record]) -> list[Finding]:
     """Compare the reference's text with every other interface's.
 
     A difference is taken seed by seed, at the same number of network evaluations, and turned so
-    that above zero is better; its interval is Student's over seeds.
+    that above zero is better; its interval is Student's over seeds. Runs outside their budget are
+    left out.
     """
     found: dict[_Place, dict[_Key, float]] = defaultdict(dict)
     for record in records:
         config, own = record.data["config"], record.data["interface"]
-        if config["regime"] != "causal":
+        if config["regime"] != "causal" or not record.data["budget"]["within"]:
             continue
         place = own["name"], own["replaced"], _terms(config)
         for score in record.scores:

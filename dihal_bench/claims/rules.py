@@ -124,7 +124,9 @@ def shallow(evidence: Evidence) -> Claim:
         for own in evidence.backbones(axis).values():
             blocks = own["blocks"]
             for loss, values in own["losses"].items():
-                best, share = _best(own["layers"], np.array(values), max(1, blocks // 4))
+                lowest = max(1, blocks // 4)
+                best, share = _best(own["layers"], np.array(values), lowest)
+                seeds = len(values) if _choice(own["layers"], lowest, blocks) else 0
                 findings.append(
                     Finding(
                         scope=_scope(own, axis),
@@ -132,7 +134,7 @@ def shallow(evidence: Evidence) -> Claim:
                         "quarter over trainings drawn anew",
                         value=f"{best} of {blocks}; {share:.0%}",
                         rival="early, middle, late",
-                        verdict=of_trainings(by_share(share), len(values)),
+                        verdict=of_trainings(by_share(share), seeds),
                         leads=axis != LAYERS,
                     )
                 )
@@ -146,6 +148,11 @@ def shallow(evidence: Evidence) -> Claim:
             "it is best says nothing of its geometry. The case of equal replaced blocks leads.",
         ),
     )
+
+
+def _choice(layers: list[int], lowest: int, blocks: int) -> bool:
+    """Whether both shallow and all deeper layers were tried, so that the best could be either."""
+    return layers[0] <= lowest and set(range(lowest + 1, blocks)) <= set(layers)
 
 
 def _best(layers: list[int], losses: np.ndarray[Any, Any], highest: int) -> tuple[int, float]:

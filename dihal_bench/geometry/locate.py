@@ -122,6 +122,12 @@ class Located:
             remarks.append("the selection flips when a candidate that is not selected is left out")
         if any(row["in_sample"] for row in paper["layers"]):
             remarks.append("n < 2 d: the stiffness is in-sample and says little more than the norm")
+        if self.sample["tokens"] >= self.sample["kept"]:
+            remarks.append(
+                f"every large resample is all of the {self.sample['kept']:,} tokens that were "
+                "kept, so its intervals say nothing; read more windows, or give fewer tokens to a "
+                "resample"
+            )
         remarks += self._cross_remarks()
         duplicates = sum(row["duplicates"] for row in paper["layers"])
         if duplicates:

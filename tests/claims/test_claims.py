@@ -109,6 +109,12 @@ def test_what_leads_is_the_case_of_equal_replaced_blocks(tmp_path: Path) -> None
 def test_shallow_is_the_lowest_quarter(tmp_path: Path) -> None:
     assert shallow(write(tmp_path / "a", "span-2", {"b": table(DEPTH, -DEPTH)})).verdict == HOLDS
     assert shallow(write(tmp_path / "b", "span-2", {"b": table(-DEPTH, DEPTH)})).verdict == FAILS
+    evidence = write(tmp_path / "d", "span-2", {"b": table(DEPTH, -DEPTH)})
+    evidence.sweeps["span-2"]["b"]["blocks"] = 16  # of which layers 9 to 15 were not tried
+    assert shallow(evidence).verdict == UNDECIDED
+    evidence = write(tmp_path / "e", "span-2", {"b": table(DEPTH, -DEPTH)})
+    evidence.sweeps["span-2"]["b"]["layers"] = list(range(3, 11))  # and here none that is shallow
+    assert shallow(evidence).verdict == UNDECIDED
     even = {"b": table(np.zeros(8), DEPTH, spread=1.0)}
     assert shallow(write(tmp_path / "c", "span-2", even)).verdict == UNDECIDED
 
@@ -206,7 +212,8 @@ def record(name: str, seed: int, replaced: int, tokens: int = 1, **metrics: floa
     own = {"name": name, "replaced": replaced}
     config = {"seed": seed, "regime": "causal", "budget": {"diffusion_tokens": tokens}}
     config |= dict.fromkeys(("losses", "backbone", "corpus", "train"), "same")
-    return Record({"config": config, "interface": own, "scores": scores})
+    content = {"config": config, "interface": own, "scores": scores}
+    return Record(content | {"budget": {"within": True}})
 
 
 def test_text_is_compared_seed_by_seed_and_better_is_above_zero() -> None:
@@ -223,6 +230,11 @@ def test_text_is_compared_seed_by_seed_and_better_is_above_zero() -> None:
     assert not found["c2d", "gen_ppl"].leads
     richer = [record("c2d", seed, 1, tokens=2, gen_ppl=1.0) for seed in range(3)]
     assert len(generation_findings(records + richer)) == len(found)  # of another budget: no pair
+    for seed in range(3):  # nor is a run that spent more than it may
+        records[3 * seed + 1].data["budget"]["within"] = False
+    assert {f.rival for f in generation_findings(records)} == {"c2d"}
+    for seed in range(3):
+        records[3 * seed + 1].data["budget"]["within"] = True
     few = generation_findings(records[:6])
     assert {f.verdict for f in few} == {UNDECIDED}
 
