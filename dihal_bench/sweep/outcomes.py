@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "fvu_mmse": "FVU, one step",
-    "kl": "KL(teacher || q), nats",
+    "kl": "KL(teacher ‖ q), nats",
     "nll": "NLL, nats/token",
 }
 SHORT = {"fvu_mmse": "FVU", "kl": "KL", "nll": "NLL"}
