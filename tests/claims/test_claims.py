@@ -272,3 +272,9 @@ def test_a_missing_axis_is_no_verdict(missing: str, tmp_path: Path) -> None:
     axis = {"span-2": "layers", "layers": "span-2"}[missing]
     claim = predicts(write(tmp_path, axis, {f"b{i}": table(WAVE, -WAVE) for i in range(6)}))
     assert claim.verdict == (UNDECIDED if missing == "span-2" else HOLDS)
+
+
+def test_the_committed_page_is_what_the_committed_results_say(capsys) -> None:
+    root = Path(__file__).parent.parent.parent
+    words = ["claims", str(root / "leaderboards"), "--out", str(root / "docs" / "claims.md")]
+    assert main([*words, "--check"]) == 0, capsys.readouterr().out
