@@ -34,7 +34,6 @@ _CHECKPOINT_SECONDS = 30.0
 _CURVE_POINTS = 200
 _NAMED = 3  # trainees whose losses are shown one by one
 _COUNTED_STEPS = 16  # whose FLOPs are counted: they may differ, as where passes vary in number
-_Lesson = tuple[frozenset[int], bool, tuple[int, ...]]  # layers, logits, shape of the windows
 SHARES = (0.25, 0.5)  # of a phase's steps, after which weights are kept apart
 
 
@@ -207,7 +206,6 @@ def train(
         distributed.copy_main(*trainee.interface.state_dict().values(), *trainee.average)
     start = load_training(checkpoint, trainees)
     clock = Stopwatch()
-    lessons: dict[_Lesson, float] = {}
     with (
         progress(f"train {phase}", steps * per_step, unit="tokens") as bar,
         sharing(shares.part),
@@ -219,9 +217,7 @@ def train(
                 for places in shares.passes
             )
             now = Step(index=step, of=steps, phase=phase)
-            losses = _step(
-                trainees, backbone, parts, now, checkpoint, tokens=per_step, known=lessons
-            )
+            losses = _step(trainees, backbone, parts, now, checkpoint, tokens=per_step)
             if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
                 for trainee in trainees:
                     point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
@@ -263,7 +259,6 @@ def _step(
     checkpoint: Path,
     *,
     tokens: int,
-    known: dict[_Lesson, float],
 ) -> dict[str, dict[str, float]]:
     """Take one step of every trainee on the same windows; return their losses by name."""
     config = trainees[0].config
@@ -279,7 +274,7 @@ def _step(
             batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
         if counts:  # counted apart: a backbone's very first pass also checks itself
             for trainee in trainees:
-                lessons[trainee.name] += _lesson(trainee, windows, backbone, known)
+                lessons[trainee.name] += _lesson(trainee, windows, backbone)
         for trainee in trainees:
             with _stops(trainee, step.index, checkpoint):
                 found = own[trainee.name].run(partial(trainee.learn, batch, step, share))
@@ -295,19 +290,10 @@ def _step(
     return losses
 
 
-def _lesson(
-    trainee: Trainee, windows: Windows, backbone: Backbone, known: dict[_Lesson, float]
-) -> float:
-    """Return the FLOPs of the teacher's pass as far as one trainee needs it.
-
-    Of windows of one shape it is counted once, where documents are no rows of their own.
-    """
-    layers, logits = frozenset(trainee.interface.layers), trainee.distils
-    key = (layers, logits, windows.tokens.shape)
-    if key not in known or not backbone.packs_natively:
-        teach = partial(Batch.of, windows, backbone, layers=layers, logits=logits)
-        known[key] = count_flops(teach)
-    return known[key]
+def _lesson(trainee: Trainee, windows: Windows, backbone: Backbone) -> float:
+    """Return the FLOPs of the teacher's pass as far as one trainee needs it."""
+    layers, logits = set(trainee.interface.layers), trainee.distils
+    return count_flops(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
 
 
 @contextmanager
