@@ -1,8 +1,7 @@
 """``python -m dihal_bench``: the command line, as launchers of several processes start it."""
 
-import sys
-
 from dihal_bench.cli import main
+from dihal_bench.distributed import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dihal_bench.errors import UserError
 
@@ -123,6 +124,19 @@ def joined(verb: str, *, parallel: bool) -> Iterator[None]:
         dist.destroy_process_group()
     finally:
         _world = None
+
+
+def leave(status: int) -> NoReturn:
+    """End this process, if it is one of several before Python takes itself down.
+
+    Gloo's threads may still hold tensors, and one that lets go of them while the interpreter goes
+    aborts a process whose work is done (https://github.com/pytorch/pytorch/pull/179291).
+    """
+    if not launched():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _join() -> _World:

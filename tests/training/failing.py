@@ -27,4 +27,4 @@ def late(_: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     work = {"lost": lost, "late": late}[sys.argv[1]]
-    sys.exit(cli.perform(argparse.Namespace(verb="test", parallel=True, work=work)))
+    distributed.leave(cli.perform(argparse.Namespace(verb="test", parallel=True, work=work)))
