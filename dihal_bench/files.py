@@ -65,9 +65,18 @@ def write_json(path: Path, value: Any) -> None:
         UserError: the folder cannot be written.
         ValueError: a number is not finite.
     """
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8, atomically.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     with atomic_path(path) as temporary:
-        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dihal_bench.scoring.evaluate import check_gates, evaluate, evaluation_windo
 from dihal_bench.scoring.kept import Scorer
 from dihal_bench.scoring.oracle import oracle
 from dihal_bench.scoring.progress import scores_on_the_way
-from dihal_bench.scoring.sums import write_sums
+from dihal_bench.scoring.sums import to_plain
 from dihal_bench.scoring.table import Measured
 from dihal_bench.training.budget import TRUNK_TOLERANCE
 
@@ -42,16 +42,16 @@ class Findings:
         gates = check_gates(interfaces, text, self._scorer)
         self.job.say("scoring")
         scores, sums = evaluate(interfaces, self._scorer, config.score, self._measured())
-        write_sums(self.job.folder / "sums.safetensors", sums)
         costs = {n: cost(i, text, steps=config.score.steps[-1]) for n, i in interfaces.items()}
         results = {
             "locate": self.job.located.to_dict() if self.job.locates else {},
             "bridge": self._bridge(),
             "costs": {name: own.to_dict() for name, own in costs.items()},
             "scores": [score.to_dict() for score in scores],
+            "sums": to_plain(sums),
             "gates": {"leak": {name: gate.to_dict() for name, gate in gates.items()}},
         }
-        return Record(
+        return Record.of(
             {**self._identity(command), **self._inputs(), **self._budget(costs), **results}
         )
 
@@ -115,7 +115,7 @@ class Findings:
         interface = self.job.trained.interfaces[config.interface]
         return {
             "schema": SCHEMA,
-            "id": f"{config.interface}-{config.digest()}",
+            "run": f"{config.interface}-{config.digest()}",
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
             "config": config.to_dict(),

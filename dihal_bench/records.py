@@ -9,17 +9,20 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import write_json
+from dihal_bench.files import write_text
+from dihal_bench.seal import broken, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
 KINDS = ("exact", "ensemble", "bound", "estimate")
 _UNGATED = ("generated",)  # signals of scores that are no likelihoods
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "schema": int,
     "id": str,
+    "seal": dict,
+    "run": str,
     "created": str,
     "command": str,
     "config": dict,
@@ -35,9 +38,19 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "bridge": dict,
     "costs": dict,
     "scores": list,
+    "sums": dict,
     "gates": dict,
     "environment": dict,
 }
+_COUNTS = ("tokens", "words", "bytes")
+_ROW_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "subject": str,
+    "steps": int,
+    "chains": int,
+    "signal": str,
+    "sums": dict,
+}
+_LATER: dict[str, type | tuple[type, ...]] = {"tasks": dict, "audits": dict}  # when scored again
 _SCORE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "subject": str,
     "metric": str,
@@ -113,6 +126,11 @@ class Record:
 
     data: dict[str, Any]
 
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Record:
+        """Return a record of what was found, with an id that stands for its content."""
+        return cls(sealed(data))
+
     @property
     def scores(self) -> list[Score]:
         """Return the scores as objects."""
@@ -128,11 +146,11 @@ class Record:
         """Validate and write, atomically.
 
         Raises:
-            UserError: a field is missing or of the wrong type, a number is not finite, or a
-                likelihood has no passed leak gate.
+            UserError: a field is missing or of the wrong type, a number is not finite, a
+                likelihood has no passed leak gate, or the content is not what the id stands for.
         """
         validate(self.data, str(path))
-        write_json(path, self.data)
+        write_text(path, _layout(self.data))
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -158,21 +176,49 @@ def validate(data: Any, where: str) -> None:
     if not isinstance(data, dict):
         raise UserError(f"{where}: a record is a JSON object.")
     if data.get("schema") != SCHEMA:
-        raise UserError(f"{where}: schema is {data.get('schema')}, this version reads {SCHEMA}.")
+        raise UserError(
+            f"{where}: schema is {data.get('schema')}, this version reads {SCHEMA}; read it with "
+            "the version that wrote it (environment.git), or run its command again with this one."
+        )
     _check_fields(data, _FIELDS, where)
+    _check_fields(data, {k: v for k, v in _LATER.items() if k in data}, where)
+    _refuse_unknown(data, {*_FIELDS, *_LATER}, where)
     _check_finite(data, where, "")
     gates = data["gates"].get("leak")
     if not isinstance(gates, dict):
         raise UserError(f"{where}: the field gates has no object called leak.")
     for index, score in enumerate(data["scores"]):
         _check_score(score, gates, f"{where}: scores[{index}]")
+    _check_sums(data["sums"], f"{where}: sums")
+    changed = broken(data)
+    if changed:
+        raise UserError(
+            f"{where}: the field {changed} was changed after the record was written: it is not "
+            "what the record's id stands for; restore it, or run and score anew."
+        )
+
+
+def _layout(data: dict[str, Any]) -> str:
+    """Return a record as JSON: keys sorted, a line per score and per entry of a field."""
+
+    def plain(value: Any) -> str:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+    def lines(value: Any) -> str:
+        if isinstance(value, dict) and value:
+            inner = [f"{plain(key)}: {plain(value[key])}" for key in sorted(value)]
+            return "{\n  " + ",\n  ".join(inner) + "\n }"
+        if isinstance(value, list) and value:
+            return "[\n  " + ",\n  ".join(map(plain, value)) + "\n ]"
+        return plain(value)
+
+    fields = [f"{plain(key)}: {lines(data[key])}" for key in sorted(data)]
+    return "{\n " + ",\n ".join(fields) + "\n}\n"
 
 
 def _check_score(score: Any, gates: dict[str, Any], where: str) -> None:
     _check_fields(score, _SCORE_FIELDS, where)
-    unknown = sorted(set(score) - set(_SCORE_FIELDS))
-    if unknown:
-        raise UserError(f"{where}: the field {unknown[0]} is unknown to this version.")
+    _refuse_unknown(score, set(_SCORE_FIELDS), where)
     if score["kind"] not in KINDS:
         raise UserError(f"{where}: kind is {score['kind']!r}, not one of {', '.join(KINDS)}.")
     gate = gates.get(score["subject"])
@@ -190,6 +236,33 @@ def _check_fields(data: Any, fields: dict[str, type | tuple[type, ...]], where: 
         if not isinstance(data[name], kind) or isinstance(data[name], bool):
             found = type(data[name]).__name__
             raise UserError(f"{where}: the field {name} has the wrong type ({found}).")
+
+
+def _check_sums(sums: dict[str, Any], where: str) -> None:
+    counts: dict[str, type | tuple[type, ...]] = dict.fromkeys(_COUNTS, list)
+    _check_fields(sums, {"documents": int, **counts, "rows": list}, where)
+    parts = len(sums["tokens"])
+    for name in _COUNTS:
+        _check_parts(sums[name], parts, f"{where}.{name}")
+    for index, row in enumerate(sums["rows"]):
+        own = f"{where}.rows[{index}]"
+        _check_fields(row, _ROW_FIELDS, own)
+        _refuse_unknown(row, set(_ROW_FIELDS), own)
+        for name, values in row["sums"].items():
+            _check_parts(values, parts, f"{own}.sums.{name}")
+
+
+def _check_parts(values: Any, parts: int, where: str) -> None:
+    if not isinstance(values, list) or len(values) != parts:
+        raise UserError(f"{where}: expected a list of {parts} numbers, one for each document.")
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        raise UserError(f"{where}: not all of it are numbers.")
+
+
+def _refuse_unknown(data: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise UserError(f"{where}: the field {unknown[0]} is unknown to this version.")
 
 
 def _check_finite(value: Any, where: str, field: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import short_hash
@@ -13,7 +13,7 @@ from dihal_bench.registry import INTERFACES
 from dihal_bench.scoring.bench import Bench, Outcome, steps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dihal_bench.scoring.bench import Task
     from dihal_bench.scoring.evaluate import ScoreConfig
@@ -128,12 +128,8 @@ class _Kept:
         ]
         rows = sorted(self._of(names) if goes else self.rows | self._of(names))
         audits = data.get("audits", {})
-        audit = outcome.audit
-        if not self.other and audit.get("frontier") is not None and name in audits:
-            drawn = {point["row"] for point in audit["frontier"]}
-            before = [p for p in audits[name]["frontier"] if p["row"] not in drawn]
-            audit = {**audit, "frontier": before + audit["frontier"]}
-        return Record(
+        before = {} if self.other else audits.get(name, {})
+        return Record.of(
             {
                 **data,
                 "scores": scores + [score.to_dict() for score in outcome.scores],
@@ -141,7 +137,7 @@ class _Kept:
                     **data.get("tasks", {}),
                     name: {"key": self.key, "rows": [list(row) for row in rows]},
                 },
-                "audits": {**audits, name: audit},
+                "audits": {**audits, name: _joined(before, outcome.audit)},
             }
         )
 
@@ -153,6 +149,22 @@ class _Kept:
             for name in names
             for steps in steps_of(INTERFACES.get(name), self.config.steps)
         }
+
+
+def _joined(before: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an audit with what an earlier one of the same task has of rows that it has not."""
+    joined = dict(audit)
+    if "frontier" in before and "frontier" in audit:
+        drawn = {point["row"] for point in audit["frontier"]}
+        kept = [point for point in before["frontier"] if point["row"] not in drawn]
+        joined["frontier"] = kept + audit["frontier"]
+    if "excerpts" in before and "excerpts" in audit:
+        known = {excerpt["prompt"]: excerpt["rows"] for excerpt in before["excerpts"]}
+        joined["excerpts"] = [
+            {**own, "rows": {**known.get(own["prompt"], {}), **own["rows"]}}
+            for own in audit["excerpts"]
+        ]
+    return joined
 
 
 def _widened(config: ScoreConfig, rows: set[tuple[str, int, int]]) -> ScoreConfig:

@@ -30,9 +30,9 @@ SCORE = Score(
     signal="sampled",
     details={"sum_nll": 4000.0},
 )
-DATA: dict[str, Any] = {
+CONTENT: dict[str, Any] = {
     "schema": SCHEMA,
-    "id": "hidden-0123",
+    "run": "hidden-0123",
     "created": "2026-01-01T00:00:00+00:00",
     "command": "dihal-bench run",
     "config": {"seed": 0},
@@ -49,8 +49,24 @@ DATA: dict[str, Any] = {
     "bridge": {"fvu_mmse": 0.5, "curves": {"hidden": [{"total": 1.5}]}},
     "scores": [SCORE.to_dict()],
     "gates": {"leak": {"hidden": {"verdict": "pass"}}},
+    "sums": {
+        "documents": 2,
+        "tokens": [600.0, 400.0],
+        "words": [300.0, 200.0],
+        "bytes": [1800.0, 1200.0],
+        "rows": [
+            {
+                "subject": "hidden",
+                "steps": 16,
+                "chains": 8,
+                "signal": "sampled",
+                "sums": {"nll@8": [2400.0, 1600.0]},
+            }
+        ],
+    },
     "environment": {"git": None},
 }
+DATA = Record.of(CONTENT).data
 
 
 def changed(*path: str | int, to: Any) -> dict[str, Any]:
@@ -74,9 +90,10 @@ def without(*path: str | int) -> dict[str, Any]:
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "deep" / "record.json"
-    Record(DATA).write(path)
+    Record.of(CONTENT).write(path)
     back = Record.read(path)
     assert back.data == DATA
+    assert {name: back.data[name] for name in CONTENT} == CONTENT
     assert back.scores == [SCORE]
     before = path.read_bytes()
     back.write(path)
@@ -103,7 +120,7 @@ def test_every_wrong_type_is_named(name, wrong):
 
 
 def test_a_score_may_have_no_interval():
-    validate(changed("scores", 0, "lo", to=None), "here.json")
+    validate(Record.of(changed("scores", 0, "lo", to=None)).data, "here.json")
 
 
 @pytest.mark.parametrize("name", SCORE.to_dict())
@@ -121,6 +138,7 @@ def test_every_wrong_type_in_a_score_is_named(name, wrong):
         ("scores", 0, "value"),
         ("scores", 0, "lo"),
         ("scores", 0, "details", "sum_nll"),
+        ("sums", "rows", 0, "sums", "nll@8", 1),
         ("bridge", "fvu_mmse"),
         ("bridge", "curves", "hidden", 0, "total"),
     ],
@@ -130,6 +148,8 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
     place = tmp_path / "record.json"
     with pytest.raises(UserError, match=rf"{path[-1]}.* is {wrong}, not a finite number"):
         Record(changed(*path, to=wrong)).write(place)
+    with pytest.raises(UserError, match="not a finite number"):
+        Record.of(changed(*path, to=wrong)).write(place)
     assert not place.exists()
     place.write_text(json.dumps(changed(*path, to=wrong)))
     with pytest.raises(UserError, match="not a finite number"):
@@ -150,6 +170,16 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
         (changed("gates", "leak", "hidden", to="pass"), "no passed leak gate"),
         (changed("gates", "leak", "hidden", "verdict", to="inconclusive"), "no passed leak gate"),
         (changed("scores", 0, "subject", to="ridge"), "ridge has a score but no passed leak gate"),
+        (changed("extra", to=1), "here.json: the field extra is unknown"),
+        (changed("tasks", to=[]), "the field tasks has the wrong type"),
+        (changed("sums", "tokens", to=[1.0]), r"sums.words: expected a list of 1 numbers"),
+        (changed("sums", "words", to=[1.0, True]), r"sums.words: not all of it are numbers"),
+        (changed("sums", "rows", to={}), r"sums: the field rows has the wrong type"),
+        (changed("sums", "rows", 0, "more", to=1), r"sums.rows\[0\]: the field more is unknown"),
+        (
+            changed("sums", "rows", 0, "sums", "nll@8", to=[1.0]),
+            r"sums.rows\[0\].sums.nll@8: expected a list of 2 numbers",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(data, message):
@@ -158,7 +188,52 @@ def test_what_is_wrong_is_said(data, message):
 
 
 def test_the_teacher_needs_no_gate():
-    validate(changed("scores", 0, "subject", to="teacher"), "here.json")
+    data = changed("scores", 0, "subject", to="teacher")
+    validate(Record.of(data).data, "here.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "name"),
+    [
+        (("scores", 0, "value"), 3.9, r"scores\[0\]"),
+        (("scores", 0, "details", "sum_nll"), 3900.0, r"scores\[0\]"),
+        (("config", "seed"), 1, r"config\.seed"),
+        (("sums", "rows", 0, "sums", "nll@8", 0), 2399.0, r"sums\.rows"),
+        (("created",), "2025-01-01T00:00:00+00:00", "created"),
+        (("environment", "more"), 1, r"environment\.more"),
+        (("layer",), 2, "layer"),
+        (("tasks",), {"late": {}}, r"tasks\.late"),
+        (("run",), "embedding-0123", "run"),
+        (("id",), "hidden-0123-01234567", "id"),
+        (("seal", "layer"), "01234567", "layer"),
+        (("seal", "more"), "01234567", "more"),
+    ],
+)
+def test_what_is_changed_afterwards_is_noticed_and_named(path, to, name):
+    with pytest.raises(UserError, match=rf"here\.json: the field {name} was changed after"):
+        validate(changed(*path, to=to), "here.json")
+
+
+def test_a_record_without_a_score_that_it_had_is_noticed():
+    with pytest.raises(UserError, match=r"the field scores(\[0\])? was changed"):
+        validate(changed("scores", to=[]), "here.json")
+
+
+def test_the_id_stands_for_the_content_and_not_for_how_it_is_written():
+    again = Record.of(dict(reversed(CONTENT.items()))).data
+    assert again == DATA
+    assert DATA["id"].startswith("hidden-0123-")
+    other = Record.of({**CONTENT, "layer": 2}).data
+    assert other["id"] != DATA["id"]
+    assert Record.of(json.loads(json.dumps(DATA))).data == DATA  # sealed again: the same
+    numbered = Record.of({**CONTENT, "locate": {10: 1.0, 9: 2.0}})
+    validate(json.loads(json.dumps(numbered.data)), "here.json")
+
+
+def test_a_record_has_a_line_for_every_score(tmp_path):
+    Record.of({**CONTENT, "scores": [SCORE.to_dict()] * 3}).write(tmp_path / "record.json")
+    lines = (tmp_path / "record.json").read_text().splitlines()
+    assert sum('"metric"' in line for line in lines) == 3
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])

@@ -96,6 +96,12 @@ def test_samples_are_scored_audited_and_kept(run: Path, task: Path) -> None:
     audit = record.data["audits"]["few"]
     assert len(audit["impostors"]) == 23
     assert {point["temperature"] for point in audit["frontier"]} == {0.5, 1.0}
+    for excerpt in audit["excerpts"]:
+        assert set(excerpt["rows"]) == {"teacher", "hidden S=1", "hidden S=4", "regress S=1"}
+        assert all(excerpt["rows"].values())
+        assert excerpt["prompt"]
+        assert excerpt["real"]
+    assert len({excerpt["prompt"] for excerpt in audit["excerpts"]}) == 4
     lines = (run / "samples" / "few-hidden-S4.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 24
     assert json.loads(lines[0])["steps"] == 4
@@ -136,6 +142,8 @@ def test_scores_of_a_changed_task_go_with_a_word(run: Path, task: Path) -> None:
     assert dihal(*flags[:-1], "hidden", "--steps", "2", "--frontier", "0.8,1")[0] == 0
     points = Record.read(run / "record.json").data["audits"]["few"]["frontier"]
     assert {p["row"] for p in points} == {"teacher", "regress S=1", "hidden S=2"}
+    excerpts = Record.read(run / "record.json").data["audits"]["few"]["excerpts"]
+    assert set(excerpts[0]["rows"]) == {"teacher", "regress S=1", "hidden S=2"}
 
 
 def test_a_metric_that_was_asked_for_and_cannot_be_given_is_an_error(run: Path, task: Path) -> None:

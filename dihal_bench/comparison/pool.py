@@ -11,7 +11,7 @@ import numpy as np
 from dihal_bench.errors import UserError
 from dihal_bench.records import Record
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, Row
-from dihal_bench.scoring.sums import read_sums
+from dihal_bench.scoring.sums import from_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ class Pool:
         for entry in entries:
             record = Record.read(entry.folder / "record.json").data
             pool.records[entry.label].append(record)
-            for row, totals in read_sums(entry.folder / "sums.safetensors").items():
+            for row, totals in from_plain(record["sums"]).items():
                 if row.signal == TRUE:  # the table has more of it, in columns of its own
                     continue
                 documents = totals.tokens if documents is None else documents

@@ -11,7 +11,7 @@ from scipy import stats
 
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
-from dihal_bench.files import write_json
+from dihal_bench.records import Record
 from dihal_bench.sweep.outcomes import Outcomes
 from dihal_bench.sweep.plan import layer_axis, plan
 from dihal_bench.training import phases
@@ -213,7 +213,7 @@ def test_runs_of_different_budgets_are_not_ranked(swept) -> None:
     changed = folder.parent / "changed"
     record = json.loads((kept[1].run.folder / "record.json").read_text())
     record["config"]["budget"]["diffusion_tokens"] *= 2
-    write_json(changed / "record.json", record)
+    Record.of(record).write(changed / "record.json")
     kept[1] = replace(kept[1], run=replace(kept[1].run, folder=changed))
     with pytest.raises(UserError, match=r"budget\.diffusion_tokens=512, the first run with 256"):
         Outcomes.gather(kept)

@@ -51,8 +51,16 @@ class Desk:
 
     def draw(self, source: Source, choice: Choice, label: str = "generate") -> Samples:
         """Return one sample per prompt, all of one length."""
+        return self._drawing(source, choice).draw(source.writer, self.prompts, label=label)
+
+    def continued(self, source: Source, prompts: list[list[int]], tokens: int) -> Samples:
+        """Return what the task's choice of tokens makes of other prompts, in so many tokens."""
+        drawing = replace(self._drawing(source, self.task.choice), tokens=tokens)
+        return drawing.draw(source.writer, prompts, label="excerpts")
+
+    def _drawing(self, source: Source, choice: Choice) -> Drawing:
         task = self.task
-        drawing = Drawing(
+        return Drawing(
             tokens=task.tokens,
             choice=choice,
             ends=False,
@@ -60,7 +68,6 @@ class Desk:
             chains=task.chains,
             batch=task.batch,
         )
-        return drawing.draw(source.writer, self.prompts, label=label)
 
     def measure(self, samples: Samples) -> dict[str, Measure]:
         """Return all metrics; what cannot be given is said once, or refused if it was asked for.

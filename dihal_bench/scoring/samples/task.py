@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _TRAINING = 1 << 23  # tokens that the naive samplers count
+_EXCERPTS, _PROMPT = 4, 16  # prompts shown to a reader, and tokens of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +150,7 @@ class Written:
         rows: impostors, if there is an audit.
         verdicts: of the audit.
         points: of the frontier.
+        excerpts: some prompts, with what every source makes of them.
     """
 
     scores: list[Score]
@@ -157,10 +159,12 @@ class Written:
     rows: list[Impostor]
     verdicts: dict[str, Verdict]
     points: list[frontier.Point]
+    excerpts: list[dict[str, Any]]
 
     def audit(self) -> dict[str, Any]:
-        """Return what a record keeps of the audit, the data and the frontier."""
+        """Return what a record keeps of the audit, the data, the frontier and the texts."""
         return {
+            "excerpts": self.excerpts,
             "data": {name: asdict(own) for name, own in self.data.items()},
             "impostors": [
                 {
@@ -218,7 +222,32 @@ def _write(task: SampleTask, bench: Bench) -> Written:
         points += [own.point(row_name(source)) for own in sweep]
         found = found | desk.at_entropy(sweep, data["entropy"].value)
         scores += desk.scores(source, found, said)
-    return Written(scores, samples, data, rows, said, points)
+    return Written(scores, samples, data, rows, said, points, _excerpts(desk, held_out))
+
+
+def _excerpts(desk: Desk, real: Samples) -> list[dict[str, Any]]:
+    """Return what every source makes of the same prompts, beginnings of real text, for a reader.
+
+    No score is of these, so that it does not matter how many of them there are.
+    """
+    length = min(_PROMPT, desk.task.tokens // 2)
+    if not length:
+        return []
+    some = real.part(range(min(_EXCERPTS, len(real))))
+    prompts = [given + ids[:length] for given, ids in zip(some.given, some.ids, strict=True)]
+    drawn = {
+        row_name(source): desk.continued(source, prompts, desk.task.tokens - length)
+        for source in desk.bench.sources
+    }
+    first = next(iter(drawn.values()))
+    return [
+        {
+            "prompt": first.prompts[i],
+            "real": (some.prompts[i] + some.texts[i])[len(first.prompts[i]) :],
+            "rows": {name: samples.texts[i] for name, samples in drawn.items()},
+        }
+        for i in range(len(some))
+    ]
 
 
 def _real(task: SampleTask, bench: Bench) -> tuple[Samples, Samples]:
