@@ -16,7 +16,7 @@ from dihal_bench.progress import say
 if TYPE_CHECKING:
     from pathlib import Path
 
-_WIDTH, _BLOCKS, _HEADS, _CONTEXT, _EPOCHS = 128, 8, 4, 1024, 2.0
+_WIDTH, _BLOCKS, _HEADS, _CONTEXT, _EPOCHS = 128, 8, 4, 1024, 1.0
 _COMMON: dict[str, Any] = {
     "hidden_size": _WIDTH,
     "num_hidden_layers": _BLOCKS,

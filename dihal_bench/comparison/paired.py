@@ -10,6 +10,7 @@ from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
     from dihal_bench.comparison.pool import Key, Pool
+    from dihal_bench.scoring.likelihood import Totals
 
 
 class Paired:
@@ -17,20 +18,21 @@ class Paired:
 
     def __init__(self, pool: Pool, *, resamples: int):
         self.pool = pool
-        if not pool.seeds:
-            return
-        tokens = pool.totals[pool.teacher()][0].tokens
+        tokens = self._any(pool.teacher()).tokens
         self._bootstrap = DocumentBootstrap(len(tokens), resamples=resamples)
         self.tokens = int(tokens.sum())
 
     def sizes(self, key: Key) -> list[int]:
         """Return the sizes of ensembles that a row has an NLL of."""
-        names = self.pool.totals[key][0].sums
+        names = self._any(key).sums
         return sorted(int(n.removeprefix("nll@")) for n in names if n.startswith("nll@"))
+
+    def _any(self, key: Key) -> Totals:
+        return next(iter(self.pool.totals[key].values()))
 
     def ratio(self, key: Key, metric: str) -> Estimate:
         """Estimate a metric per token."""
-        return self._bootstrap.ratio(*self.pool.stacked(key, metric))
+        return self._bootstrap.ratio(*self.pool.stacked(key, metric, self.pool.seeds(key)))
 
     def nll(self, key: Key, chains: int) -> Estimate:
         """Estimate the NLL of ensembles of so many chains, nats per token."""
@@ -40,20 +42,24 @@ class Paired:
         """Whether the row's run has an NLL of it: not every recovery is a distribution."""
         return any(
             s["subject"] == key.row.subject and s["metric"].endswith("nll")
-            for s in self.pool.records[key.interface][0]["scores"]
+            for s in self.pool.first(key.interface)["scores"]
         )
 
-    def nll_difference(self, one: tuple[Key, int], other: tuple[Key, int]) -> Estimate:
-        """Estimate the NLL of one row's ensembles minus another's."""
+    def nll_difference(self, one: tuple[Key, int], other: tuple[Key, int]) -> Estimate | None:
+        """Estimate the NLL of one row's ensembles minus another's; None: no seed is of both."""
         (first, chains), (second, size) = one, other
-        return self._bootstrap.difference(
-            self.pool.stacked(first, f"nll@{chains}"), self.pool.stacked(second, f"nll@{size}")
-        )
+        return self._difference((first, f"nll@{chains}"), (second, f"nll@{size}"))
 
-    def brier_difference(self, one: Key, other: Key) -> Estimate:
-        """Estimate the Brier-1 of one row minus another's."""
+    def brier_difference(self, one: Key, other: Key) -> Estimate | None:
+        """Estimate the Brier-1 of one row minus another's; None: no seed is of both."""
+        return self._difference((one, "brier1"), (other, "brier1"))
+
+    def _difference(self, one: tuple[Key, str], other: tuple[Key, str]) -> Estimate | None:
+        seeds = self.pool.seeds(one[0], other[0])
+        if not seeds:
+            return None
         return self._bootstrap.difference(
-            self.pool.stacked(one, "brier1"), self.pool.stacked(other, "brier1")
+            self.pool.stacked(*one, seeds), self.pool.stacked(*other, seeds)
         )
 
 
@@ -78,7 +84,7 @@ class Pair:
     chains: int
     against: str
     nll: Estimate | None
-    brier1: Estimate
+    brier1: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; an estimate becomes three columns."""

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Record
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, Row
 from dihal_bench.scoring.sums import from_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from dihal_bench.comparison.plan import Entry
+    from dihal_bench.records import Record
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.scoring.likelihood import Totals
 
@@ -46,51 +45,62 @@ class Key:
 
 @dataclass
 class Pool:
-    """One block of a table.
+    """Rows that were measured on the same tokens: one block of a table.
 
     Attributes:
-        totals: key -> sums per document, one per seed.
-        records: interface label -> records, one per seed.
-        seeds: how many.
+        totals: key -> seed -> sums per document.
+        records: interface label -> seed -> record.
     """
 
-    totals: dict[Key, list[Totals]] = field(default_factory=lambda: defaultdict(list))
-    records: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    seeds: int = 0
+    totals: dict[Key, dict[int, Totals]] = field(default_factory=lambda: defaultdict(dict))
+    records: dict[str, dict[int, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
 
     @classmethod
-    def gather(cls, entries: Sequence[Entry]) -> Pool:
-        """Read the runs of a block, seed by seed.
+    def gather(cls, named: Iterable[tuple[str, Record]]) -> Pool:
+        """Take the sums of records, each under the label of its interface.
 
         Raises:
-            UserError: one is not complete, or two were not scored on the same documents.
+            UserError: two were not scored on the same documents, or are of one label and seed.
         """
         pool = cls()
         documents = None
-        for entry in entries:
-            record = Record.read(entry.folder / "record.json").data
-            pool.records[entry.label].append(record)
-            for row, totals in from_plain(record["sums"]).items():
+        for label, record in named:
+            data = record.data
+            seed = data["config"]["seed"]
+            if seed in pool.records[label]:
+                raise UserError(
+                    f"{data['id']} is a second run of {label} with seed {seed}; leave one out."
+                )
+            pool.records[label][seed] = data
+            for row, totals in from_plain(data["sums"]).items():
                 if row.signal == TRUE:  # the table has more of it, in columns of its own
                     continue
                 documents = totals.tokens if documents is None else documents
                 if not np.array_equal(documents, totals.tokens):
                     raise UserError(
-                        f"{entry.folder} was scored on other tokens than the rest; delete it and "
+                        f"{data['run']} was scored on other tokens than the rest; delete it and "
                         "issue the command again."
                     )
-                pool.totals[Key(interface=entry.label, row=row)].append(totals)
-        pool.seeds = min((len(r) for r in pool.records.values()), default=0)
+                pool.totals[Key(interface=label, row=row)][seed] = totals
         return pool
 
-    def stacked(self, key: Key, metric: str) -> tuple[Array, Array]:
+    def seeds(self, *keys: Key) -> list[int]:
+        """Return the seeds that all of these rows have."""
+        own = [set(self.totals[key]) for key in keys]
+        return sorted(set.intersection(*own)) if own else []
+
+    def first(self, label: str) -> dict[str, Any]:
+        """Return an interface's record of its lowest seed."""
+        return self.records[label][min(self.records[label])]
+
+    def stacked(self, key: Key, metric: str, seeds: Sequence[int]) -> tuple[Array, Array]:
         """Return sums of a metric and of tokens, [seeds, documents]."""
-        parts = [totals.per_token(metric) for totals in self.totals[key][: self.seeds]]
+        parts = [self.totals[key][seed].per_token(metric) for seed in seeds]
         return np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts])
 
     def traits(self, key: Key) -> dict[str, Any]:
         """Return what the first record says of a row's kind: a score of it, as plain values."""
-        for score in self.records[key.interface][0]["scores"]:
+        for score in self.first(key.interface)["scores"]:
             if (score["subject"], score["steps"], score["signal"]) == (
                 key.row.subject,
                 key.row.steps,
@@ -104,12 +114,12 @@ class Pool:
 
         A control of several interfaces that came out the same to the bit is one row.
         """
-        found: list[Key] = []
-        for key in self.totals:
-            if key.row.subject == TEACHER or any(self._same(key, other) for other in found):
-                continue
-            found.append(key)
-        return found
+        found: dict[Any, Key] = {}
+        for key, sums in self.totals.items():
+            if key.row.subject != TEACHER:
+                same = [(seed, own.sums["nll@1"].tobytes()) for seed, own in sorted(sums.items())]
+                found.setdefault((key.row, tuple(same)) if key.control else key, key)
+        return list(found.values())
 
     def teacher(self) -> Key:
         """Return the teacher's row."""
@@ -117,7 +127,7 @@ class Pool:
 
     def origins(self) -> list[str]:
         """Return what code the runs were made by: version and commit."""
-        found = [r["environment"] for records in self.records.values() for r in records]
+        found = [r["environment"] for own in self.records.values() for r in own.values()]
         return sorted({f"dihal-bench {e['versions']['dihal-bench']} {e['git']}" for e in found})
 
     def role(self, key: Key) -> str:
@@ -134,9 +144,3 @@ class Pool:
         twins = [k for k in self.rows() if k.row == key.row and k.interface != key.interface]
         beside = f" (beside {key.interface})" if twins else ""
         return f"{key.row.subject}{beside}"
-
-    def _same(self, one: Key, other: Key) -> bool:
-        if one.row != other.row or not one.control:
-            return False
-        pair = zip(self.totals[one], self.totals[other], strict=False)
-        return all(np.array_equal(a.sums["nll@1"], b.sums["nll@1"]) for a, b in pair)

@@ -48,6 +48,8 @@ class Tables:
     @classmethod
     def of(cls, pool: Pool, block: str, *, resamples: int) -> Tables:
         """Compute the tables of a block."""
+        if not pool.totals:  # all of its interfaces were left out
+            return cls(rows=[], pairs=[], origins=[])
         paired = Paired(pool, resamples=resamples)
         return cls(rows=lines(paired, block), pairs=pairs(paired, block), origins=pool.origins())
 

@@ -114,7 +114,7 @@ class Line:
 
 def lines(paired: Paired, block: str) -> list[Line]:
     """Return the rows of a block: the teacher, then interface by interface with its controls."""
-    return list(_Builder(paired, block).lines()) if paired.pool.seeds else []
+    return list(_Builder(paired, block).lines())
 
 
 class _Builder:
@@ -131,12 +131,13 @@ class _Builder:
 
     def _line(self, key: Key, chains: int) -> Line:
         pool, row = self.pool, key.row
-        traits, record = pool.traits(key), pool.records[key.interface][0]
+        traits, record = pool.traits(key), pool.first(key.interface)
+        records = list(pool.records[key.interface].values())
         teacher = key == pool.teacher()
         scored = teacher or self.paired.likely(key)
         whole = chains == row.chains
         suffix = "" if whole else "_chain"
-        spent = [r["spent"].get(row.subject, {}) for r in pool.records[key.interface]]
+        spent = [r["spent"].get(row.subject, {}) for r in records]
         cost = record["costs"].get(row.subject)
         half = self.paired.nll(key, chains // 2).value if scored and chains > 1 else None
         nll = self.paired.nll(key, chains) if scored else None
@@ -146,7 +147,7 @@ class _Builder:
             block=self.block,
             row=self.pool.name(key),
             role="teacher" if teacher else pool.role(key),
-            seeds=1 if teacher else pool.seeds,
+            seeds=1 if teacher else len(pool.seeds(key)),
             steps=row.steps,
             chains=chains,
             nfe=0 if teacher else traits["nfe"] // traits["chains"] * chains,
@@ -180,9 +181,7 @@ class _Builder:
             seconds=sum(p["seconds"] for s in spent for p in s.values()) / len(spent),
             **self._oracle(key),
             course=self._course(key),
-            within=None
-            if key.control
-            else all(r["budget"]["within"] for r in pool.records[key.interface]),
+            within=None if key.control else all(r["budget"]["within"] for r in records),
         )
 
     def _reference(self, key: Key, chains: int) -> tuple[Key, int] | None:
@@ -231,7 +230,7 @@ class _Builder:
 
     def _tokens(self, key: Key, subject: str) -> int:
         """Return the tokens that a subject of a row's run was trained on, in all phases."""
-        spent = self.pool.records[key.interface][0]["spent"].get(subject, {})
+        spent = self.pool.first(key.interface)["spent"].get(subject, {})
         return int(sum(phase["tokens"] for phase in spent.values()))
 
     def _bound(self, key: Key, chains: int) -> float | None:
@@ -239,7 +238,7 @@ class _Builder:
             return None
         values = [
             s["value"]
-            for r in self.pool.records[key.interface]
+            for r in self.pool.records[key.interface].values()
             for s in r["scores"]
             if s["metric"] == "block_bound" and s["steps"] == key.row.steps
         ]
@@ -250,7 +249,7 @@ class _Builder:
         names = {"oracle": "agreement", "oracle_kl": "kl", "sigma_half": "sigma_half"}
         if key.control:
             return dict.fromkeys(names)
-        found = [r["bridge"]["oracle"] for r in self.pool.records[key.interface]]
+        found = [r["bridge"]["oracle"] for r in self.pool.records[key.interface].values()]
         return {
             name: None if any(o[own] is None for o in found) else _mean(o[own] for o in found)
             for name, own in names.items()
@@ -259,7 +258,7 @@ class _Builder:
     def _course(self, key: Key) -> tuple[float, ...]:
         """Return mean Brier-1 over seeds, share by share."""
         points: dict[float, list[float]] = {}
-        for record in self.pool.records[key.interface]:
+        for record in self.pool.records[key.interface].values():
             for point in record["bridge"]["progress"]:
                 if (point["subject"], point["steps"]) == (key.row.subject, key.row.steps):
                     points.setdefault(point["share"], []).append(point["brier1"])
@@ -267,7 +266,7 @@ class _Builder:
 
     def _rank(self, key: Key) -> int | None:
         """Return 1 + the number of interfaces that are better beyond doubt; ties share a rank."""
-        if self.pool.seeds < _LEAST_SEEDS or not self._ranked(key):
+        if not self._ranked(key):
             return None
         peers = [k for k in self.pool.rows() if self._ranked(k) and k != key]
         same = [
@@ -275,14 +274,21 @@ class _Builder:
             for k in peers
             if k.row.steps == key.row.steps and self._replaced(k) == self._replaced(key)
         ]
-        return 1 + sum(self.paired.brier_difference(other, key).lo > 0 for other in same)
+        return 1 + sum(self._surely_better(other, key) for other in same)
+
+    def _surely_better(self, one: Key, other: Key) -> bool:
+        difference = self.paired.brier_difference(one, other)
+        enough = len(self.pool.seeds(one, other)) >= _LEAST_SEEDS
+        return enough and difference is not None and difference.lo > 0
 
     def _replaced(self, key: Key) -> int:
         """Return how many blocks a row stands in for: fewer is another, easier task."""
-        return int(self.pool.records[key.interface][0]["interface"]["replaced"])
+        return int(self.pool.first(key.interface)["interface"]["replaced"])
 
     def _ranked(self, key: Key) -> bool:
-        return key.leads and key != self.pool.teacher()
+        if not key.leads or key == self.pool.teacher():
+            return False
+        return len(self.pool.seeds(key)) >= _LEAST_SEEDS
 
 
 def _mean(values: Iterable[float]) -> float:

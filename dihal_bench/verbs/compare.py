@@ -19,8 +19,10 @@ from dihal_bench.verbs.common import (
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from dihal_bench.comparison.plan import Entry
+    from dihal_bench.records import Record
     from dihal_bench.verbs.common import Verbs
 
 
@@ -81,7 +83,7 @@ def _work(arguments: argparse.Namespace) -> int:
             return _print_runs(entries, as_json=arguments.json)
         inputs.check(out)
         executor.work_off(errands_of(entries, out / "shared", command), out, inputs)
-        pools = {key: Pool.gather([e for e in entries if e.block == key]) for key in blocks}
+        pools = {key: Pool.gather(_named(entries, key)) for key in blocks}
         resamples = config.score.resamples
         tables = {key: Tables.of(pool, key, resamples=resamples) for key, pool in pools.items()}
         files = write(tables, out)
@@ -91,6 +93,13 @@ def _work(arguments: argparse.Namespace) -> int:
         print(show(tables))
         print("tables: " + ", ".join(str(path) for path in files))
     return 0
+
+
+def _named(entries: list[Entry], block: str) -> Iterator[tuple[str, Record]]:
+    from dihal_bench.records import Record
+
+    own = [entry for entry in entries if entry.block == block]
+    return ((entry.label, Record.read(entry.folder / "record.json")) for entry in own)
 
 
 def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
