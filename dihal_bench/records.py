@@ -42,6 +42,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "gates": dict,
     "environment": dict,
 }
+_LARGEST = 2**63 - 1
 _COUNTS = ("tokens", "words", "bytes")
 _ROW_FIELDS: dict[str, type | tuple[type, ...]] = {
     "subject": str,
@@ -161,9 +162,9 @@ class Record:
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            validate(data, str(path))
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is not a readable record ({error}).") from error
-        validate(data, str(path))
         return cls(data)
 
 
@@ -183,7 +184,7 @@ def validate(data: Any, where: str) -> None:
     _check_fields(data, _FIELDS, where)
     _check_fields(data, {k: v for k, v in _LATER.items() if k in data}, where)
     _refuse_unknown(data, {*_FIELDS, *_LATER}, where)
-    _check_finite(data, where, "")
+    _check_values(data, where, "")
     gates = data["gates"].get("leak")
     if not isinstance(gates, dict):
         raise UserError(f"{where}: the field gates has no object called leak.")
@@ -265,12 +266,27 @@ def _refuse_unknown(data: dict[str, Any], known: set[str], where: str) -> None:
         raise UserError(f"{where}: the field {unknown[0]} is unknown to this version.")
 
 
-def _check_finite(value: Any, where: str, field: str) -> None:
+def _check_values(value: Any, where: str, field: str) -> None:
+    """Refuse what JSON can say and nothing else can hold: not numbers, and no text."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: the field {field} is {value}, not a finite number.")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise UserError(f"{where}: the field {field} is larger than any count.")
+    if isinstance(value, str) and not _is_text(value):
+        raise UserError(f"{where}: the field {field} is no text in Unicode.")
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_finite(inner, where, f"{field}.{key}" if field else str(key))
+            if not _is_text(str(key)):
+                raise UserError(f"{where}: the field {field} has a key that is no Unicode text.")
+            _check_values(inner, where, f"{field}.{key}" if field else str(key))
     if isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            _check_finite(inner, where, f"{field}[{index}]")
+            _check_values(inner, where, f"{field}[{index}]")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

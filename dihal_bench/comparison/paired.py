@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
 from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dihal_bench.comparison.pool import Key, Pool
     from dihal_bench.scoring.likelihood import Totals
 
@@ -53,6 +59,32 @@ class Paired:
     def brier_difference(self, one: Key, other: Key) -> Estimate | None:
         """Estimate the Brier-1 of one row minus another's; None: no seed is of both."""
         return self._difference((one, "brier1"), (other, "brier1"))
+
+    def better(self, keys: Sequence[Key], *, least: int) -> dict[Key, set[Key]]:
+        """Return for every row those that have a surely higher Brier-1.
+
+        Args:
+            keys: rows.
+            least: trainings that two rows must have in common for that to be known.
+        """
+        found: dict[Key, set[Key]] = {key: set() for key in keys}
+        alike: dict[tuple[int, ...], list[Key]] = defaultdict(list)
+        for key in keys:
+            alike[tuple(self.pool.seeds(key))].append(key)
+        for seeds, own in alike.items():
+            if len(seeds) >= least:
+                above = self._bootstrap.surely_above(
+                    [self.pool.stacked(key, "brier1", seeds) for key in own]
+                )
+                for i, j in np.argwhere(above):
+                    found[own[j]].add(own[i])
+        for one, other in itertools.permutations(alike, 2):
+            if len(set(one) & set(other)) >= least:
+                for key, rival in itertools.product(alike[one], alike[other]):
+                    difference = self.brier_difference(rival, key)
+                    if difference is not None and difference.lo > 0:
+                        found[key].add(rival)
+        return found
 
     def _difference(self, one: tuple[Key, str], other: tuple[Key, str]) -> Estimate | None:
         seeds = self.pool.seeds(one[0], other[0])

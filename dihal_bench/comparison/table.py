@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.comparison.paired import columns
@@ -49,6 +51,7 @@ class Line:
         bound: variational bound of the block, nats per token.
         rank: by Brier-1 among interfaces that replace as many blocks, at equal steps: 1 + how many
             are surely better.
+        ties: those that are neither surely better nor surely worse, and have a rank beside it.
         replaced: blocks it stands in for.
         retained: of the rest, those that are executed.
         flop_ratio: FLOPs of a chain over those of the replaced blocks; of the headline's steps.
@@ -87,6 +90,7 @@ class Line:
     gain_fewer: bool
     bound: float | None
     rank: int | None
+    ties: tuple[str, ...]
     replaced: int | None
     retained: int | None
     flop_ratio: float | None
@@ -115,6 +119,12 @@ class Line:
 def lines(paired: Paired, block: str) -> list[Line]:
     """Return the rows of a block: the teacher, then interface by interface with its controls."""
     return list(_Builder(paired, block).lines())
+
+
+@dataclass(frozen=True)
+class _Standing:
+    rank: int
+    ties: tuple[str, ...]
 
 
 class _Builder:
@@ -167,7 +177,8 @@ class _Builder:
             gain_over=over,
             gain_fewer=bool(over) and self._tokens(key, over) < self._tokens(key, row.subject),
             bound=self._bound(key, chains),
-            rank=self._rank(key) if whole else None,
+            rank=self.standings[key].rank if whole and key in self.standings else None,
+            ties=self.standings[key].ties if whole and key in self.standings else (),
             replaced=None if teacher else record["interface"]["replaced"],
             retained=None
             if teacher
@@ -264,31 +275,25 @@ class _Builder:
                     points.setdefault(point["share"], []).append(point["brier1"])
         return tuple(_mean(points[share]) for share in sorted(points))
 
-    def _rank(self, key: Key) -> int | None:
-        """Return 1 + the number of interfaces that are better beyond doubt; ties share a rank."""
-        if not self._ranked(key):
-            return None
-        peers = [k for k in self.pool.rows() if self._ranked(k) and k != key]
-        same = [
-            k
-            for k in peers
-            if k.row.steps == key.row.steps and self._replaced(k) == self._replaced(key)
-        ]
-        return 1 + sum(self._surely_better(other, key) for other in same)
-
-    def _surely_better(self, one: Key, other: Key) -> bool:
-        difference = self.paired.brier_difference(one, other)
-        enough = len(self.pool.seeds(one, other)) >= _LEAST_SEEDS
-        return enough and difference is not None and difference.lo > 0
+    @cached_property
+    def standings(self) -> dict[Key, _Standing]:
+        """The ranks of interfaces, among those at equal steps that replace as many blocks."""
+        peers: dict[tuple[int, int], list[Key]] = defaultdict(list)
+        for key in self.pool.rows():
+            if key.leads and len(self.pool.seeds(key)) >= _LEAST_SEEDS:
+                peers[key.row.steps, self._replaced(key)].append(key)
+        found = {}
+        for keys in peers.values():
+            better = self.paired.better(keys, least=_LEAST_SEEDS)
+            for key in keys:
+                ties = [k for k in keys if k not in better[key] and key not in better[k]]
+                names = tuple(self.pool.name(k) for k in ties if k != key)
+                found[key] = _Standing(1 + len(better[key]), names)
+        return found
 
     def _replaced(self, key: Key) -> int:
         """Return how many blocks a row stands in for: fewer is another, easier task."""
         return int(self.pool.first(key.interface)["interface"]["replaced"])
-
-    def _ranked(self, key: Key) -> bool:
-        if not key.leads or key == self.pool.teacher():
-            return False
-        return len(self.pool.seeds(key)) >= _LEAST_SEEDS
 
 
 def _mean(values: Iterable[float]) -> float:

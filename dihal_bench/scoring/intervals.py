@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Array = NDArray[np.float64]
 _LEVEL = 0.95
@@ -55,6 +55,29 @@ class DocumentBootstrap:
     def difference(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Estimate:
         """Estimate the paired difference of two ratios of sums."""
         return self._estimate(first, second)
+
+    def surely_above(self, terms: Sequence[tuple[Array, Array]]) -> NDArray[np.bool_]:
+        """Return for all pairs whether the first ratio minus the second has its interval above 0.
+
+        The intervals are those of ``difference``, of all pairs at once.
+
+        Args:
+            terms: numerators and denominators, [trainings, documents], of the same trainings.
+
+        Returns:
+            [terms, terms].
+        """
+        trainings = np.stack([_ratio(above.sum(1), below.sum(1)) for above, below in terms])
+        resampled = np.stack([self.resampled(a.sum(0), b.sum(0)) for a, b in terms])
+        points = np.array([float(_ratio(above.sum(), below.sum())) for above, below in terms])
+        count = trainings.shape[1]
+        within = _variances(resampled)
+        between = _variances(trainings) / count if count > 1 else np.zeros_like(within)
+        half = _half(within, between, count, len(self._weights[0]))
+        found: NDArray[np.bool_] = np.subtract.outer(points, points) - half > 0
+        for i, j in np.argwhere(between <= 0):  # these have the percentiles of the resamples
+            found[i, j] = i != j and self.difference(terms[i], terms[j]).lo > 0
+        return found
 
     def _estimate(self, *terms: tuple[Array, Array]) -> Estimate:
         """Estimate the first ratio, minus the second if there is one."""
@@ -98,8 +121,21 @@ def _with_interval(*, point: float, resampled: Array, trainings: Array, document
         lo, hi = np.nanpercentile(resampled, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
         return Estimate(point, float(lo), float(hi))
     within = float(np.nanvar(resampled, ddof=1))
-    freedom = (within + between) ** 2 / (
-        within**2 / max(1, documents - 1) + between**2 / (count - 1)
-    )
-    half = float(stats.t.ppf((1 + _LEVEL) / 2, freedom)) * float(np.sqrt(within + between))
+    half = float(_half(np.array(within), np.array(between), count, documents))
     return Estimate(point, point - half, point + half)
+
+
+def _half(within: Array, between: Array, trainings: int, documents: int) -> Array:
+    """Return half the width of intervals, from the variances of documents and of trainings."""
+    both = within + between
+    spread = within**2 / max(1, documents - 1) + between**2 / max(1, trainings - 1)
+    out = np.ones_like(both)
+    freedom = np.divide(both**2, spread, out=out, where=spread > 0)
+    half: Array = stats.t.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(both)
+    return half
+
+
+def _variances(values: Array) -> Array:
+    """Return the variance of the differences of all pairs of rows [k, n]: [k, k]."""
+    differences: Array = np.array([np.var(values - one, axis=1, ddof=1) for one in values])
+    return differences

@@ -123,3 +123,22 @@ def test_a_row_that_is_not_trained_is_paired_with_rows_that_are():
     assert found.value == pytest.approx(-0.5)
     half = stats.t.ppf(0.975, 1) * 0.5  # of two trainings that differ by 1
     assert (found.lo, found.hi) == pytest.approx((-0.5 - half, -0.5 + half), rel=1e-3)
+
+
+@pytest.mark.parametrize("trainings", [1, 3])
+def test_pairs_at_once_are_pairs_one_by_one(trainings: int) -> None:
+    rng = np.random.default_rng(3)
+    bootstrap = DocumentBootstrap(30, resamples=200)
+    tokens = np.broadcast_to(rng.integers(5, 50, 30).astype(float), (trainings, 30))
+    base = tokens * rng.normal(0.3, 0.1, 30)
+    terms = [
+        (base + shift * tokens + rng.normal(0, 0.02, (trainings, 1)) * tokens, tokens)
+        for shift in (0.0, 0.0, 0.03, 0.06, 0.2)
+    ]
+    terms.append(terms[0])  # no difference at all
+    found = bootstrap.surely_above(terms)
+    each = [[bootstrap.difference(one, other).lo > 0 for other in terms] for one in terms]
+    np.testing.assert_array_equal(found, each)
+    assert found.any()
+    assert not found.all()
+    assert not found[0, 5]

@@ -1,0 +1,1 @@
+"""The leaderboard: records of runs, and the tables, figures and pages rendered from them."""

@@ -1,0 +1,107 @@
+"""Records of finished runs go into the leaderboard's folder, or are refused with a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.store import LARGEST, named, read_stranger
+from dihal_bench.leaderboard.verify import verify, within_budget
+from dihal_bench.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dihal_bench.leaderboard.store import Store
+
+_RECORD = "record.json"
+_NEWER = ("tasks", "audits")  # what a run that is scored again has more of
+
+
+def add(store: Store, runs: Sequence[Path], *, say: Callable[[str], None]) -> list[Path]:
+    """Copy the records of runs, all or none of them.
+
+    A record that is there already is left alone. One of the same run that was scored further takes
+    the place of the earlier one.
+
+    Args:
+        store: where they go.
+        runs: folders of runs, or files of records.
+        say: takes one-line messages for a person.
+
+    Returns:
+        The files that are new.
+
+    Raises:
+        UserError: one is no valid record, contradicts itself, or is another record of a run that is
+            there.
+    """
+    records = [_read(run) for run in runs]
+    store.folder.mkdir(parents=True, exist_ok=True)
+    with store.locked():
+        steps = [(record, _replaced(store, record)) for record in records]
+        added = []
+        for record, old in steps:
+            place = store.place(record)
+            if place.exists():
+                say(f"already there: {place}")
+                continue
+            record.write(place)
+            for path in old:
+                path.unlink()
+                say(f"scored further: {place} instead of {path.name}")
+            if not old:
+                say(f"added: {place}")
+            if not within_budget(record.data):
+                say("  it did not keep to its budget, and stands in the section of unmatched runs")
+            added.append(place)
+    return added
+
+
+def _read(run: Path) -> Record:
+    path = run / _RECORD if run.is_dir() else run
+    if not path.exists():
+        raise UserError(
+            f"{run} holds no complete run (there is no {_RECORD}); give the folder that "
+            "dihal-bench run named, or finish that run first."
+        )
+    record = Record.read(path)
+    verify(record)
+    if not named(record.data["id"]):
+        raise UserError(f"{path}: the field id is {record.data['id'][:80]!r}, which names no file.")
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(f"{path} has {size:,} bytes, and a record has at most {LARGEST:,}.")
+    return record
+
+
+def _replaced(store: Store, record: Record) -> list[Path]:
+    """Return the earlier records of the run.
+
+    Raises:
+        UserError: one of them is no earlier state of this record.
+    """
+    own = [path for path in store.of_run(record.data["run"]) if path != store.place(record)]
+    for path in own:
+        earlier = read_stranger(path)
+        field = _contradiction(earlier, record)
+        if field is not None:
+            raise UserError(
+                f"{record.data['id']}: another record of the run {record.data['run']} is there, "
+                f"{path.name}, and they differ in the field {field}; delete one of them."
+            )
+    return own
+
+
+def _contradiction(earlier: Record, later: Record) -> str | None:
+    """Return what an earlier record has otherwise, if it is no earlier state of the later one."""
+    old, new = earlier.data, later.data
+    for name in sorted({*old, *new} - {"id", "seal", "scores", *_NEWER}):
+        if old.get(name) != new.get(name):
+            return name
+    own = list(earlier.own_scores)
+    if own != list(later.own_scores):
+        return "scores"
+    gone = set(old.get("tasks", {})) - set(new.get("tasks", {}))
+    return f"tasks.{min(gone)}" if gone else None

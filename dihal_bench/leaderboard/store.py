@@ -1,0 +1,104 @@
+"""The folder of records: read with suspicion, for records come from strangers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dihal_bench.errors import UserError
+from dihal_bench.files import lock
+from dihal_bench.progress import progress
+from dihal_bench.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+LARGEST = 2**24  # bytes of a record
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a record, and of its file
+
+
+@dataclass(frozen=True)
+class Store:
+    """The records of a leaderboard, one file each, named by its id.
+
+    Attributes:
+        folder: that holds them.
+    """
+
+    folder: Path
+
+    def read(self) -> tuple[list[Record], list[str]]:
+        """Read all records.
+
+        Returns:
+            The valid ones in the order of their ids, and a sentence for each of the others.
+        """
+        records, problems = [], []
+        paths = self.paths()
+        with progress("records", len(paths), unit="records") as bar:
+            for path in paths:
+                try:
+                    records.append(read_stranger(path))
+                except UserError as error:
+                    problems.append(str(error))
+                bar.update(1)
+        return records, problems
+
+    def paths(self) -> list[Path]:
+        """Return the files of records.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        if not self.folder.is_dir():
+            raise UserError(
+                f"{self.folder} does not exist; add a first run by dihal-bench leaderboard add RUN."
+            )
+        return sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
+
+    def of_run(self, run: str) -> Iterator[Path]:
+        """Return the files of records of a run."""
+        return (p for p in self.folder.glob("*.json") if p.stem.rpartition("-")[0] == run)
+
+    def locked(self) -> AbstractContextManager[bool]:
+        """Hold the folder against other processes."""
+        return lock(self.folder, wait=True)
+
+    def place(self, record: Record) -> Path:
+        """Return where a record is kept."""
+        return self.folder / f"{record.data['id']}.json"
+
+
+def read_stranger(path: Path) -> Record:
+    """Read one record file that anybody may have written.
+
+    Raises:
+        UserError: it is a link or no file, too large, not named by its id, or no valid record; the
+            sentence names the file, and the field.
+    """
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path} is no regular file; only records belong there.")
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(
+            f"{path} has {size:,} bytes, and a record has at most {LARGEST:,}; take out of it what "
+            "is no record."
+        )
+    record = Record.read(path)
+    name = record.data["id"]
+    if not named(name):
+        raise UserError(
+            f"{path}: the field id is {name[:80]!r}; names have letters, digits, '.', '_' and '-', "
+            "and begin with one of the first two."
+        )
+    if path.name != f"{name}.json":
+        raise UserError(f"{path}: the field id is {name}; name the file {name}.json.")
+    return record
+
+
+def named(name: str) -> bool:
+    """Whether a name can be that of a file in the same folder."""
+    return _NAME.fullmatch(name) is not None and ".." not in name

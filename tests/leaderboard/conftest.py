@@ -1,0 +1,58 @@
+"""A small finished run, and copies of its record that say something else."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dihal_bench.cli import main
+from dihal_bench.records import Record
+
+from ..conftest import Tiny
+
+Make = Callable[..., Record]
+
+
+def dihal(*words: str) -> tuple[int, str, str]:
+    """Run the command line; return status, standard output, and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(list(words))
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="session")
+def finished(
+    _tiny: Tiny, _tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Folders of a run of two interfaces with controls."""
+    folder = tmp_path_factory.mktemp("leaderboard")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIHAL_BENCH_CACHE", str(_tiny_cache))
+        for interface, controls in (("hidden", "regress,token-mean"), ("embedding", "lm")):
+            found[interface] = folder / interface
+            words = ("--interface", interface, "--controls", controls, "--layer", "2")
+            status, _, err = dihal("run", *_tiny.flags(), *words, "--out", str(folder / interface))
+            assert status == 0, err
+    return found
+
+
+@pytest.fixture(scope="session")
+def make(finished: dict[str, Path]) -> Make:
+    """Return a function that makes records like those of the runs."""
+    known = {name: Record.read(folder / "record.json") for name, folder in finished.items()}
+
+    def again(interface: str = "hidden", *, seed: int = 0, **changes: Any) -> Record:
+        """Return a sealed copy, with another seed, and whole fields replaced."""
+        data = copy.deepcopy(known[interface].data) | changes
+        if seed:
+            data["config"]["seed"] = data["environment"]["seed"] = seed
+            data["run"] = f"{interface}-{seed:012x}"
+        return Record.of(data)
+
+    return again

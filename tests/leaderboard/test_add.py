@@ -1,0 +1,223 @@
+"""What goes into the leaderboard's folder, and what does not."""
+
+import copy
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.add import add
+from dihal_bench.leaderboard.store import LARGEST, Store, read_stranger
+from dihal_bench.leaderboard.verify import verify, within_budget
+from dihal_bench.records import Record
+
+from .conftest import Make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "records")
+
+
+def quiet(text: str) -> None:
+    del text
+
+
+def test_a_run_is_added_once(finished: dict[str, Path], store: Store) -> None:
+    said: list[str] = []
+    (path,) = add(store, [finished["hidden"]], say=said.append)
+    assert path == store.folder / f"{Record.read(path).data['id']}.json"
+    assert path.read_bytes() == (finished["hidden"] / "record.json").read_bytes()
+    assert add(store, [finished["hidden"], path], say=said.append) == []
+    assert [line.split(":")[0] for line in said] == ["added", "already there", "already there"]
+    records, problems = store.read()
+    assert [r.data["run"] for r in records] == [Record.read(path).data["run"]]
+    assert problems == []
+
+
+def test_all_or_none_are_added(finished: dict[str, Path], store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing holds no complete run"):
+        add(store, [finished["hidden"], tmp_path / "nothing"], say=quiet)
+    assert not store.folder.exists()
+
+
+def test_another_record_of_a_run_is_refused(make: Make, store: Store, tmp_path: Path) -> None:
+    first, other = make(), make(created="2020-01-01T00:00:00+00:00")
+    for name, record in (("first", first), ("other", other)):
+        record.write(tmp_path / f"{name}.json")
+    add(store, [tmp_path / "first.json"], say=quiet)
+    with pytest.raises(UserError, match=f"{first.data['id']}.json, and they differ in .* created"):
+        add(store, [tmp_path / "other.json"], say=quiet)
+    assert [path.stem for path in store.paths()] == [first.data["id"]]
+
+
+def test_a_run_that_was_scored_further_takes_its_place(
+    make: Make, store: Store, tmp_path: Path
+) -> None:
+    first = make()
+    extra = copy.deepcopy(first.data["scores"][0]) | {"task": "more", "signal": "generated"}
+    later = make(
+        scores=[*first.data["scores"], extra], tasks={"more": {"key": "k", "rows": []}}, audits={}
+    )
+    first.write(tmp_path / "first.json")
+    later.write(tmp_path / "later.json")
+    add(store, [tmp_path / "first.json"], say=quiet)
+    add(store, [tmp_path / "later.json"], say=quiet)
+    assert [path.stem for path in store.paths()] == [later.data["id"]]
+    with pytest.raises(UserError, match=r"differ in the field tasks\.more"):
+        add(store, [tmp_path / "first.json"], say=quiet)
+
+
+def test_several_processes_may_add_at_once(make: Make, store: Store, tmp_path: Path) -> None:
+    paths = []
+    for seed in range(1, 9):
+        paths.append(tmp_path / f"{seed}.json")
+        make(run=f"hidden-{seed:012x}").write(paths[-1])
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda path: add(store, [path, *paths[:2]], say=quiet), paths))
+    records, problems = store.read()
+    assert [r.data["run"] for r in records] == [f"hidden-{seed:012x}" for seed in range(1, 9)]
+    assert problems == []
+
+
+def test_two_records_of_one_run_added_at_once_leave_one(
+    make: Make, store: Store, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{year}.json" for year in range(2001, 2009)]
+    for path in paths:
+        make(created=f"{path.stem}-01-01T00:00:00+00:00").write(path)
+
+    def attempt(path: Path) -> bool:
+        try:
+            return bool(add(store, [path], say=quiet))
+        except UserError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, paths)) == 1
+    assert len(store.paths()) == 1
+
+
+def test_what_did_not_keep_to_its_budget_is_taken_with_a_word(
+    make: Make, store: Store, tmp_path: Path
+) -> None:
+    record = make()
+    spent = copy.deepcopy(record.data["spent"])
+    spent["hidden"]["diffusion"]["tokens"] *= 2
+    lying = make(spent=spent)
+    lying.write(tmp_path / "lying.json")
+    with pytest.raises(UserError, match=r"spent\.hidden\.diffusion\.tokens is 2,048, and the budg"):
+        add(store, [tmp_path / "lying.json"], say=quiet)
+    honest = make(spent=spent, budget={**record.data["budget"], "within": False})
+    honest.write(tmp_path / "honest.json")
+    said: list[str] = []
+    add(store, [tmp_path / "honest.json"], say=said.append)
+    assert "section of unmatched runs" in said[-1]
+    assert not within_budget(honest.data)
+    assert within_budget(record.data)
+
+
+def test_what_a_run_says_follows_from_its_sums(make: Make) -> None:
+    for interface in ("hidden", "embedding"):
+        verify(make(interface))
+
+
+@pytest.mark.parametrize("part", ["value", "lo", "hi", "n"])
+@pytest.mark.parametrize(
+    ("subject", "metric"),
+    [
+        ("hidden", "nll"),
+        ("hidden", "diffusion_gain"),
+        ("regress", "kl"),
+        ("teacher", "ppl"),
+        ("hidden", "brier1"),
+        ("token-mean", "nll_minus_interface"),
+    ],
+)
+def test_a_score_that_does_not_is_named(make: Make, part: str, subject: str, metric: str) -> None:
+    scores = copy.deepcopy(make().data["scores"])
+    index = next(
+        i for i, s in enumerate(scores) if (s["subject"], s["metric"]) == (subject, metric)
+    )
+    scores[index][part] = scores[index][part] + (1 if part == "n" else 1e-3)
+    with pytest.raises(UserError, match=rf"scores\[{index}\]\.{part} .*is"):
+        verify(make(scores=scores))
+
+
+def test_a_likelihood_without_sums_is_named(make: Make) -> None:
+    record = make()
+    sums = copy.deepcopy(record.data["sums"])
+    sums["rows"] = [row for row in sums["rows"] if row["subject"] != "regress"]
+    with pytest.raises(UserError, match=r"\(regress \w+\) has no sums"):
+        verify(make(sums=sums))
+    sums["rows"] = []
+    with pytest.raises(UserError, match="sums has no rows of hidden"):
+        verify(make(sums=sums))
+
+
+def changed(record: Record, **fields: Any) -> str:
+    return json.dumps(record.data | fields)
+
+
+def test_strangers_are_read_with_suspicion(make: Make, store: Store, tmp_path: Path) -> None:
+    record = make()
+    good = store.place(record)
+    record.write(good)
+    text = good.read_text(encoding="utf-8")
+    bad: dict[str, tuple[bytes, str]] = {
+        "truncated.json": (text[:-50].encode(), "truncated.json is not a readable record"),
+        "latin.json": (text.encode("utf-16"), "latin.json is not a readable record"),
+        "deep.json": (b"[" * 200_000, "deep.json is not a readable record"),
+        "schema.json": (changed(record, schema=99).encode(), "schema.json: schema is 99"),
+        "nan.json": (
+            text.replace('"value": ', '"value": NaN, "old": ', 1).encode(),
+            r"nan.json: .*nan, not a finite number",
+        ),
+        "huge.json": (b" " * (LARGEST + 1), "huge.json has 16,777,217 bytes"),
+        "surrogate.json": (
+            text.replace('"command": "', '"command": "\\ud800').encode(),
+            "surrogate.json: the field command is no text",
+        ),
+        "count.json": (
+            re.sub(r'"layer": \d+', f'"layer": {10**300}', text).encode(),
+            "count.json: the field layer is larger",
+        ),
+        "digits.json": (b'{"schema": ' + b"9" * 5000 + b"}", "digits.json is not a readable"),
+        "edited.json": (
+            changed(record, layer=3).encode(),
+            "edited.json: the field layer was changed",
+        ),
+        "other.json": (text.encode(), f"other.json: the field id is {record.data['id']}; name"),
+        "notes.txt": (b"hello", "notes.txt is not a readable record"),
+    }
+    for name, (content, _) in bad.items():
+        (store.folder / name).write_bytes(content)
+    (store.folder / "link.json").symlink_to(good)
+    (store.folder / "folder.json").mkdir()
+    bad |= {name: (b"", f"{name} is no regular file") for name in ("link.json", "folder.json")}
+    records, problems = store.read()
+    assert [r.data["id"] for r in records] == [record.data["id"]]
+    assert len(problems) == len(bad)
+    for _, said in bad.values():
+        assert sum(re.search(said, problem) is not None for problem in problems) == 1, said
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", ".hidden", "", "a..b", "x" * 200])
+def test_names_that_lead_elsewhere_are_refused(make: Make, store: Store, name: str) -> None:
+    record = make(run=name)
+    path = store.folder / "record.json"
+    record.write(path)
+    with pytest.raises(UserError, match=r"record.json: the field (id|run) is"):
+        read_stranger(path)
+    with pytest.raises(UserError, match=r"record.json: the field (id|run) is"):
+        add(store, [path], say=quiet)
+    assert [p.name for p in store.folder.iterdir() if not p.name.startswith(".")] == [path.name]
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="add a first run by dihal-bench leaderboard add"):
+        Store(tmp_path / "none").read()
