@@ -28,7 +28,9 @@ class Line:
 
     Attributes:
         block: of the table.
-        row: the interface or control; and the interface whose run it is from.
+        row: the interface or control; and the interface whose run it is from, if it is one of
+            several.
+        interface: label of the interface whose run it is from.
         role: "teacher", "interface", "control", or "trial": the interface without its signal.
         seeds: trainings behind it.
         steps: network evaluations per chain.
@@ -70,6 +72,7 @@ class Line:
 
     block: str
     row: str
+    interface: str
     role: str
     seeds: int
     steps: int
@@ -156,6 +159,7 @@ class _Builder:
         return Line(
             block=self.block,
             row=self.pool.name(key),
+            interface=key.interface,
             role="teacher" if teacher else pool.role(key),
             seeds=1 if teacher else len(pool.seeds(key)),
             steps=row.steps,

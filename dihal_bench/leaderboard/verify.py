@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.store import read_stranger
+from dihal_bench.progress import progress
 from dihal_bench.scoring.likelihood import TEACHER, Row
 from dihal_bench.scoring.sums import from_plain
 from dihal_bench.scoring.table import Measured, Traits, scores_of
 from dihal_bench.training.budget import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from dihal_bench.records import Record, Score
     from dihal_bench.scoring.likelihood import Totals
@@ -44,19 +47,24 @@ def within_budget(data: Mapping[str, Any]) -> bool:
     return not list(_overspent(data))
 
 
+def own_task(data: Mapping[str, Any]) -> str:
+    """Return what the run's scores on its own text are filed under."""
+    return f"{data['config']['corpus']}:validation"
+
+
 def _scores(record: Record) -> Iterator[str]:
     data = record.data
     totals = from_plain(data["sums"])
     known = _known(record, totals)
     whole = data["sums"]["documents"] == len(data["sums"]["tokens"])
     for index, score in enumerate(record.scores):
-        own = score.task == _own_task(data) and score.metric.endswith(_SUMMED)
+        own = score.task == own_task(data) and score.metric.endswith(_SUMMED)
         if own and _name(score) not in known:
             name = f"{score.subject} {score.metric}"
             yield f"scores[{index}] ({name}) has no sums that it follows from"
     for index, score in enumerate(record.scores):
         again = known.get(_name(score))
-        if again is None or score.task != _own_task(data):
+        if again is None or score.task != own_task(data):
             continue
         parts = ("value", "lo", "hi") if whole else ("value",)
         for part in parts:
@@ -73,7 +81,7 @@ def _scores(record: Record) -> Iterator[str]:
 def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
     """Return the scores that follow from the sums."""
     data = record.data
-    own = [score for score in record.scores if score.task == _own_task(data)]
+    own = [score for score in record.scores if score.task == own_task(data)]
     subjects = {row.subject for row in totals} - {TEACHER}
     first = data["interface"]["name"]
     if first not in subjects or Row(subject=TEACHER) not in totals:
@@ -91,7 +99,7 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
     }
     mine = [row for row in totals if row.subject == first and row.signal == "sampled"]
     measured = Measured(
-        task=_own_task(data),
+        task=own_task(data),
         regime=data["regime"],
         dtype=data["config"]["dtype"],
         resamples=data["config"]["score"]["resamples"],
@@ -105,10 +113,6 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
 
 def _name(score: Score) -> _Name:
     return score.subject, score.metric, score.steps, score.chains, score.signal
-
-
-def _own_task(data: Mapping[str, Any]) -> str:
-    return f"{data['config']['corpus']}:validation"
 
 
 def _budget(data: Mapping[str, Any]) -> Iterator[str]:
@@ -130,3 +134,16 @@ def _overspent(data: Mapping[str, Any]) -> Iterator[str]:
     trunk = data["budget"].get("trunk", 1.0)
     if abs(trunk - 1) > TRUNK_TOLERANCE:
         yield f"budget.trunk is {trunk:.3g} of what a trunk may have"
+
+
+def verify_all(paths: Sequence[Path]) -> list[str]:
+    """Return a sentence for every record file that cannot be read or contradicts itself."""
+    problems = []
+    with progress("verify", len(paths), unit="records") as bar:
+        for path in paths:
+            try:
+                verify(read_stranger(path))
+            except UserError as error:
+                problems.append(str(error))
+            bar.update(1)
+    return problems

@@ -1,0 +1,176 @@
+"""Everything the leaderboard shows, as plain values: tables, runs, sweeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from dihal_bench import __version__
+from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.groups import grouped
+from dihal_bench.leaderboard.tables import likelihood_table
+from dihal_bench.leaderboard.tasks import task_tables
+from dihal_bench.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dihal_bench.leaderboard.groups import Group
+    from dihal_bench.records import Record
+
+VERSION = 1  # of the values that the site is drawn from
+_POINTS = 200  # of a curve
+_LEVEL = 0.975
+
+
+@dataclass(frozen=True)
+class Board:
+    """What is rendered.
+
+    Attributes:
+        groups: records by what may be compared.
+        data: tables, runs and sweeps as plain values.
+    """
+
+    groups: list[Group]
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> Board:
+        """Group records and compute their tables."""
+        groups = grouped(records)
+        tables: list[dict[str, Any]] = []
+        with progress("tables", len(groups), unit="tables") as bar:
+            for group in groups:
+                tables += [likelihood_table(group), *task_tables(group)]
+                bar.update(1)
+        runs = [_run(label, record, group) for group in groups for label, record in group.all]
+        data = {
+            "version": VERSION,
+            "generated_by": f"dihal-bench {__version__}",
+            "tables": tables,
+            "runs": runs,
+            "sweeps": [_sweep(own) for own in sweeps],
+        }
+        return cls(groups, data)
+
+
+def read_sweeps(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the results of sweeps over layers under a folder.
+
+    Returns:
+        Those that can be read, and a sentence for each of the others.
+    """
+    found, problems = [], []
+    for path in sorted(folder.rglob("sweep-*.json")):
+        try:
+            own = json.loads(path.read_text(encoding="utf-8"))
+            _sweep(own)
+        except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
+            problems.append(f"{path} is not a readable sweep ({error}).")
+            continue
+        found.append({**own, "axis": path.stem.removeprefix("sweep-")})
+    return [own for own in found if own["axis"] == "layers" or own["axis"][:5] == "span-"], problems
+
+
+def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
+    data = record.data
+    kept = {key: value for key, value in data.items() if key not in ("sums", "seal", "audits")}
+    kept["bridge"] = {**data["bridge"], "curves": _thinned(data["bridge"].get("curves", {}))}
+    kept["excerpts"] = list(_parts(data, "excerpts"))
+    kept["frontier"] = list(_parts(data, "frontier"))
+    return {
+        "id": data["id"],
+        "interface": data["interface"]["name"],
+        "label": label,
+        "regime": data["regime"],
+        "backbone": data["backbone"]["name"],
+        "corpus": data["corpus"]["name"],
+        "budget": data["config"]["budget"]["name"],
+        "seed": data["config"]["seed"],
+        "layer": data["layer"],
+        "replaced": data["interface"]["replaced"],
+        "table": group.name,
+        "created": data["created"],
+        "within": group.setting.within,
+        "record": kept,
+    }
+
+
+def _parts(data: Mapping[str, Any], name: str) -> Iterator[Any]:
+    for audit in data.get("audits", {}).values():
+        if isinstance(audit, dict):
+            yield from audit.get(name) or ()
+
+
+def _thinned(value: Any) -> Any:
+    """Return nested values with evenly spaced points of what is longer than 200."""
+    if isinstance(value, dict):
+        return {key: _thinned(inner) for key, inner in value.items()}
+    if isinstance(value, list) and len(value) > _POINTS:
+        places = np.unique(np.linspace(0, len(value) - 1, _POINTS).round().astype(int))
+        return [value[place] for place in places]
+    return value
+
+
+def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
+    axis = own.get("axis", "")
+    short = {"fvu_mmse": "fvu"}
+    return {
+        "id": f"{own['backbone']}-{axis}",
+        "title": f"{own['backbone']}: {own['title']}",
+        "axis": axis,
+        "backbone": own["backbone"],
+        "layers": list(own["layers"]),
+        "losses": {
+            short.get(name, name): _intervals(np.array(values))
+            for name, values in own["losses"].items()
+        },
+        "predictors": dict(own["predictions"]),
+        "correlations": [
+            {
+                "predictor": predictor,
+                "loss": short.get(loss, loss),
+                "kendall": found["kendall"],
+                "minus_depth": found["advantage"],
+                "picks": own["candidates"][found["predicted"]],
+                "regret": found["regret"]["value"],
+            }
+            for loss, some in own["ranking"].items()
+            for predictor, found in some.items()
+        ],
+    }
+
+
+def _intervals(values: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    """Return the means over trainings [n, candidates], with Student's interval if n > 1."""
+    count = len(values)
+    means = values.mean(0)
+    if count < 2:
+        return [{"value": float(mean)} for mean in means]
+    half = stats.t.ppf(_LEVEL, count - 1) * values.std(0, ddof=1) / np.sqrt(count)
+    return [
+        {"value": float(m), "lo": float(m - h), "hi": float(m + h)}
+        for m, h in zip(means, half, strict=True)
+    ]
+
+
+def refuse(problems: Sequence[str], *, keep_going: bool, say: Callable[[str], None]) -> None:
+    """Stop at files that are not what they should be, or say what is left out.
+
+    Raises:
+        UserError: there are some, and it is not to go on without them.
+    """
+    if problems and not keep_going:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(
+            f"{problems[0].rstrip('.')}{more}; mend or remove it, or leave it out with "
+            "--keep-going; nothing was written."
+        )
+    for problem in problems:
+        say(f"left out: {problem}")

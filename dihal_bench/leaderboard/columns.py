@@ -1,0 +1,149 @@
+"""The columns of the leaderboard's tables: what they are, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+HIGHER, LOWER = "higher", "lower"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: of its cells.
+        title: as it is shown.
+        help: what it is, in a sentence.
+        better: "higher", "lower", or None where neither is.
+        type: "estimate" (with an interval), "number", "integer", "tokens", "flops" or "text".
+        digits: after the point.
+        likelihood: whether kinds must not be ranked against each other by it.
+    """
+
+    key: str
+    title: str
+    help: str
+    better: str | None = None
+    type: str = "text"
+    digits: int = 0
+    likelihood: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+def _estimate(key: str, title: str, text: str, better: str | None, digits: int) -> Column:
+    likely = key in ("nll", "kl", "gain", "bound")
+    return Column(
+        key=key,
+        title=title,
+        help=text,
+        better=better,
+        type="estimate",
+        digits=digits,
+        likelihood=likely,
+    )
+
+
+def _count(key: str, title: str, text: str, type_: str = "integer") -> Column:
+    return Column(key=key, title=title, help=text, type=type_)
+
+
+LIKELIHOOD: tuple[Column, ...] = (
+    Column(key="row", title="row", help="the interface, a control beside it, or the teacher"),
+    _estimate("brier1", "Brier-1", "2 p(x) - Σ p², unbiased over chains, at most 1", HIGHER, 4),
+    _estimate("nll", "NLL", "nats per token, of the ensemble of K chains", LOWER, 3),
+    _estimate("kl", "KL", "KL(teacher ‖ row) over the vocabulary, nats per token", LOWER, 4),
+    _estimate(
+        "gain",
+        "diffusion gain",
+        "NLL of the best control at no more evaluations minus the row's: what the noise bought",
+        HIGHER,
+        3,
+    ),
+    _count("replaced", "replaced", "blocks of the backbone that it stands in for"),
+    _count("retained", "retained", "blocks of the backbone that are executed"),
+    Column(
+        key="flop_ratio",
+        title="FLOPs / replaced",
+        help="FLOPs of a chain over those of the replaced blocks",
+        better=LOWER,
+        type="number",
+        digits=2,
+    ),
+    _count("rank", "rank", "by Brier-1 at equal S among those that replace as many blocks"),
+    Column(key="kind", title="kind", help="exact, or ensemble(K): kinds are not compared by NLL"),
+    _count("steps", "S", "network evaluations per chain"),
+    _count("chains", "K", "chains of the ensemble"),
+    _count("nfe", "NFE", "network evaluations in all, a decoder's included"),
+    _estimate("top1", "top-1", "how often its likeliest token is the teacher's", HIGHER, 3),
+    _estimate("bound", "block bound", "variational bound of a block, nats per token", LOWER, 3),
+    _count("seeds", "seeds", "trainings behind the row"),
+    _count("n", "n", "scored tokens", "tokens"),
+    _count("diffusion_tokens", "diffusion tokens", "seen while the trunk was trained", "tokens"),
+    _count("recovery_tokens", "recovery tokens", "seen while the recovery was trained", "tokens"),
+    _count("trunk", "trunk", "parameters of the denoiser", "tokens"),
+    _count("recovery", "recovery", "parameters trained besides", "tokens"),
+    _count("flops", "training FLOPs", "of all phases, mean over seeds", "flops"),
+    _count("seconds", "seconds", "of training, mean over seeds"),
+    Column(
+        key="oracle",
+        title="oracle",
+        help="agreement of what is recovered from the true signal with the text or the teacher",
+        better=HIGHER,
+        type="number",
+        digits=4,
+    ),
+    Column(
+        key="sigma_half",
+        title="σ½",
+        help="noise at which that agreement halves",
+        type="number",
+        digits=2,
+    ),
+    Column(key="dtype", title="dtype", help="of the backbone's arithmetic"),
+    Column(key="versions", title="code", help="version and commit that made the row"),
+)
+
+_DIRECTIONS = {
+    **dict.fromkeys(("gen_ppl", "gen_ppl_begun", "gen_ppl_at_entropy", "energy"), LOWER),
+    **dict.fromkeys(("nll", "ppl", "word_ppl", "bits_per_byte", "kl", "kl_reverse"), LOWER),
+    **dict.fromkeys(("mauve", "brier1", "brier2", "brier3", "brier4", "brierlm"), HIGHER),
+    **dict.fromkeys(("acc", "acc_norm", "exact_match", "f1", "top1", "diffusion_gain"), HIGHER),
+}
+_HELP = {
+    "gen_ppl": "perplexity of generated text under a judge that is not the backbone",
+    "gen_ppl_at_entropy": "the same at the entropy of real text, interpolated over temperatures",
+    "entropy": "of a sample's tokens; near that of real text is better",
+    "mauve": "divergence frontier of features, several seeds of k-means",
+    "energy": "energy distance of features that no language model has a part in",
+    "self_bleu": "BLEU of a sample against the others; near that of real text is better",
+    "duplicates": "share of samples that occur twice",
+    "typicality": "share of real text that is less typical; near one half is better",
+}
+
+
+def of_task(metric: str, unit: str) -> Column:
+    """Return the column of a task's metric."""
+    plain = metric.removeprefix("first_token_").partition(",")[0]
+    return Column(
+        key=f"metric:{metric}",
+        title=metric,
+        help=_HELP.get(plain, f"{metric}, {unit}"),
+        better=_DIRECTIONS.get(plain),
+        type="estimate",
+        digits=4 if _DIRECTIONS.get(plain) == HIGHER else 3,
+        likelihood=plain in ("nll", "ppl", "word_ppl", "bits_per_byte", "kl"),
+    )
+
+
+TASK_ROW: tuple[Column, ...] = (LIKELIHOOD[0],)
+TASK_COSTS: tuple[Column, ...] = tuple(
+    column
+    for column in LIKELIHOOD
+    if column.key
+    in ("kind", "steps", "chains", "nfe", "replaced", "seeds", "n", "dtype", "versions")
+)

@@ -1,0 +1,205 @@
+"""Figures of the leaderboard: PNG and SVG, the same bytes from the same records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from dihal_bench.leaderboard.board import Board
+
+_COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
+_MARKERS = "osD^vP*X"
+_ROWS = 60  # of a figure: more cannot be read
+
+
+def draw(board: Board, folder: Path) -> list[Path]:
+    """Draw all figures that the records have something for.
+
+    Args:
+        board: what is rendered.
+        folder: that receives them.
+
+    Returns:
+        The paths of PNG and SVG files.
+    """
+    data, paths = board.data, []
+    for table in data["tables"]:
+        if table["kind"] == "likelihood" and table["section"] == "matched":
+            paths += _one(folder / f"brier1-{table['id']}", table, _brier)
+            if _points(table):
+                paths += _one(folder / f"nll-flops-{table['id']}", table, _cost)
+            runs = [run for run in data["runs"] if run["table"] == table["id"]]
+            if any(_noise(run) for run in runs):
+                paths += _one(folder / f"recovery-{table['id']}", runs, _recovery)
+            if any(run["record"]["frontier"] for run in runs):
+                paths += _one(folder / f"frontier-{table['id']}", runs, _frontier)
+    for sweep in data["sweeps"]:
+        paths += _one(folder / f"layers-{_safe(sweep['id'])}", sweep, _layers)
+    return paths
+
+
+def _one(stem: Path, what: Any, panel: Callable[[Any, Any], None]) -> list[Path]:
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(layout="constrained")
+        panel(figure, what)
+        return save(figure, stem)
+
+
+def _brier(figure: Any, table: Mapping[str, Any]) -> None:
+    """Brier-1 with its interval, the one score that all rows have in common."""
+    rows = [row for row in table["rows"] if row["cells"].get("brier1")]
+    rows = [row for row in rows if row["cells"]["role"] != "trial"][:_ROWS]
+    names = [_name(row["cells"]) for row in rows]
+    figure.set_size_inches(3.8 + 0.07 * max(map(len, names), default=0), 1.1 + 0.21 * len(rows))
+    axis = figure.subplots()
+    bare(axis, "x")
+    for place, row in enumerate(rows):
+        own, role = row["cells"]["brier1"], row["cells"]["role"]
+        ends = [[own["value"] - own["lo"]], [own["hi"] - own["value"]]]
+        axis.errorbar(own["value"], place, xerr=ends, fmt="o", ms=4, color=_COLOURS[role])
+        if role == "teacher":
+            axis.axvline(own["value"], color="black", linestyle=":", linewidth=0.9)
+    axis.set_yticks(range(len(names)), names)
+    for label, row in zip(axis.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if row["cells"]["role"] == "interface" else "normal")
+    axis.invert_yaxis()
+    axis.set_xlabel("Brier-1, higher is better (95 % intervals)")
+    axis.set_title(_wrapped(table["title"]), loc="left", fontsize=9)
+
+
+def _cost(figure: Any, table: Mapping[str, Any]) -> None:
+    """NLL of the best of each row's numbers of evaluations against what its training took."""
+    figure.set_size_inches(6.4, 4.2)
+    axis = figure.subplots()
+    bare(axis, "y")
+    interfaces = sorted({row["cells"]["interface"] for row in _points(table)})
+    for row in _points(table):
+        cells = row["cells"]
+        marker = _MARKERS[interfaces.index(cells["interface"]) % len(_MARKERS)]
+        axis.plot(
+            cells["flops"], cells["nll"]["value"], marker, ms=5, color=_COLOURS[cells["role"]]
+        )
+        text = cells["row"] if len(cells["row"]) < 32 else f"{cells['row'][:31]}…"
+        axis.annotate(
+            _plain(text), (cells["flops"], cells["nll"]["value"]), xytext=(5, 2),
+            textcoords="offset points", fontsize=6.5, color=_COLOURS[cells["role"]],
+        )  # fmt: skip
+    for row in table["rows"]:
+        if row["cells"]["role"] == "teacher" and row["cells"].get("nll"):
+            axis.axhline(row["cells"]["nll"]["value"], color="black", linestyle=":", linewidth=0.9)
+    axis.set_xlabel("FLOPs of training")
+    axis.set_ylabel("NLL, nats per token")
+    note = "single chains and exact rows (controls grey, dotted: teacher)"
+    axis.set_title(f"{_wrapped(table['title'])}\n{note}", loc="left", fontsize=9)
+
+
+def _points(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return every subject's single chain of the most steps."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in table["rows"]:
+        cells = row["cells"]
+        known = cells.get("flops") and cells.get("nll") and cells["chains"] == 1
+        if known and cells["role"] in ("interface", "control"):
+            found[cells["row"]] = row
+    return list(found.values())
+
+
+def _recovery(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+    """What recovery makes of the true signal under noise, a line per interface's first run."""
+    figure.set_size_inches(6.4, 3.6)
+    axis = figure.subplots()
+    bare(axis, "y")
+    shown: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        if _noise(run):
+            shown.setdefault(run["label"], run["record"]["bridge"]["oracle"])
+    for place, (label, own) in enumerate(list(shown.items())[: len(_MARKERS)]):
+        axis.plot(
+            own["sigmas"], own["agreement_under_noise"], f"{_MARKERS[place]}-", ms=3.5, lw=1,
+            color=f"C{place}", label=_plain(label),
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlabel("standard deviation of noise on the true signal, in units of the signal's")
+    axis.set_ylabel("agreement")
+    axis.legend(fontsize=7, frameon=False)
+
+
+def _noise(run: Mapping[str, Any]) -> bool:
+    oracle = run["record"]["bridge"].get("oracle") or {}
+    return bool(oracle.get("sigmas")) and bool(oracle.get("agreement_under_noise"))
+
+
+def _frontier(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Generative perplexity against entropy, a line per row over temperatures."""
+    figure.set_size_inches(6.4, 4.2)
+    axis = figure.subplots()
+    bare(axis, "y")
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        for point in run["record"]["frontier"]:
+            own = point["row"] == "teacher"
+            name = point["row"] if own else f"{point['row']} ({run['label']}, seed {run['seed']})"
+            lines.setdefault(name, []).append((point["entropy"], point["gen_ppl"]))
+    for place, (name, points) in enumerate(list(lines.items())[:12]):
+        xs, ys = zip(*sorted(set(points)), strict=True)
+        colour = "black" if name == "teacher" else f"C{place % 10}"
+        axis.plot(xs, ys, "o-", ms=3, lw=1, color=colour, label=_plain(name))
+    axis.set_yscale("log")
+    axis.set_xlabel("entropy of a sample's tokens, nats")
+    axis.set_ylabel("generative perplexity")
+    axis.legend(fontsize=6.5, frameon=False)
+
+
+def _layers(figure: Any, sweep: Mapping[str, Any]) -> None:
+    """The scores over layers above the losses that they should predict."""
+    losses = [(name, sweep["losses"][name]) for name in ("fvu", "kl") if name in sweep["losses"]]
+    wanted = ("score", "score, matched", "score, raw")
+    scores = [(name, sweep["predictors"][name]) for name in wanted if name in sweep["predictors"]]
+    figure.set_size_inches(6.4, 1.9 * (1 + len(losses)))
+    axes = figure.subplots(1 + len(losses), 1, sharex=True, squeeze=False)[:, 0]
+    for (name, values), colour in zip(scores, (BLUE, ORANGE, GREY), strict=False):
+        axes[0].plot(sweep["layers"], values, "o-", ms=3.5, lw=1, color=colour, label=name)
+    axes[0].legend(fontsize=7, frameon=False)
+    axes[0].set_ylabel("score\nhigher: chosen")
+    for axis, (name, values) in zip(axes[1:], losses, strict=True):
+        middle = [own["value"] for own in values]
+        ends = [
+            [own["value"] - own.get("lo", own["value"]) for own in values],
+            [own.get("hi", own["value"]) - own["value"] for own in values],
+        ]
+        axis.errorbar(sweep["layers"], middle, yerr=ends, fmt="o-", ms=3.5, lw=1, color="black")
+        axis.set_ylabel(f"{name.upper()}\nlower is better")
+    for axis in axes:
+        bare(axis, "y")
+        axis.set_xticks(sweep["layers"])
+    axes[-1].set_xlabel("layer")
+    axes[0].set_title(_wrapped(sweep["title"]), loc="left", fontsize=9)
+
+
+def _name(cells: Mapping[str, Any]) -> str:
+    inset = "" if cells["role"] in ("teacher", "interface") else "· "
+    steps = "" if cells["kind"] == "exact" and cells["steps"] == 1 else f", S={cells['steps']}"
+    chains = f", K={cells['chains']}" if cells["chains"] > 1 else ""
+    return _plain(f"{inset}{cells['row']}{steps}{chains}")
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from taking a stranger's dollar signs for mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return _plain("\n".join(textwrap.wrap(text, 80)))
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-").lower()

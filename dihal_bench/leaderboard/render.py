@@ -1,0 +1,147 @@
+"""The leaderboard's files, a pure function of its records: written anew, or only compared."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.errors import UserError
+from dihal_bench.files import write_text
+from dihal_bench.leaderboard import plots, text
+from dihal_bench.leaderboard.board import Board, read_sweeps, refuse
+from dihal_bench.leaderboard.site import render_site
+from dihal_bench.leaderboard.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+RECORDS = "records"
+_OWNED = ("tables", "figures", "runs", "data", "assets")  # folders with nothing else in them
+_MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
+_HEADLINE = ("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps")
+
+
+def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> Board:
+    """Read a leaderboard's records and sweeps, and compute its tables.
+
+    Raises:
+        UserError: one of them cannot be read, and it is not to go on without it.
+    """
+    records, problems = Store(folder / RECORDS).read()
+    sweeps, more = read_sweeps(folder)
+    refuse([*problems, *more], keep_going=keep_going, say=say)
+    return Board.of(records, sweeps)
+
+
+def write(board: Board, folder: Path) -> list[Path]:
+    """Render everything, and put it in the place of what is there; nothing is left half-done.
+
+    Returns:
+        The files that are new or have changed, and those that are gone.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".render-") as temporary:
+        fresh = Path(temporary)
+        _render(board, fresh)
+        changed = differences(fresh, folder)
+        for path in changed:
+            source, place = fresh / path, folder / path
+            if source.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, place.with_name(f".{place.name}.new"))
+                place.with_name(f".{place.name}.new").replace(place)
+            else:
+                place.unlink()
+    return changed
+
+
+def check(board: Board, folder: Path) -> list[Path]:
+    """Return the files that are not what the records say."""
+    with tempfile.TemporaryDirectory() as temporary:
+        _render(board, Path(temporary))
+        return differences(Path(temporary), folder)
+
+
+def differences(fresh: Path, folder: Path) -> list[Path]:
+    """Return the files, relative to both folders, that differ or are in one of them alone."""
+    new = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    old = {
+        path.relative_to(folder)
+        for name in _OWNED
+        for path in (folder / name).rglob("*")
+        if path.is_file()
+    }
+    return sorted(
+        path
+        for path in new | old
+        if path not in new
+        or not (folder / path).is_file()
+        or (fresh / path).read_bytes() != (folder / path).read_bytes()
+    )
+
+
+def _render(board: Board, out: Path) -> None:
+    for table in board.data["tables"]:
+        stem = out / "tables" / table["id"]
+        write_text(stem.with_name(f"{stem.name}.md"), text.markdown(table))
+        write_text(stem.with_name(f"{stem.name}.csv"), text.csv(table))
+        write_text(stem.with_name(f"{stem.name}.tex"), text.latex(table))
+    write_text(out / "tables" / "README.md", _index(board.data))
+    plots.draw(board, out / "figures")
+    render_site(board.data, out)
+
+
+def _index(data: Mapping[str, Any]) -> str:
+    """Return the page that names all tables."""
+    parts = ["# Tables\n\nWritten by `dihal-bench leaderboard` from `../records`; do not edit."]
+    for section in ("matched", "unmatched"):
+        own = [table for table in data["tables"] if table["section"] == section]
+        if own:
+            parts.append(f"## {section.capitalize()} budgets")
+            parts += [
+                f"- {text.escaped(t['title'])}: [Markdown]({t['id']}.md), [CSV]({t['id']}.csv), "
+                f"[LaTeX]({t['id']}.tex)"
+                for t in own
+            ]
+    return "\n\n".join(parts[:1] + parts[1:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
+
+
+def headline(board: Board) -> str:
+    """Return the first table's main columns, for a README: the largest ensembles alone."""
+    tables = [t for t in board.data["tables"] if t["kind"] == "likelihood"]
+    if not tables:
+        return "No runs yet."
+    table = tables[0]
+    largest: dict[tuple[str, int], int] = {}
+    for row in table["rows"]:
+        cells = row["cells"]
+        key = cells["row"], cells["steps"]
+        largest[key] = max(largest.get(key, 0), cells["chains"])
+    rows = [
+        row
+        for row in table["rows"]
+        if row["cells"]["role"] != "trial"
+        and largest[row["cells"]["row"], row["cells"]["steps"]] == row["cells"]["chains"]
+    ]
+    columns = [column for column in table["columns"] if column["key"] in _HEADLINE]
+    return text.markdown({**table, "rows": rows, "columns": columns}).strip()
+
+
+def fill_readme(path: Path, board: Board) -> str:
+    """Return a README with the headline table between its markers.
+
+    Raises:
+        UserError: there is no such file, or it has no markers.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--readme {path}: {error.strerror}; give a Markdown file.") from error
+    if not _MARKED.search(content):
+        raise UserError(
+            f"--readme {path} has no <!-- leaderboard --> and <!-- end --> for the table to stand "
+            "between; add them where it belongs."
+        )
+    return _MARKED.sub(lambda found: f"{found[1]}\n{headline(board)}\n{found[2]}", content, count=1)

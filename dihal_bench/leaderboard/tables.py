@@ -1,0 +1,153 @@
+"""Tables of the leaderboard as plain values: a pure function of the records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.comparison.paired import Paired
+from dihal_bench.comparison.pool import Pool
+from dihal_bench.comparison.table import Line, lines
+from dihal_bench.leaderboard.columns import LIKELIHOOD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dihal_bench.leaderboard.groups import Group
+    from dihal_bench.records import Record
+    from dihal_bench.scoring.intervals import Estimate
+
+_MOST_RESAMPLES = 2000
+_ESTIMATES = ("brier1", "nll", "kl", "gain", "top1")
+_PLAIN = (
+    *("replaced", "retained", "flop_ratio", "rank", "steps", "chains", "nfe", "seeds", "n"),
+    *("diffusion_tokens", "recovery_tokens", "trunk", "recovery", "flops", "seconds", "oracle"),
+    *("sigma_half",),
+)
+LEGEND = (
+    "Intervals are 95 %, over documents, and over trainings where there are several; of fewer than "
+    "three seeds no row has a rank.",
+    "Rank is by Brier-1, paired, at equal S, among interfaces that replace as many blocks: 1 + how "
+    "many are surely better. Ties have overlapping paired intervals.",
+    "NLL of an ensemble is a proper likelihood of its own generator, at NFE = S x K evaluations; "
+    "exact and ensemble rows are of different kinds, and so are other numbers of evaluations.",
+    "~ not converged: doubling K still moves NLL by 0.02 or more.",
+    "‡ the control that the gain refers to was trained on fewer tokens.",
+)
+UNMATCHED = "spent more or less than the budget gives, or has a trunk of another size"
+
+
+def likelihood_table(group: Group) -> dict[str, Any]:
+    """Return the table of a group's scores on the runs' own text."""
+    pool = Pool.gather(group.all)
+    wanted = max(r.data["config"]["score"]["resamples"] for _, r in group.all)
+    paired = Paired(pool, resamples=min(wanted, _MOST_RESAMPLES))
+    rows = [_row(line, group) for line in lines(paired, group.name)]
+    return {
+        "id": group.name,
+        "title": title(group),
+        "section": section(group),
+        "kind": "likelihood",
+        "facts": facts(group),
+        "columns": present(LIKELIHOOD, rows),
+        "rows": rows,
+        "legend": list(LEGEND),
+        "reason": "" if group.setting.within else UNMATCHED,
+    }
+
+
+def section(group: Group) -> str:
+    """Return the part of the leaderboard that a group belongs to."""
+    return "matched" if group.setting.within else "unmatched"
+
+
+def title(group: Group) -> str:
+    """Return what a person calls a group."""
+    own = group.setting
+    regime = f"{own.regime}, blocks of {own.block}" if own.block else own.regime
+    total = own.diffusion_tokens + own.recovery_tokens
+    budget = (
+        f"{own.diffusion_tokens:,} diffusion tokens"
+        if own.matched == "diffusion"
+        else f"{total:,} tokens in total"
+    )
+    return f"{own.backbone}, {regime}, {budget}"
+
+
+def facts(group: Group) -> dict[str, Any]:
+    """Return what all rows of a group have in common."""
+    own = group.setting
+    _, first = group.all[0]
+    budgets = sorted({r.data["config"]["budget"]["name"] for _, r in group.all})
+    return {
+        "backbone": own.backbone,
+        "backbone_fingerprint": own.backbone_fingerprint,
+        "corpus": own.corpus,
+        "corpus_fingerprint": own.corpus_fingerprint,
+        "task": own.task,
+        "regime": own.regime,
+        "block": own.block,
+        "budget": ", ".join(budgets),
+        "diffusion_tokens": own.diffusion_tokens,
+        "recovery_tokens": own.recovery_tokens,
+        "matched": own.matched,
+        "dtype": own.dtype,
+        "tokens": int(sum(first.data["sums"]["tokens"])),
+        "documents": first.data["sums"]["documents"],
+    }
+
+
+def versions(records: Iterable[Record]) -> str:
+    """Return what code made records."""
+    made = [r.data["environment"] for r in records]
+    return ", ".join(sorted({f"{e['versions']['dihal-bench']} {e['git'] or ''}" for e in made}))
+
+
+def cell(estimate: Estimate | None, *flags: str) -> dict[str, Any] | None:
+    """Return an estimate as the value of a cell."""
+    if estimate is None:
+        return None
+    return {
+        "value": estimate.value,
+        "lo": estimate.lo,
+        "hi": estimate.hi,
+        "flags": [flag for flag in flags if flag],
+    }
+
+
+def _row(line: Line, group: Group) -> dict[str, Any]:
+    records = group.records[line.interface]
+    marks = {
+        "nll": ("" if line.converged is not False else "not converged",),
+        "gain": (
+            f"over {line.gain_over}" if line.gain_over else "",
+            "the control had fewer tokens" if line.gain_fewer else "",
+        ),
+    }
+    cells: dict[str, Any] = {name: getattr(line, name) for name in _PLAIN}
+    for name in _ESTIMATES:
+        cells[name] = cell(getattr(line, name), *marks.get(name, ()))
+    if line.rank is not None and line.ties:
+        cells["rank"] = {"value": line.rank, "flags": [f"tied with {', '.join(line.ties)}"]}
+    exact = line.kind == "exact"
+    return {
+        "cells": {
+            **cells,
+            "row": line.row,
+            "interface": line.interface,
+            "role": line.role,
+            "kind": "exact" if exact else f"ensemble({line.chains})",
+            "bound": None if line.bound is None else {"value": line.bound, "flags": []},
+            "dtype": group.setting.dtype,
+            "versions": versions(records),
+        },
+        "runs": [record.data["id"] for record in records],
+    }
+
+
+def present(columns: Iterable[Any], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the columns that at least one row has something in."""
+    return [
+        column.to_dict()
+        for column in columns
+        if any(row["cells"].get(column.key) is not None for row in rows)
+    ]

@@ -1,0 +1,136 @@
+"""Tables of what runs were scored on besides their own text: generation, rolling tasks, choices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
+from dihal_bench.leaderboard.tables import UNMATCHED, facts, present, section, title, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dihal_bench.leaderboard.groups import Group
+    from dihal_bench.records import Score
+
+_LEGEND = (
+    "Intervals are 95 %: of one training over what it was scored on; of several that of their "
+    "mean, in which what trainings differ by is added to the mean of their own.",
+    "* that metric ranks samplers that know no language model above the teacher's own samples (the "
+    "audit names them): it does not rank these rows either.",
+)
+_TEACHER = "teacher"
+_Key = tuple[str, str, int, int, str]  # label, subject, S, K, signal
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A score with the seed and run that it is from."""
+
+    seed: int
+    run: str
+    score: Score
+
+
+def task_tables(group: Group) -> list[dict[str, Any]]:
+    """Return a table for every task that at least one run of a group was scored on."""
+    told: dict[str, dict[_Key, list[_Told]]] = defaultdict(lambda: defaultdict(list))
+    for label, record in group.all:
+        for score in record.scores:
+            if score.task in record.data.get("tasks", {}):
+                key = _key(label, score)
+                seed = record.data["config"]["seed"]
+                told[score.task][key].append(_Told(seed, record.data["id"], score))
+    return [_table(group, task, rows) for task, rows in sorted(told.items())]
+
+
+def _key(label: str, score: Score) -> _Key:
+    own = "" if score.subject == _TEACHER else label
+    return own, score.subject, score.steps, score.chains, score.signal
+
+
+def _table(group: Group, task: str, told: Mapping[_Key, list[_Told]]) -> dict[str, Any]:
+    metrics: dict[str, Column] = {}
+    for own in told.values():
+        for one in own:
+            metrics.setdefault(one.score.metric, of_task(one.score.metric, one.score.unit))
+    rows = [_row(group, key, told[key]) for key in sorted(told, key=_order)]
+    columns = present((*TASK_ROW, *metrics.values(), *TASK_COSTS), rows)
+    return {
+        "id": f"{group.name}-{_safe(task)}",
+        "title": f"{task}: {title(group)}",
+        "section": section(group),
+        "kind": "task",
+        "facts": {**facts(group), "task": task},
+        "columns": columns,
+        "rows": rows,
+        "legend": list(_LEGEND),
+        "reason": "" if group.setting.within else UNMATCHED,
+    }
+
+
+def _order(key: _Key) -> tuple[bool, str, bool, _Key]:
+    """The teacher, then interfaces, each before its controls."""
+    label, subject, *_ = key
+    return subject != _TEACHER, label, subject != label.partition(" ")[0], key
+
+
+def _row(group: Group, key: _Key, told: list[_Told]) -> dict[str, Any]:
+    label, subject, steps, chains, _ = key
+    first = told[0].score
+    leads = subject == label.partition(" ")[0]
+    by_metric: dict[str, list[_Told]] = defaultdict(list)
+    for one in told:
+        by_metric[one.score.metric].append(one)
+    runs = sorted({one.run for one in told})
+    records = [r for _, r in group.all if r.data["id"] in runs]
+    beside = "" if leads or not label else f" (beside {label})"
+    cells: dict[str, Any] = {
+        f"metric:{metric}": _mean([one.score for one in own]) for metric, own in by_metric.items()
+    }
+    return {
+        "cells": {
+            **cells,
+            "row": label if leads else f"{subject}{beside}",
+            "interface": label or _TEACHER,
+            "role": _TEACHER if subject == _TEACHER else "interface" if leads else "control",
+            "kind": f"{first.kind}({chains})" if first.kind == "ensemble" else first.kind,
+            "steps": steps,
+            "chains": chains,
+            "nfe": first.nfe,
+            "replaced": None if subject == _TEACHER else records[0].data["interface"]["replaced"],
+            "seeds": 1 if subject == _TEACHER else len({one.seed for one in told}),
+            "n": first.n,
+            "dtype": first.dtype,
+            "versions": versions(records),
+        },
+        "runs": runs,
+    }
+
+
+def _mean(scores: list[Score]) -> dict[str, Any]:
+    """Return the mean over trainings; the same number from each (the teacher's) is one number."""
+    values = np.array([score.value for score in scores])
+    fooled = sorted({name for score in scores for name in score.details.get("fooled_by", ())})
+    flags = [f"fooled by {', '.join(fooled)}"] if fooled else []
+    mean = float(values.mean())
+    known = [(s.lo, s.hi) for s in scores if s.lo is not None and s.hi is not None]
+    if len(known) < len(scores):
+        return {"value": mean, "flags": flags}
+    if np.ptp(values) == 0:
+        lo, hi = known[0]
+        return {"value": mean, "lo": lo, "hi": hi, "flags": flags}
+    ends = np.array(known)
+    reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    below = float(np.hypot(reach, np.mean(values - ends[:, 0])))
+    above = float(np.hypot(reach, np.mean(ends[:, 1] - values)))
+    return {"value": mean, "lo": mean - below, "hi": mean + above, "flags": flags}
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-").lower()

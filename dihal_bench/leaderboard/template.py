@@ -1,0 +1,77 @@
+"""The page that explains how somebody else adds a row."""
+
+from __future__ import annotations
+
+_PAGE = """\
+# Adding a row to the leaderboard
+
+A row is a record: one JSON file that a finished run has written. Nothing else is asked for, no
+weights, no text. Tables, figures and pages are rendered from records alone.
+
+## 1. Run
+
+```bash
+pip install -c constraints.txt .
+dihal-bench run --interface NAME --layer auto --seed 0        # and --seed 1, --seed 2
+dihal-bench score runs/NAME-... --tasks samples               # generated text, if you like
+```
+
+Three seeds: rows of fewer have no rank. `--include my_interface.py` brings an interface of your
+own; `dihal-bench check NAME --include my_interface.py` holds it against the contract first. Leave
+the budget as the table has it: a run that spends otherwise stands in a section of its own.
+
+## 2. Check and add
+
+```bash
+dihal-bench leaderboard add runs/NAME-...        # copies record.json into leaderboards/records
+dihal-bench leaderboard verify                   # what the pull request will be asked
+dihal-bench leaderboard                          # renders; look at leaderboards/index.html
+```
+
+`add` refuses a record with a likelihood and no passed leak gate, a score without its kind, numbers
+that do not follow from the sums per document beside them, and a second record of the same run with
+other content. A run that was scored further takes the place of its earlier record.
+
+## 3. Open a pull request
+
+It holds `leaderboards/records/ID.json`, one file per run, what `dihal-bench leaderboard` has
+rendered from them, and a few lines: what the interface is, where its code can be read, what machine
+it ran on. Do not edit a record: its id stands for its content, and a changed field is named.
+
+## What is checked there, from the records alone
+
+```yaml
+# .github/workflows/leaderboard.yml
+name: leaderboard
+on:
+  pull_request:
+    paths: ["leaderboards/**"]
+permissions:
+  contents: read
+jobs:
+  records:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with:
+          python-version: "3.11"
+      - run: pip install -c constraints.txt . --extra-index-url https://download.pytorch.org/whl/cpu
+      - run: dihal-bench leaderboard verify
+      - run: dihal-bench leaderboard --check --readme README.md
+```
+
+- Every file is a record of this version: its fields, their types, finite numbers, a kind for every
+  score, a passed leak gate for every likelihood, and a name and seal that fit its content.
+- Scores and their intervals are computed anew from the sums per document, ranks and ties from those
+  of all rows, and what was spent is held against the budget.
+- Files that are rendered are those that the records give, to the byte.
+
+That a run took place as its record says cannot be seen from the record. Reviewers run the command
+of one seed again; on the bundled model it gives the same numbers.
+"""
+
+
+def page() -> str:
+    """Return the page, in Markdown."""
+    return _PAGE

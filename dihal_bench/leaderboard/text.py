@@ -1,0 +1,139 @@
+"""Tables of the leaderboard as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+_SPECIAL = "\\&`*_{}[]<>|#~$!"  # of Markdown and of the HTML within
+_MARKS = {"not converged": "~", "the control had fewer tokens": "‡"}
+_BRIEF = (  # what a paper has room for
+    *("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps", "chains"),
+    *("nfe", "seeds"),
+)
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """Return a table with its facts and legend; what strangers wrote stays text."""
+    from tabulate import tabulate
+
+    columns = table["columns"]
+    heads = [f"{escaped(c['title'])}{_ARROWS[c['better']]}" for c in columns]
+    body = [[_shown(row, column, escaped) for column in columns] for row in table["rows"]]
+    facts = [f"{name.replace('_', ' ')}: {escaped(value)}" for name, value in _facts(table)]
+    head = f"### {escaped(table['title'])}"
+    reason = [f"Not comparable with others: {table['reason']}."] if table["reason"] else []
+    shown = tabulate(body, heads, tablefmt="github", disable_numparse=True)
+    legend = [f"- {escaped(line)}" for line in table["legend"]]
+    return "\n\n".join([head, *reason, "; ".join(facts), shown, "\n".join(legend)]) + "\n"
+
+
+def csv(table: Mapping[str, Any]) -> str:
+    """Return a table with every column; an estimate has three, and flags one."""
+    import pandas as pd
+
+    rows = []
+    for row in table["rows"]:
+        plain: dict[str, Any] = {}
+        for column in table["columns"]:
+            plain |= _spread(column["key"].removeprefix("metric:"), row["cells"].get(column["key"]))
+        rows.append({**plain, "runs": " ".join(row["runs"])})
+    frame = pd.DataFrame(rows)
+    for name in frame.columns:  # counts stay whole where a row has none
+        values = frame[name].dropna()
+        if len(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            frame[name] = frame[name].astype("Int64")
+    text: str = frame.map(_harmless).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def latex(table: Mapping[str, Any]) -> str:
+    """Return the table's main columns for a paper: booktabs, special characters escaped."""
+    from tabulate import tabulate
+
+    columns = [c for c in table["columns"] if c["key"] in _BRIEF or c["key"][:7] == "metric:"]
+    heads = [f"{c['title']}{_ARROWS[c['better']]}" for c in columns]
+    body = [[_shown(row, column, str) for column in columns] for row in table["rows"]]
+    shown = tabulate(body, heads, tablefmt="latex_booktabs", disable_numparse=True)
+    symbols = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$\ddagger$", "σ": r"$\sigma$"}
+    symbols |= {"·": r"$\cdot$", "‖": r"$\Vert$", "½": r"$\frac{1}{2}$", "−": "-", "–": "--"}
+    for symbol, command in symbols.items():
+        shown = shown.replace(symbol, command)
+    title = " ".join(str(table["title"]).split())
+    return f"% {title}\n% needs \\usepackage{{booktabs}}\n{shown}\n"
+
+
+def escaped(value: Any) -> str:
+    """Return a value as text that Markdown shows as it is, on one line."""
+    line = " ".join(str(value).split())
+    for mark in _SPECIAL:
+        line = line.replace(mark, f"\\{mark}" if mark not in "<>&" else _ENTITIES[mark])
+    return line
+
+
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def number(value: float, kind: str, digits: int) -> str:
+    """Return a number as a table shows it."""
+    if kind in ("integer", "tokens"):
+        return f"{value:,.0f}"
+    if kind == "flops":
+        return f"{value:.2e}"
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.2g}" if math.isfinite(value) else str(value)
+    return f"{value:.{digits}f}"
+
+
+def _shown(row: Mapping[str, Any], column: Mapping[str, Any], text: Any) -> str:
+    value = row["cells"].get(column["key"])
+    if value is None:
+        return "–"
+    if column["key"] == "row":
+        inset = "" if row["cells"]["role"] in ("teacher", "interface") else "· "
+        return inset + str(text(value))
+    plain = value if isinstance(value, dict) else {"value": value}
+    if isinstance(plain["value"], str):
+        return str(text(plain["value"]))
+    form = column["type"], column["digits"]
+    shown = number(plain["value"], *form)
+    if plain.get("lo") is not None:
+        shown += f" [{number(plain['lo'], *form)}, {number(plain['hi'], *form)}]"
+    return shown + "".join(_marks(plain.get("flags", ())))
+
+
+def _marks(flags: Iterable[str]) -> Iterable[str]:
+    for flag in flags:
+        if flag in _MARKS:
+            yield f" {_MARKS[flag]}"
+        elif flag.startswith("tied"):
+            yield "="
+        elif flag.startswith("fooled"):
+            yield " *"
+
+
+def _spread(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    plain = {name: value["value"]}
+    if "lo" in value:
+        plain |= {f"{name}_lo": value["lo"], f"{name}_hi": value["hi"]}
+    flags = "; ".join(value.get("flags", ()))
+    return plain | ({f"{name}_flags": flags} if flags else {})
+
+
+def _harmless(value: Any) -> Any:
+    """Keep spreadsheets from taking a stranger's text for a formula."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
+
+
+def _facts(table: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in table["facts"].items():
+        if value not in ("", 0, None):
+            yield name, f"{value:,}" if isinstance(value, int) else value

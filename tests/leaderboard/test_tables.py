@@ -1,0 +1,256 @@
+"""Which rows stand together, and what the tables say of them."""
+
+import copy
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dihal_bench.errors import UserError
+from dihal_bench.files import short_hash
+from dihal_bench.leaderboard import plots, text
+from dihal_bench.leaderboard.board import Board, read_sweeps, refuse
+from dihal_bench.leaderboard.groups import grouped
+from dihal_bench.leaderboard.tables import likelihood_table
+from dihal_bench.leaderboard.tasks import task_tables
+from dihal_bench.records import Record
+
+from .conftest import Make
+
+HOSTILE = '<script>alert(1)</script> | `x` $y$ [a](b) {c} \\input{d} "e"'
+
+
+def shifted(record: Record, by: float) -> Record:
+    """A record whose rows all have another Brier-1, and otherwise the same sums."""
+    data = copy.deepcopy(record.data)
+    for row in data["sums"]["rows"]:
+        if row["subject"] == data["interface"]["name"]:
+            tokens = data["sums"]["tokens"]
+            row["sums"]["brier1"] = [
+                b + by * t for b, t in zip(row["sums"]["brier1"], tokens, strict=True)
+            ]
+    return Record.of(data)
+
+
+def row(table: dict[str, Any], name: str, steps: int = 4, chains: int = 2) -> dict[str, Any]:
+    (found,) = [
+        r["cells"]
+        for r in table["rows"]
+        if (r["cells"]["row"], r["cells"]["steps"], r["cells"]["chains"]) == (name, steps, chains)
+    ]
+    return found
+
+
+def configured(record: Record, seed: int, **changes: Any) -> Record:
+    """The same run with other settings; "a__b" is the key a.b."""
+    data = copy.deepcopy(record.data)
+    for name, value in changes.items():
+        place = data["config"]
+        *sections, last = name.split("__")
+        for section in sections:
+            place = place[section]
+        place[last] = value
+    data["config"]["seed"] = seed
+    data["run"] = f"{data['interface']['name']}-{short_hash([seed, changes])}"
+    return Record.of(data)
+
+
+def test_runs_of_one_budget_stand_together_seed_by_seed(make: Make) -> None:
+    records = [make(name, seed=seed) for name in ("embedding", "hidden") for seed in (1, 2, 3)]
+    (group,) = grouped(records)
+    assert list(group.records) == ["hidden", "embedding"]
+    assert [r.data["config"]["seed"] for r in group.records["hidden"]] == [1, 2, 3]
+    table = likelihood_table(group)
+    assert {r["cells"]["seeds"] for r in table["rows"] if r["cells"]["role"] != "teacher"} == {3}
+    assert table["section"] == "matched"
+    keys = [column["key"] for column in table["columns"]]
+    assert keys[:7] == ["row", "brier1", "nll", "kl", "gain", "replaced", "retained"]
+    ids = {record.data["id"] for record in records}
+    assert {run for r in table["rows"] for run in r["runs"]} == ids
+
+
+@pytest.mark.parametrize(
+    ("changes", "apart"),
+    [
+        ({"budget__diffusion_tokens": 4096}, True),
+        ({"budget__matched": "total"}, True),
+        ({"dtype": "bfloat16"}, True),
+        ({"losses__ce": 0.125}, False),
+        ({"device": "cuda"}, False),
+    ],
+)
+def test_other_budgets_are_other_tables_and_other_settings_other_rows(
+    make: Make, changes: dict[str, Any], apart: bool
+) -> None:
+    groups = grouped([make(), configured(make(), 0, **changes)])
+    if "budget__diffusion_tokens" in changes:
+        assert [group.setting.within for group in groups] == [True, False]
+    assert (len(groups) == 2) is apart
+    assert len({group.name for group in groups}) == len(groups)
+    labels = [label for group in groups for label in group.records]
+    if "losses__ce" in changes:
+        assert labels == ["hidden", "hidden (losses.ce=0.125)"] or labels == [
+            "hidden (losses.ce=0.125)",
+            "hidden (losses.ce=1.0)",
+        ]
+
+
+def test_two_runs_of_one_seed_that_differ_in_nothing_are_named(make: Make) -> None:
+    other = make(run="hidden-again", created="2020-01-01T00:00:00+00:00")
+    (group,) = grouped([make(), other])
+    with pytest.raises(UserError, match="is a second run of hidden with seed 0"):
+        likelihood_table(group)
+
+
+def test_ranks_are_of_equal_tasks_and_ties_are_named(make: Make) -> None:
+    base = make("embedding")
+    records = []
+    for seed in (1, 2, 3):
+        records.append(configured(base, seed))
+        records.append(configured(shifted(base, (seed - 2) * 1e-3), seed, losses__ce=0.25))
+        records.append(configured(shifted(base, 0.5), seed, losses__ce=0.5))
+        records.append(make("hidden", seed=seed))
+    (group,) = grouped(records)
+    table = likelihood_table(group)
+    ranks = {
+        r["cells"]["row"]: r["cells"]["rank"]
+        for r in table["rows"]
+        if r["cells"]["rank"] is not None and r["cells"]["steps"] == 4
+    }
+    assert ranks.pop("hidden") == 1  # alone: it replaces two blocks, the others four
+    best = next(name for name in ranks if "losses.ce=0.5" in name)
+    assert ranks.pop(best) == 1
+    assert {own["value"] for own in ranks.values()} == {2}
+    for name, own in ranks.items():
+        (other,) = set(ranks) - {name}
+        assert own["flags"] == [f"tied with {other}"]
+    markdown = text.markdown(table)
+    assert markdown.count("2= |") >= 2
+
+
+def test_fewer_than_three_seeds_have_no_rank(make: Make) -> None:
+    (group,) = grouped([make(name, seed=s) for name in ("hidden", "embedding") for s in (1, 2)])
+    assert all(r["cells"]["rank"] is None for r in likelihood_table(group)["rows"])
+
+
+def test_numbers_are_those_of_the_record_for_one_seed(make: Make) -> None:
+    record = make()
+    (group,) = grouped([record])
+    own = row(likelihood_table(group), "hidden")
+    for metric in ("nll", "kl", "brier1"):
+        (score,) = [
+            s
+            for s in record.scores
+            if (s.subject, s.metric, s.steps, s.chains, s.signal)
+            == ("hidden", metric, 4, 2, "sampled")
+        ]
+        assert own[metric]["value"] == pytest.approx(score.value, rel=1e-8)
+        assert own[metric]["lo"] == pytest.approx(score.lo, rel=1e-6)
+    assert own["kind"] == "ensemble(2)"
+    assert own["nfe"] == 8
+
+
+def test_what_overspent_stands_apart(make: Make) -> None:
+    spent = copy.deepcopy(make().data["spent"])
+    spent["hidden"]["diffusion"]["tokens"] *= 2
+    budget = {**make().data["budget"], "within": False}
+    other = make(run="hidden-over", spent=spent, budget=budget)
+    groups = grouped([other, make()])
+    assert [group.setting.within for group in groups] == [True, False]
+    table = likelihood_table(groups[1])
+    assert table["section"] == "unmatched"
+    assert "Not comparable with others: spent more or less" in text.markdown(table)
+
+
+def told(record: Record, value: float, seed: int, fooled: tuple[str, ...] = ()) -> Record:
+    """A record with generated text that has a score."""
+    data = copy.deepcopy(record.data)
+    name = data["interface"]["name"]
+    score = {
+        **next(s for s in data["scores"] if s["subject"] == name and s["steps"] == 4),
+        **{"metric": "gen_ppl", "value": value, "lo": value - 1, "hi": value + 1, "unit": "per t"},
+        **{"kind": "estimate", "task": "samples", "signal": "generated", "chains": 1},
+        "details": {"fooled_by": list(fooled)},
+    }
+    entropy = {**score, "metric": "entropy", "value": 4.2, "lo": 4.2, "hi": 4.2, "details": {}}
+    data["scores"] += [score, entropy]
+    data["tasks"] = {"samples": {"key": "k", "rows": []}}
+    data["config"]["seed"] = seed
+    data["run"] = f"{name}-{seed}"
+    return Record.of(data)
+
+
+def test_tasks_have_tables_of_their_own(make: Make) -> None:
+    values = [40.0, 44.0, 42.0]
+    records = [told(make(), value, seed, ("one-word",)) for seed, value in enumerate(values)]
+    (group,) = grouped(records)
+    (table,) = task_tables(group)
+    (own,) = table["rows"]
+    found = own["cells"]["metric:gen_ppl"]
+    half = np.hypot(4.302652729696142 * 2 / np.sqrt(3), 1.0)
+    assert found["value"] == pytest.approx(42.0)
+    assert (found["lo"], found["hi"]) == pytest.approx((42 - half, 42 + half))
+    assert found["flags"] == ["fooled by one-word"]
+    assert own["cells"]["metric:entropy"]["lo"] == 4.2
+    better = {column["key"]: column["better"] for column in table["columns"]}
+    assert (better["metric:gen_ppl"], better["metric:entropy"]) == ("lower", None)
+    assert "42.000 [36.932, 47.068] *" in text.markdown(table)
+    assert len(likelihood_table(group)["rows"]) > 1  # and the rest is where it was
+
+
+def hostile(make: Make) -> Board:
+    record = make()
+    data = copy.deepcopy(record.data)
+    data["backbone"]["name"] = data["corpus"]["name"] = HOSTILE
+    data["environment"]["git"] = HOSTILE
+    data["config"]["corpus"] = HOSTILE
+    for score in data["scores"]:
+        score["task"] = f"{HOSTILE}:validation"
+    return Board.of([Record.of(data)], [])
+
+
+def test_what_strangers_wrote_stays_text(make: Make, tmp_path: Path) -> None:
+    board = hostile(make)
+    (table,) = board.data["tables"]
+    markdown = text.markdown(table)
+    assert "<script" not in markdown
+    assert "&lt;script&gt;" in markdown
+    width = [line.replace("\\|", "").count("|") for line in markdown.splitlines() if "|" in line]
+    assert len({count for count in width if count > 2}) == 1
+    latex = text.latex(table)
+    assert "\\input{d}" not in latex.partition("\n")[2]
+    rows = list(csv.DictReader(io.StringIO(text.csv(table))))
+    assert any("<script>" in own["versions"] for own in rows)  # a CSV file is text
+    assert len(rows) == len(table["rows"])
+    plots.draw(board, tmp_path)  # dollar signs are no formulas
+
+
+def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
+    environment = copy.deepcopy(make().data["environment"])
+    environment["versions"]["dihal-bench"] = "=cmd|calc"
+    board = Board.of([make(environment=environment)], [])
+    rows = list(csv.DictReader(io.StringIO(text.csv(board.data["tables"][0]))))
+    assert {own["versions"][0] for own in rows} == {"'"}
+
+
+def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
+    board = Board.of([make(), make("embedding")], [])
+    first = plots.draw(board, tmp_path / "one")
+    second = plots.draw(board, tmp_path / "two")
+    assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "recovery"}
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_sweep_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sweep-layers.json").write_text("{}")
+    found, problems = read_sweeps(tmp_path)
+    assert found == []
+    with pytest.raises(UserError, match=r"sweep-layers\.json is not a readable sweep"):
+        refuse(problems, keep_going=False, say=print)
+    said: list[str] = []
+    refuse(problems, keep_going=True, say=said.append)
+    assert len(said) == 1
