@@ -64,11 +64,11 @@ class Setting:
         data = record.data
         config, budget = data["config"], data["config"]["budget"]
         return cls(
-            backbone=data["backbone"]["name"],
+            backbone=public(data["backbone"]["name"]),
             backbone_fingerprint=data["backbone"]["fingerprint"],
-            corpus=data["corpus"]["name"],
+            corpus=public(data["corpus"]["name"]),
             corpus_fingerprint=data["corpus"]["fingerprint"],
-            task=own_task(data),
+            task=public(own_task(data)),
             regime=data["regime"],
             block=data["interface"]["args"]["block"],
             diffusion_tokens=budget["diffusion_tokens"],
@@ -114,6 +114,11 @@ def grouped(records: Iterable[Record]) -> list[Group]:
     return [Group(own, names[own], _labelled(settings[own])) for own in ordered]
 
 
+def public(name: str) -> str:
+    """Return a name as the leaderboard shows it: of a path on somebody's machine the last part."""
+    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", "~")) else name
+
+
 def _names(settings: list[Setting]) -> dict[Setting, str]:
     """Return a name for each setting that is safe for files; equal ones get a digest."""
     plain = {own: _plain_name(own) for own in settings}
@@ -135,7 +140,7 @@ def _plain_name(own: Setting) -> str:
 def _labelled(records: list[Record]) -> dict[str, list[Record]]:
     """Return the records by interface and what its runs differ in, the reference first."""
     by_interface: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
+    for record in sorted(records, key=lambda own: (own.data["created"], own.data["id"])):
         by_interface[record.data["interface"]["name"]].append(record)
     found: dict[str, list[Record]] = defaultdict(list)
     for name in sorted(by_interface, key=lambda name: (name != "hidden", name)):
@@ -154,9 +159,13 @@ def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
     keys = sorted({key for own in traits for key in own})
     telling = [key for key in keys if len({repr(own.get(key)) for own in traits}) > 1]
     usual = _flat(RunConfig().to_dict())
-    found = []
+    found, taken = [], set()
     for record, own in zip(records, traits, strict=True):
         parts = [f"{k}={_short(own[k])}" for k in telling if k in own and own[k] != usual.get(k)]
+        seed = record.data["config"]["seed"]
+        if (tuple(parts), seed) in taken:  # other code of the same name and settings
+            parts.append(f"run={record.data['run']}")
+        taken.add((tuple(parts), seed))
         found.append((f"{name} ({', '.join(parts)})" if parts else name, record))
     return found
 

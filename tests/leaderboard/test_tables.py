@@ -3,6 +3,7 @@
 import copy
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,11 @@ def test_other_budgets_are_other_tables_and_other_settings_other_rows(
         ]
 
 
-def test_two_runs_of_one_seed_that_differ_in_nothing_are_named(make: Make) -> None:
-    other = make(run="hidden-again", created="2020-01-01T00:00:00+00:00")
-    (group,) = grouped([make(), other])
-    with pytest.raises(UserError, match="is a second run of hidden with seed 0"):
-        likelihood_table(group)
+def test_two_runs_of_one_seed_that_differ_in_nothing_stand_apart(make: Make) -> None:
+    other = make(run="hidden-again", created="2090-01-01T00:00:00+00:00")
+    (group,) = grouped([other, make()])
+    assert list(group.records) == ["hidden", "hidden (run=hidden-again)"]
+    likelihood_table(group)
 
 
 def test_ranks_are_of_equal_tasks_and_ties_are_named(make: Make) -> None:
@@ -128,7 +129,8 @@ def test_ranks_are_of_equal_tasks_and_ties_are_named(make: Make) -> None:
         (other,) = set(ranks) - {name}
         assert own["flags"] == [f"tied with {other}"]
     markdown = text.markdown(table)
-    assert markdown.count("2= |") >= 2
+    assert len(re.findall(r"\| 2= +\|", markdown)) >= 2
+    assert "/" not in table["title"]  # a folder on somebody's machine is called by its name
 
 
 def test_fewer_than_three_seeds_have_no_rank(make: Make) -> None:
