@@ -1,10 +1,15 @@
 """A language model, a tokenizer and a text small enough for whole runs to take seconds."""
 
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several of several threads each slow each other down
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -5,6 +5,8 @@ import pytest
 from dihal_bench import Record, run
 from dihal_bench.resolve import resolve
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Record:

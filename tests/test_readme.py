@@ -18,10 +18,17 @@ def block(name):
     return re.search(pattern, README, re.DOTALL).group(1)
 
 
-@pytest.mark.parametrize("name", ["run", "tests"])
-def test_each_job_is_one_command(name):
-    (line,) = block(name).splitlines()
+def test_the_main_job_is_one_command():
+    (line,) = block("run").splitlines()
     assert "-c constraints.txt" in line
+
+
+def test_the_tests_are_run_with_what_is_pinned_and_none_is_left_out():
+    install, run = block("tests").splitlines()
+    assert "-c constraints.txt" in install
+    assert run.count("pytest") == 2
+    assert '-m "not alone"' in run
+    assert "-m alone" in run
 
 
 def test_ci_runs_the_block_of_the_readme():

@@ -17,6 +17,8 @@ from dihal_bench.training import phases
 from ..conftest import SETTINGS, Tiny
 from .errands import SHORT, Gate, errand, inputs_of, records, wait_for
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.usefixtures("registries")
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from dihal_bench.execution.ray import RayExecutor
 from ..conftest import Tiny
 from .errands import Gate, errand, inputs_of, records
 
+pytestmark = pytest.mark.alone
+
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'dihal-bench[ray]'")
 
 

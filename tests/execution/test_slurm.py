@@ -14,6 +14,8 @@ from ..conftest import Tiny
 from . import slurmd
 from .errands import Gate, errand, inputs_of, records, wait_for
 
+pytestmark = pytest.mark.alone
+
 pytest.importorskip("submitit", reason="submitit is missing: pip install 'dihal-bench[slurm]'")
 
 

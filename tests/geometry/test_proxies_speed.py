@@ -8,6 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from dihal_bench.geometry import LayerProxies, cost, layer_proxies, sample_pairs
 
+pytestmark = pytest.mark.alone
+
 AT_LEAST = 10  # times faster than the libraries
 AT_MOST = 3  # times the Gram product
 

@@ -16,6 +16,8 @@ from dihal_bench.backbone.model import Backbone
 from dihal_bench.geometry.locate import LocateConfig, locate
 from dihal_bench.text.tokens import Windows
 
+pytestmark = pytest.mark.alone
+
 folder, length = sys.argv[1], int(sys.argv[2])
 
 

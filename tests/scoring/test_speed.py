@@ -18,6 +18,8 @@ from dihal_bench.scoring.readers import Reader, TeacherReader, reader_of, rows_a
 
 from ..tiny import CONFIG
 
+pytestmark = pytest.mark.alone
+
 LENGTH, PART, ROWS = 512, 64, 8
 ATTEMPTS = 3  # the machine does other things as well
 

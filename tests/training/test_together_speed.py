@@ -25,6 +25,8 @@ from dihal_bench.training.trainer import TrainConfig
 
 from ..tiny import CONFIG, VOCABULARY
 
+pytestmark = pytest.mark.alone
+
 BLOCKS, LAYERS, WINDOW, BATCH, STEPS = 12, (7, 8, 9, 10, 11, 12), 128, 4, 6
 
 

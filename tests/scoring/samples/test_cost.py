@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 
 from dihal_bench.backbone.loading import JUDGE
 from dihal_bench.backbone.model import Backbone
@@ -13,6 +14,8 @@ from dihal_bench.scoring.samples.naive import Counts
 from dihal_bench.scoring.samples.texts import Samples
 from dihal_bench.text.sources import load_corpus
 from dihal_bench.text.tokens import pack
+
+pytestmark = pytest.mark.alone
 
 COUNT, TOKENS = 1000, 128
 
