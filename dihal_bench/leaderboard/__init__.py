@@ -1,0 +1,1 @@
+"""Results of many runs side by side, and a trained bridge for others to use."""
