@@ -5,6 +5,7 @@ Weights, configuration, record and card are uploaded, and nothing else of the ru
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,10 +172,10 @@ def explained(repository: str, token: str) -> Iterator[None]:
     Raises:
         UserError: something went wrong.
     """
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import logging as hub_logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # every retry has a warning
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)  # every retry has a warning
     try:
         yield
     except UserError:
@@ -183,7 +184,7 @@ def explained(repository: str, token: str) -> Iterator[None]:
         said = _sentence(error, repository)
         raise UserError(said.replace(token, "***") if token else said) from None
     finally:
-        logging.set_verbosity(before)
+        hub_logging.set_verbosity(before)
 
 
 _REFUSED = {

@@ -23,8 +23,8 @@ def hub_model(data: Mapping[str, Any]) -> str | None:
 
 def hub_dataset(data: Mapping[str, Any]) -> str | None:
     """Return the hub id of a record's corpus; None: files or bundled."""
-    repository = data["corpus"].get("notes", {}).get("repository")
-    return repository if isinstance(repository, str) else None
+    repository = data["corpus"].get("notes", {}).get("repository", "")
+    return repository if _HUB_ID.fullmatch(repository) else None
 
 
 def paths(data: Mapping[str, Any]) -> list[str]:
