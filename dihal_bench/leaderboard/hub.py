@@ -217,7 +217,8 @@ def _sentence(error: BaseException, repository: str) -> str:
             return f"{repository}: the hub {_REFUSED[status]}."
         if status >= 500:
             return f"{repository}: the hub has a fault of its own ({status}); try again later."
-        return f"{repository}: the hub refused ({status}{_words(answered.server_message)})."
+        said = answered.server_message if error is answered else error
+        return f"{repository}: the hub refused ({status}{_words(said)})."
     if any(isinstance(e, OfflineModeIsEnabled) for e in chain):
         return f"{repository}: HF_HUB_OFFLINE forbids to ask the hub; unset it."
     files = [e for e in chain if isinstance(e, OSError) and e.filename is not None]

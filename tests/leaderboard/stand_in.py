@@ -70,7 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append((self.command, self.path, token))
         for part, (status, headers) in hub.refuse.items():
             if part in self.path:
-                self._answer({"error": f"no, {token}"}, status, headers)
+                self._answer(
+                    {"error": f"no, {token}", "errors": [{"message": "no tags"}]}, status, headers
+                )
                 return
         self._answer(self._reply(body))
 
