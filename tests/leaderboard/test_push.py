@@ -35,10 +35,9 @@ def hub(tmp_path, monkeypatch):
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE", "HF_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-    (tmp_path / "agents.json").write_text(
-        '{"harnesses": {}}'
-    )  # which the client would ask the hub for, and keep
-    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "agents.json"))
+    agents = tmp_path / "agents.json"  # which the client would ask the hub for, and keep
+    agents.write_text('{"harnesses": {}}')
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(agents))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between retries
@@ -259,7 +258,9 @@ def test_it_works_as_a_process_of_its_own(hub: Hub, run, token, tmp_path):
 @pytest.mark.slow
 def test_what_was_uploaded_writes_text(hub: Hub, token, tiny, tmp_path, capsys):
     run, bridge = tmp_path / "run", tmp_path / "bridge"
-    assert main(["run", "--layer", "middle", "--out", str(run), *tiny.flags()]) == 0
+    small = tiny.flags(score__tokens=128, score__steps=1, score__chains=1)
+    layer = ["--layer", "middle", "--controls", "mean"]
+    assert main(["run", *layer, "--out", str(run), *small]) == 0
     assert push(run, "--yes", *token) == 0
     for name, content in hub.files.items():
         (bridge / name).parent.mkdir(parents=True, exist_ok=True)
