@@ -5,6 +5,7 @@ Weights, configuration, record and card are uploaded, and nothing else of the ru
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from contextlib import contextmanager
@@ -58,7 +59,8 @@ def bundle(run: Path) -> Bundle:
         run: folder of a complete run.
 
     Raises:
-        UserError: the run is not complete, or its weights are not there.
+        UserError: the run is not complete, its weights are not there, or its configuration is not
+            the one that it was run with.
     """
     record = record_of_run(run)
     card = card_of_run(run)
@@ -67,6 +69,7 @@ def bundle(run: Path) -> Bundle:
     for path in (run / "weights" / f"{own}.safetensors", run / "config.json"):
         if not path.is_file():
             raise UserError(f"{run}: there is no {path.relative_to(run)}; run it again.")
+    _check_configuration(run / "config.json", record)
     return Bundle(
         id=record.data["id"],
         files={
@@ -76,6 +79,20 @@ def bundle(run: Path) -> Bundle:
         },
         warnings=tuple(_warnings(record)),
     )
+
+
+def _check_configuration(path: Path, record: Record) -> None:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)}); put it back.") from error
+    if not isinstance(kept, dict) or {**kept, "digest": 0} != {
+        **record.data["config"],
+        "digest": 0,
+    }:
+        raise UserError(
+            f"{path} is not the configuration that record.json was made with; put that one back."
+        )
 
 
 def find_token(file: Path | None = None) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -243,6 +244,14 @@ def test_a_run_that_is_not_complete_is_refused(hub: Hub, run, token, capsys, nam
     assert hub.asked == []
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"seed": 7, "backbone": "/home/somebody/else"}'])
+def test_a_configuration_that_is_not_the_record_s_is_refused(hub: Hub, run, token, capsys, text):
+    (run / "config.json").write_text(text)
+    assert push(run, "--yes", *token) == 2
+    assert re.search(r"config\.json (cannot be read|is not the configuration)", refused(capsys))
+    assert hub.asked == []
+
+
 def test_it_works_as_a_process_of_its_own(hub: Hub, run, token, tmp_path):
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")}
     environment = {**os.environ, **own, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
@@ -258,7 +267,7 @@ def test_it_works_as_a_process_of_its_own(hub: Hub, run, token, tmp_path):
 @pytest.mark.slow
 def test_what_was_uploaded_writes_text(hub: Hub, token, tiny, tmp_path, capsys):
     run, bridge = tmp_path / "run", tmp_path / "bridge"
-    small = tiny.flags(score__tokens=128, score__steps=1, score__chains=1)
+    small = tiny.flags(score__tokens=128, score__steps=1)
     layer = ["--layer", "middle", "--controls", "mean"]
     assert main(["run", *layer, "--out", str(run), *small]) == 0
     assert push(run, "--yes", *token) == 0
