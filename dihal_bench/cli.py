@@ -19,6 +19,7 @@ from dihal_bench.verbs import (
     listing,
     locate,
     new,
+    push,
     run,
     score,
     sweep,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _VERBS = (
     *(run, compare, sweep, score, generate, locate, claims),
-    *(check, new, listing, backbone, work),
+    *(check, new, listing, backbone, push, work),
 )
 
 

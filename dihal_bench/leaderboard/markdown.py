@@ -1,0 +1,42 @@
+"""Strings of a record as Markdown: whatever they hold, they stay text on one line."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SPECIAL = re.compile(r"[\\`*_|~#$]|\](?=[(\[:])")  # the last: what makes a link
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+def one_line(value: object) -> str:
+    """Return text without line breaks, control characters and lone surrogates."""
+    kept = (" " if unicodedata.category(c)[0] == "C" else c for c in str(value))
+    return " ".join("".join(kept).split())
+
+
+def escaped(value: object) -> str:
+    """Return text that Markdown, in a table as well, shows as it stands and HTML never reads."""
+    return _SPECIAL.sub(r"\\\g<0>", one_line(value)).translate(_ENTITIES)
+
+
+def block(text: str, language: str) -> str:
+    """Return code between fences that are longer than any in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return a table of plain values, escaped; columns in which nothing stands are left out."""
+    from tabulate import tabulate
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    used = [name for name in names if any(row.get(name, "") != "" for row in rows)]
+    cells = [[escaped(row.get(name, "")) for name in used] for row in rows]
+    headers = [escaped(name) for name in used]
+    return str(tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True))
