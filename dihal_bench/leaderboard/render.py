@@ -14,6 +14,7 @@ from dihal_bench.leaderboard import plots, text
 from dihal_bench.leaderboard.board import Board, read_sweeps, refuse
 from dihal_bench.leaderboard.site import render_site
 from dihal_bench.leaderboard.store import Store
+from dihal_bench.markdown import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +102,7 @@ def _index(data: Mapping[str, Any]) -> str:
         if own:
             parts.append(f"## {section.capitalize()} budgets")
             parts += [
-                f"- {text.escaped(t['title'])}: [Markdown]({t['id']}.md), [CSV]({t['id']}.csv), "
+                f"- {escaped(t['title'])}: [Markdown]({t['id']}.md), [CSV]({t['id']}.csv), "
                 f"[LaTeX]({t['id']}.tex)"
                 for t in own
             ]

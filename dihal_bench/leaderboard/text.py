@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.markdown import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
-_SPECIAL = "\\&`*_{}[]<>|#~$!"  # of Markdown and of the HTML within
 _MARKS = {"not converged": "~", "the control had fewer tokens": "‡"}
 _BRIEF = (  # what a paper has room for
     *("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps", "chains"),
@@ -65,17 +66,6 @@ def latex(table: Mapping[str, Any]) -> str:
         shown = shown.replace(symbol, command)
     title = " ".join(str(table["title"]).split())
     return f"% {title}\n% needs \\usepackage{{booktabs}}\n{shown}\n"
-
-
-def escaped(value: Any) -> str:
-    """Return a value as text that Markdown shows as it is, on one line."""
-    line = " ".join(str(value).split())
-    for mark in _SPECIAL:
-        line = line.replace(mark, f"\\{mark}" if mark not in "<>&" else _ENTITIES[mark])
-    return line
-
-
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def number(value: float, kind: str, digits: int) -> str:

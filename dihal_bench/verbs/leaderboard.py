@@ -49,7 +49,7 @@ def _folder(parser: argparse.ArgumentParser) -> None:
 
 def _render(arguments: argparse.Namespace) -> int:
     if arguments.hub_card is not None:
-        from dihal_bench.leaderboard.card import write_card
+        from dihal_bench.publishing.card import write_card
 
         print(f"written: {write_card(arguments.hub_card)}")
         return 0

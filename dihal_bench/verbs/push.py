@@ -13,7 +13,7 @@ from dihal_bench.verbs.common import JSON, print_json
 if TYPE_CHECKING:
     import argparse
 
-    from dihal_bench.leaderboard.hub import Bundle
+    from dihal_bench.publishing.hub import Bundle
     from dihal_bench.verbs.common import Verbs
 
 _TOKEN = "file that holds a token of the hub (default: $HF_TOKEN, then the login of `hf auth`)"  # noqa: S105
@@ -34,7 +34,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    from dihal_bench.leaderboard.hub import bundle, check_repository, find_token, upload
+    from dihal_bench.publishing.hub import bundle, check_repository, find_token, upload
 
     check_repository(arguments.repo)
     own = bundle(arguments.run)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.leaderboard.markdown import escaped, one_line, table
-from dihal_bench.leaderboard.origin import hub_dataset
+from dihal_bench.markdown import escaped, one_line, table
+from dihal_bench.publishing.origin import hub_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import write_text
-from dihal_bench.leaderboard import scores
-from dihal_bench.leaderboard.markdown import block, escaped, one_line, table
-from dihal_bench.leaderboard.origin import hub_dataset, hub_model, paths, without_paths
+from dihal_bench.markdown import block, escaped, one_line, table
+from dihal_bench.publishing import scores
+from dihal_bench.publishing.origin import hub_dataset, hub_model, paths, without_paths
 from dihal_bench.records import Record, validate
 
 if TYPE_CHECKING:

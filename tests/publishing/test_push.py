@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from dihal_bench.cli import main
-from dihal_bench.leaderboard.card import write_card
+from dihal_bench.publishing.card import write_card
 from dihal_bench.trained import TrainedRun
 
 from .finished import PRIVATE_TEXT, finished, local_changes
