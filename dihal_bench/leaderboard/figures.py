@@ -55,10 +55,10 @@ def gigabytes(value: Any) -> str:
 
 
 def pairs(value: Any) -> list[tuple[str, Any]]:
-    """Return a mapping's entries in the order of their names; none of anything else."""
+    """Return a mapping's entries in its own order; none of anything else."""
     if not isinstance(value, Mapping):
         return []
-    return sorted((str(key), inner) for key, inner in value.items())
+    return [(str(key), inner) for key, inner in value.items()]
 
 
 def parts(value: Any) -> list[Any]:

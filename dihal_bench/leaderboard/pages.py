@@ -67,7 +67,7 @@ def flattened(value: Any, *, at: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         return [
             entry
-            for key, inner in pairs(value)
+            for key, inner in sorted(pairs(value), key=lambda pair: pair[0])
             for entry in flattened(inner, at=f"{at}.{key}" if at else key)
         ]
     if isinstance(value, list | tuple):
@@ -84,7 +84,7 @@ def layer_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             **{field: row.get(field) for field in _LAYER_FIELDS},
             "selected": row.get("layer") == _mapping(cell).get("selected"),
         }
-        for view, cell in reversed(pairs(cells))
+        for view, cell in pairs(cells)
         for row in map(_mapping, parts(_mapping(cell).get("layers")))
     ]
 

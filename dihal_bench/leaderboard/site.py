@@ -117,7 +117,7 @@ def _data(board: Mapping[str, Any], folder: Path) -> Iterator[Path]:
 def _parsed(value: Any, where: str) -> str:
     """Return a JavaScript expression of a JSON value: parsed, so that no key is a prototype."""
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     except ValueError as error:
         raise UserError(f"{where}: a number is not finite; score the run anew.") from error
     return f"JSON.parse({json.dumps(text)})".translate(_ESCAPES)

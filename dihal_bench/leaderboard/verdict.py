@@ -21,7 +21,8 @@ def verdict(table: Mapping[str, Any]) -> str:
         return ""
     digits = column.get("digits", 4)
     first = ranked[0]
-    said = f"{_name(first)} is first with {column['title']} {estimate(first.get('brier1'), digits)}"
+    said = f"{_name(first)}{_place(first)} is first with {column['title']} "
+    said += estimate(first.get("brier1"), digits)
     teacher = [row["cells"] for row in table["rows"] if row["cells"].get("role") == "teacher"]
     if teacher:
         said += f" (the teacher: {number(_value(teacher[0].get('brier1')), digits)})"
@@ -32,8 +33,18 @@ def verdict(table: Mapping[str, Any]) -> str:
 
 
 def _name(cells: Mapping[str, Any]) -> str:
-    counts = (("S", cells.get("steps")), ("K", cells.get("chains")))
-    return " ".join([str(cells.get("row")), *(f"{k}={n}" for k, n in counts if n)])
+    steps, chains = cells.get("steps"), cells.get("chains")
+    counts = [f"S={number(steps)}"] if steps else []
+    counts += [f"K={number(chains)}"] if chains and chains != 1 else []
+    return " ".join([str(cells.get("row")), *counts])
+
+
+def _place(cells: Mapping[str, Any]) -> str:
+    """Say how much of the backbone a row stands in for: rows that replace more are no rivals."""
+    replaced, retained = cells.get("replaced"), cells.get("retained")
+    if not isinstance(replaced, int) or not isinstance(retained, int):
+        return ""
+    return f", replacing {replaced} of {replaced + retained} blocks,"
 
 
 def _value(cell: Any) -> Any:

@@ -165,7 +165,11 @@ def _rank(table: dict[str, Any]) -> None:
         if 1 < rank <= 3:
             cells["brier1"]["flags"] = ["tied with rank 1"]
     order = {id(cells): place for place, cells in enumerate(rows)}
-    table["rows"].sort(key=lambda row: order.get(id(row["cells"]), -1))
+    last = len(rows)
+    first = {"teacher": -1}
+    table["rows"].sort(
+        key=lambda row: order.get(id(row["cells"]), first.get(row["cells"]["role"], last))
+    )
 
 
 def _task_table(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ dihal.charts = (() => {
   }
 
   /** Draw what build(colours, width) returns into a node, anew when the theme or the width changes. */
-  function mount(node, build, { height = null } = {}) {
+  function mount(node, build, height = null) {
     if (!node) return;
     if (height) node.style.height = `${height}px`;
     const known = mounted.get(node);
@@ -47,18 +47,20 @@ dihal.charts = (() => {
       color: theme.series,
       backgroundColor: "transparent",
       textStyle: { fontFamily: "system-ui, sans-serif", color: theme.ink },
-      tooltip: {
-        trigger: "item", confine: true, backgroundColor: theme.paper, borderColor: theme.rule,
-        textStyle: { color: theme.ink, fontSize: 12 }, formatter: tip,
-      },
+      tooltip: tooltip(theme),
     };
   }
+
+  const tooltip = (theme) => ({
+    trigger: "item", confine: true, backgroundColor: theme.paper, borderColor: theme.rule,
+    textStyle: { color: theme.ink, fontSize: 12 }, formatter: tip,
+  });
 
   /** A tooltip: every point carries its own lines of [label, text]. */
   function tip(given) {
     const points = [given].flat().filter((one) => one.data?.lines);
-    return el("div", { class: "tip" }, points.map((one) => [
-      el("strong", {}, String(one.data.title ?? one.seriesName)),
+    return el("div", { class: "tip" }, points.flatMap((one) => [
+      one.data.title ? el("strong", {}, one.data.title) : null,
       el("dl", {}, one.data.lines.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, text)))),
     ]));
   }
@@ -94,6 +96,18 @@ dihal.charts = (() => {
     };
   }
 
+  /** An axis for these values: logarithmic where they span more than a factor of twenty. */
+  function fitted(theme, name, values, extra = {}) {
+    const known = values.filter(finite);
+    const [least, most] = [Math.min(...known), Math.max(...known)];
+    if (!(least > 0 && most > 20 * least)) return axis(theme, name, extra);
+    return axis(theme, name, {
+      type: "log", min: ({ min }) => min / 1.2, max: ({ max }) => max * 1.2, ...extra,
+      axisLabel: { color: theme.muted, fontSize: 11, hideOverlap: true, showMinLabel: false, showMaxLabel: false,
+        formatter: (value) => number(value).replace(/^1\.00·/, "") },
+    });
+  }
+
   function legend(theme, names, extra = {}) {
     return {
       type: "scroll", data: names, top: 0, left: 0, itemWidth: 18, itemHeight: 9,
@@ -105,18 +119,20 @@ dihal.charts = (() => {
   const aria = (text) => ({ enabled: true, label: { description: text } });
 
   /** Lines over a common axis; lines: [{name, points: [[x, y]], colour, dashed, right}]. */
-  function lines(node, given, { x, y, right, logX = false, logY = false, text, marks = false, height }) {
+  function lines(node, given, { x, y, right, text, marks = false, fitX = false }) {
+    const values = (index, side) => given.filter((line) => side === undefined || !line.right === !side)
+      .flatMap((line) => line.points.map((pair) => pair[index]));
     mount(node, (theme) => ({
       aria: aria(text),
       legend: legend(theme, given.map((line) => line.name)),
-      grid: { left: 8, right: right ? 8 : 16, top: 40, bottom: 26, outerBoundsMode: "same", outerBoundsContain: "all" },
-      xAxis: axis(theme, x, logX ? { type: "log" } : {}),
+      grid: { left: 8, right: right ? 8 : 16, top: 40, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
+      xAxis: fitX ? fitted(theme, x, values(0)) : axis(theme, x),
       yAxis: [
-        axis(theme, y, { type: logY ? "log" : "value", nameGap: 44 }),
-        ...(right ? [axis(theme, right, { type: logY ? "log" : "value", nameGap: 44, splitLine: { show: false } })] : []),
+        fitted(theme, y, values(1, false), { nameGap: 44 }),
+        ...(right ? [fitted(theme, right, values(1, true), { nameGap: 44, splitLine: { show: false } })] : []),
       ],
       series: given.map((line, index) => series(theme, line, index, { marks, x })),
-    }), { height });
+    }));
   }
 
   function series(theme, line, index, { marks, x }) {
@@ -132,5 +148,5 @@ dihal.charts = (() => {
     };
   }
 
-  return { mount, colours, axis, whiskers, legend, aria, lines };
+  return { mount, tooltip, axis, fitted, whiskers, aria, lines };
 })();

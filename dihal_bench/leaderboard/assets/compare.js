@@ -77,10 +77,11 @@
     const chart = el("div", { class: "chart" });
     const draw = () => charts.lines(chart, traces.map((trace) => ({
       ...trace, points: trace.points.map((one) => [one.tokens, one[select.value]]).filter((pair) => pair.every(finite) && pair[1] > 0),
-    })), { x: "tokens", y: select.value, logY: true, text: `Training curves of both runs: ${select.value}` });
+    })), { x: "tokens", y: select.value, text: `Training curves of both runs: ${select.value}` });
     select.addEventListener("change", draw);
-    const node = section("training", "Training", el("label", {}, "Loss ", select),
-      el("figure", {}, el("figcaption", {}, "Loss of the interfaces over the tokens seen; the logarithm of it upwards."), chart));
+    const node = el("section", { "aria-labelledby": "training" },
+      el("div", { class: "bar" }, el("h2", { id: "training" }, "Training"), el("label", {}, "Loss ", select)),
+      el("figure", {}, el("figcaption", {}, "Loss of the interfaces over the tokens seen."), chart));
     return { node, draw };
   }
 

@@ -1,7 +1,7 @@
 "use strict";
 // The figures at the top: rows of the chosen table, what they cost, and a sweep over layers.
 dihal.overview = (() => {
-  const { byId, charts, entries, estimate, finite, list, number, point } = dihal;
+  const { byId, charts, estimate, finite, list, number, point } = dihal;
   const MOST = 40; // rows of a figure
   const SYMBOLS = { exact: "circle", ensemble: "diamond", estimate: "triangle", bound: "rect" };
   const ROLES = ["interface", "trial", "control"];
@@ -30,9 +30,10 @@ dihal.overview = (() => {
       .filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key])))
       .sort(dihal.table.compareCells(column, column.better === "higher" ? "descending" : "ascending"))
       .slice(0, MOST);
-    const order = [...new Set(sorted.map((row) => row.cells.interface))];
-    return sorted.sort((a, b) =>
-      order.indexOf(a.cells.interface) - order.indexOf(b.cells.interface) ||
+    const group = (row) => row.runs[0] ?? row.cells.interface; // a control is trained beside its interface
+    const leading = [...sorted.filter((row) => row.cells.role === "interface"), ...sorted];
+    const order = new Map([...new Set(leading.map(group))].map((name, place) => [name, place]));
+    return sorted.sort((a, b) => order.get(group(a)) - order.get(group(b)) ||
       ROLES.indexOf(a.cells.role) - ROLES.indexOf(b.cells.role));
   }
 
@@ -54,8 +55,8 @@ dihal.overview = (() => {
       markLine: {
         silent: true, symbol: "none", animation: false, data: [{ [along]: value }],
         lineStyle: { color: theme.ink, type: "dashed", width: 1.25 },
-        label: { formatter: () => `teacher ${number(value, column.digits)}`, color: theme.ink, fontSize: 11,
-          position: along === "xAxis" ? "end" : "insideEndTop" },
+        label: { formatter: () => `teacher${along === "xAxis" ? " " : "\n"}${number(value, column.digits)}`, color: theme.ink, fontSize: 11,
+          position: along === "xAxis" ? "start" : "end" },
       },
     };
   }
@@ -74,12 +75,13 @@ dihal.overview = (() => {
     const wanted = [column, ...table.columns.filter((one) => one !== column && one.type !== "text")].slice(0, 8);
     const build = (theme, width) => ({
       aria: charts.aria(`${byId("caption-rows").textContent}: ${shown.slice(0, 12).map((row) => `${label(row)} ${estimate(row.cells[column.key], column.digits)}`).join("; ")}`),
-      grid: { left: 4, right: 20, top: 22, bottom: 24, outerBoundsMode: "same", outerBoundsContain: "all" },
+      grid: { left: 4, right: 20, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
       xAxis: charts.axis(theme, column.title, { axisLabel: { color: theme.muted, fontSize: 11, hideOverlap: true } }),
       yAxis: {
         type: "category", inverse: true, data: shown.map((_, index) => index),
         axisTick: { show: false }, axisLine: { show: false },
-        axisLabel: { color: theme.ink, fontSize: 12, interval: 0, width: width < 480 ? 108 : 190, overflow: "truncate",
+        axisLabel: { color: theme.ink, interval: 0,
+          ...(width < 480 ? { fontSize: 10, lineHeight: 11, width: 100, overflow: "break" } : { fontSize: 12, width: 190, overflow: "truncate" }),
           formatter: (index) => label(shown[index]) },
       },
       series: [
@@ -109,9 +111,9 @@ dihal.overview = (() => {
     const order = [...shown].sort(dihal.table.compareCells(nll, "ascending")).slice(0, 10 * MOST);
     const build = (theme) => ({
       aria: charts.aria(byId("caption-cost").textContent),
-      grid: { left: 8, right: 12, top: 22, bottom: 24, outerBoundsMode: "same", outerBoundsContain: "all" },
-      xAxis: charts.axis(theme, "training FLOPs", { type: "log", axisLabel: {
-        color: theme.muted, fontSize: 11, hideOverlap: true, formatter: (value) => number(value).replace(/^1\.00·/, "") } }),
+      grid: { left: 8, right: 50, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
+      xAxis: charts.fitted(theme, "training FLOPs", order.map((row) => row.cells[flops.key]), { axisLabel: {
+        color: theme.muted, fontSize: 11, hideOverlap: true, formatter: (value) => number(value) } }),
       yAxis: charts.axis(theme, nll.title, { nameGap: 34 }),
       series: [
         charts.whiskers(order.map((row) => {
@@ -134,65 +136,57 @@ dihal.overview = (() => {
   function draw(id, build, height) {
     const node = byId(id);
     node.closest("figure").hidden = !build;
-    if (build) charts.mount(node, build, { height });
+    if (build) charts.mount(node, build, height);
   }
 
-  /** Losses with intervals over the layers, and under them the score, with the same layers. */
+  /** Losses with intervals over the layers, and under them the scores, each on its own scale. */
   function drawSweep(sweep) {
     const losses = ["fvu", "kl"].filter((name) => name in sweep.losses);
-    const scores = entries(sweep.predictors);
+    const scores = Object.keys(sweep.predictors).filter((name) => name.startsWith("score"));
     byId("caption-sweep").textContent =
-      `${sweep.title} · ${sweep.backbone}. Above, the bridge's losses (lower is better); below, what predicts them ` +
-      "(higher: more diffusion-friendly). Large marks: the best layer of each. Where they stand in one column, they agree.";
-    const rows = [...losses, "prediction"];
+      `${sweep.backbone}, ${sweep.title}. Above, the bridge's losses (lower is better); below, the geometry score ` +
+      "(higher: to be chosen). Large marks: the best layer of each. Where they stand in one column, they agree.";
+    const panels = [
+      ...losses.map((name) => ({ name, title: name.toUpperCase(), cells: list(sweep.losses[name]), best: Math.min, colour: 0 })),
+      ...scores.map((name) => ({ name, title: name, cells: list(sweep.predictors[name]), best: Math.max, colour: 1 })),
+    ];
+    const share = 92 / panels.length;
     const build = (theme) => ({
-      aria: charts.aria(byId("caption-sweep").textContent),
-      legend: { type: "scroll", bottom: 0, left: 0, itemWidth: 18, itemHeight: 9, data: scores.map(([name]) => name),
-        selected: Object.fromEntries(scores.map(([name], index) => [name, name.startsWith("score") || index === 0])),
-        textStyle: { color: theme.ink, fontSize: 12, width: 200, overflow: "truncate" } },
+      aria: charts.aria(`${byId("caption-sweep").textContent} ${panels.map(said(sweep)).join("; ")}.`),
+      tooltip: { ...charts.tooltip(theme), trigger: "axis" },
       axisPointer: { link: [{ xAxisIndex: "all" }] },
-      grid: rows.map((_, index) => ({
-        left: 62, right: 14, top: `${3 + (index * 86) / rows.length}%`, height: `${86 / rows.length - 7}%` })),
-      xAxis: rows.map((_, index) => charts.axis(theme, index === rows.length - 1 ? "layer" : "", {
+      grid: panels.map((_, index) => ({ left: 64, right: 14, top: `${1.5 + index * share}%`, height: `${share - 5}%` })),
+      xAxis: panels.map((_, index) => charts.axis(theme, index === panels.length - 1 ? "layer" : "", {
         type: "category", gridIndex: index, data: sweep.layers.map(String), nameGap: 22,
         axisPointer: { show: true, type: "shadow", label: { show: false }, shadowStyle: { color: theme.muted, opacity: 0.12 } },
       })),
-      yAxis: rows.map((name, index) => charts.axis(theme, name === "prediction" ? "score" : name.toUpperCase(), {
-        gridIndex: index, nameGap: 44, splitNumber: 3 })),
-      series: [
-        ...losses.flatMap((name, index) => lossSeries(sweep, name, index, theme)),
-        ...scores.map(([name, values], index) => scoreSeries(sweep, name, list(values), index, rows.length - 1, theme)),
-      ],
+      yAxis: panels.map(({ title }, index) => charts.axis(theme, title, { gridIndex: index, nameGap: 44, splitNumber: 3 })),
+      series: panels.flatMap((panel, index) => sweepSeries(sweep, panel, index, theme)),
     });
-    draw("chart-sweep", build, 480);
+    draw("chart-sweep", panels.length ? build : null, 60 + 110 * panels.length);
   }
 
-  function lossSeries(sweep, name, index, theme) {
-    const cells = list(sweep.losses[name]);
-    const best = Math.min(...cells.map(point).filter(finite));
+  const bestOf = ({ cells, best }) => best(...cells.map(point).filter(finite));
+
+  const said = (sweep) => (panel) =>
+    `${panel.title}: best at layer ${sweep.layers[panel.cells.map(point).indexOf(bestOf(panel))]}`;
+
+  function sweepSeries(sweep, panel, index, theme) {
     const place = { xAxisIndex: index, yAxisIndex: index };
+    const colour = theme.series[panel.colour];
+    const best = bestOf(panel);
     return [
-      charts.whiskers(cells.map((cell, layer) => [layer, point(cell), cell?.lo ?? NaN, cell?.hi ?? NaN]),
-        { name: `${name} interval`, colour: theme.ink, ...place }),
-      { type: "line", name, ...place, color: theme.ink, lineStyle: { color: theme.ink, width: 1.5 }, z: 3,
-        data: cells.map((cell, layer) => sweepPoint(layer, point(cell), point(cell) === best, name, estimate(cell), sweep)) },
+      charts.whiskers(panel.cells.map((cell, layer) => ({ value: [layer, point(cell), cell?.lo ?? NaN, cell?.hi ?? NaN] })),
+        { name: `${panel.name}, interval`, colour, ...place }),
+      { type: "line", name: panel.name, ...place, color: colour, lineStyle: { color: colour, width: 1.75 }, z: 3,
+        symbol: panel.colour ? "rect" : "circle",
+        data: panel.cells.map((cell, layer) => ({
+          value: [layer, point(cell) ?? "-"], symbolSize: point(cell) === best ? 14 : 6,
+          itemStyle: point(cell) === best ? { color: colour } : { color: theme.paper, borderColor: colour },
+          title: index ? "" : `layer ${sweep.layers[layer]}`,
+          lines: [[panel.title, `${estimate(cell)}${point(cell) === best ? " (best)" : ""}`]],
+        })) },
     ];
-  }
-
-  function scoreSeries(sweep, name, values, index, axis, theme) {
-    const best = Math.max(...values.filter(finite));
-    const colour = theme.series[index % theme.series.length];
-    return {
-      type: "line", name, xAxisIndex: axis, yAxisIndex: axis, color: colour,
-      lineStyle: { color: colour, width: 1.75, type: ["solid", "dashed", "dotted"][index % 3] },
-      symbol: ["circle", "rect", "triangle", "diamond"][index % 4],
-      data: values.map((value, layer) => sweepPoint(layer, value, value === best, name, number(value), sweep)),
-    };
-  }
-
-  function sweepPoint(layer, value, best, name, text, sweep) {
-    return { value: [layer, value ?? "-"], symbolSize: best ? 14 : 6, title: `layer ${sweep.layers[layer]}`,
-      lines: [[name, text], ...(best ? [["", "best layer"]] : [])] };
   }
 
   return { drawRows, drawCost, drawSweep };

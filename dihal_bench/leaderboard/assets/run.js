@@ -23,7 +23,7 @@
     const select = choices(byId("loss"), losses.map((loss) => [loss, loss]), losses.includes("total") ? "total" : losses[0]);
     const draw = () => charts.lines(byId("chart-curves"), traces.map(({ name, points }) => ({
       name, points: points.map((one) => [one.tokens, one[select.value]]).filter((pair) => pair.every(finite) && pair[1] > 0),
-    })), { x: "tokens", y: select.value, logY: true, text: `Training curves: ${select.value} over tokens` });
+    })), { x: "tokens", y: select.value, text: `Training curves: ${select.value} over tokens` });
     select.addEventListener("change", draw);
     draw();
   }
@@ -33,11 +33,11 @@
     charts.lines(byId("chart-noise"), [
       { name: "agreement", points: points(oracle?.agreement_under_noise) },
       { name: "KL", points: points(oracle?.kl_under_noise), dashed: true, right: true },
-    ], { x: "σ", y: "agreement", right: "KL, nats per token", logX: true, marks: true, text: "Agreement and KL of recovery under noise" });
+    ], { x: "σ", y: "agreement", right: "KL, nats per token", marks: true, fitX: true, text: "Agreement and KL of recovery under noise" });
   }
 
   function layers({ cells }) {
-    const views = entries(cells).reverse().map(([view, cell], index) => ({
+    const views = entries(cells).map(([view, cell], index) => ({
       name: view, right: index > 0, dashed: index > 0, symbol: index ? "rect" : "circle",
       points: list(cell?.layers).map((row) => [row.layer, point(row.score), row.layer === cell.selected]),
     }));
@@ -49,7 +49,7 @@
     const rows = new Map();
     for (const one of list(run.frontier)) rows.set(one.row, [...(rows.get(one.row) ?? []), [one.entropy, one.gen_ppl]]);
     charts.lines(byId("chart-frontier"), [...rows].map(([name, points]) => ({ name: number(name), points: points.filter((pair) => pair.every(finite) && pair[1] > 0) })),
-      { x: "entropy, nats", y: "generative perplexity", logY: true, marks: true, text: "Generative perplexity against entropy" });
+      { x: "entropy, nats", y: "generative perplexity", marks: true, text: "Generative perplexity against entropy" });
   }
 
   loadRun(byId("run-id").textContent).then((run) => {
