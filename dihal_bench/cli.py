@@ -16,6 +16,7 @@ from dihal_bench.verbs import (
     claims,
     compare,
     generate,
+    leaderboard,
     listing,
     locate,
     new,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _VERBS = (
-    *(run, compare, sweep, score, generate, locate, claims),
+    *(run, compare, sweep, score, generate, locate, claims, leaderboard),
     *(check, new, listing, backbone, push, work),
 )
 

@@ -1,0 +1,79 @@
+"use strict";
+// What all pages share: elements made of text only, numbers as text, and the data of runs.
+window.dihal = (() => {
+  const SAFE = /^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*$/;
+  const NONE = "–";
+  const EXPONENTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+
+  /** Make an element; children are text or elements, never markup; functions are listeners. */
+  function el(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value === null || value === undefined || value === false) continue;
+      if (typeof value === "function") made.addEventListener(name, value);
+      else made.setAttribute(name, value === true ? "" : value);
+    }
+    made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    return made;
+  }
+
+  const byId = (id) => document.getElementById(id);
+  const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  const entries = (value) => (isObject(value) ? Object.entries(value) : []);
+  const list = (value) => (Array.isArray(value) ? value : []);
+  const finite = (value) => typeof value === "number" && Number.isFinite(value);
+  const compareText = new Intl.Collator("en", { numeric: true }).compare;
+
+  function power(value) {
+    const [mantissa, exponent] = value.toExponential(2).split("e");
+    const raised = [...String(Math.abs(Number(exponent)))].map((digit) => EXPONENTS[digit]);
+    return `${mantissa}·10${Number(exponent) < 0 ? "⁻" : ""}${raised.join("")}`;
+  }
+
+  /** Return a value as text; digits: after the point, null: four that are significant. */
+  function number(value, digits = null) {
+    if (typeof value === "boolean") return value ? "yes" : "no";
+    if (!finite(value)) return value === null || value === undefined || value === "" ? NONE : String(value);
+    const size = Math.abs(value);
+    let text;
+    if (Number.isInteger(value) && digits === null && size < 1e12) text = value.toLocaleString("en");
+    else if (size >= 1e7 || (digits === null && size > 0 && size < 1e-4)) text = power(value);
+    else if (digits === null) text = String(Number(value.toPrecision(4)));
+    else text = value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    return text.replaceAll("-", "−");
+  }
+
+  /** Return the number of a cell: an estimate's value, or the cell itself. */
+  const point = (cell) => (isObject(cell) ? cell.value : cell);
+
+  function interval(cell, digits) {
+    if (!isObject(cell) || !finite(cell.lo) || !finite(cell.hi)) return "";
+    return `[${number(cell.lo, digits)}, ${number(cell.hi, digits)}]`;
+  }
+
+  const estimate = (cell, digits = null) => `${number(point(cell), digits)} ${interval(cell, digits)}`.trim();
+
+  /** Load a run's data by a script element: pages opened as files may not fetch. */
+  function loadRun(id) {
+    const found = () => (window.dihalRuns ?? {})[id];
+    if (!SAFE.test(id)) return Promise.reject(new Error("not an id"));
+    if (found()) return Promise.resolve(found());
+    return new Promise((resolve, reject) => {
+      const source = `${document.body.dataset.root}data/runs/${id}.js`;
+      const done = () => (found() ? resolve(found()) : reject(new Error("no data")));
+      document.head.append(el("script", { src: source, load: done, error: reject }));
+    });
+  }
+
+  /** Fill a select; options are pairs of value and text. */
+  function choices(select, options, chosen) {
+    select.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
+    if (chosen !== undefined && chosen !== null) select.value = chosen;
+    return select;
+  }
+
+  return {
+    SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, estimate,
+    loadRun, choices,
+  };
+})();

@@ -1,0 +1,126 @@
+"""The leaderboard through the command line: rendered, checked, and nothing half-written."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dihal_bench.leaderboard.template import page
+
+from .conftest import Make, dihal
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def board(make: Make, tmp_path: Path) -> Path:
+    """A leaderboard of six records."""
+    folder = tmp_path / "board"
+    for name in ("hidden", "embedding"):
+        for seed in (1, 2, 3):
+            record = make(name, seed=seed)
+            record.write(folder / "records" / f"{record.data['id']}.json")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_same_records_give_the_same_bytes(board: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copytree(board, tmp_path / "again"))
+    for folder in (board, again):
+        status, out, err = dihal("leaderboard", "--dir", str(folder))
+        assert status == 0, err
+        assert "6 runs, 1 tables" in out
+    first = contents(board)
+    assert first == contents(again)
+    kinds = {Path(name).suffix for name in first}
+    assert kinds >= {".md", ".csv", ".tex", ".png", ".svg", ".html", ".js", ".css", ".json"}
+    assert len([name for name in first if name.startswith("runs/")]) == 6
+    status, out, _ = dihal("leaderboard", "--dir", str(board), "--check")
+    assert (status, out) == (0, "everything is what the records say\n")
+    assert "0 files changed" in dihal("leaderboard", "--dir", str(board))[1]
+    assert contents(board) == first
+
+
+def test_what_differs_is_named(board: Path) -> None:
+    dihal("leaderboard", "--dir", str(board))
+    (table,) = (board / "tables").glob("*.csv")
+    table.write_text(table.read_text().replace("hidden", "hidden!"))
+    (board / "runs" / "old.html").write_text("old")
+    (board / "index.html").unlink()
+    before = contents(board)
+    status, out, _ = dihal("leaderboard", "--dir", str(board), "--check")
+    assert status == 1
+    named = {Path(line.split()[0]).name for line in out.splitlines()[:-1]}
+    assert named == {table.name, "old.html", "index.html"}
+    assert contents(board) == before  # looked at, not touched
+    assert "3 files changed" in dihal("leaderboard", "--dir", str(board))[1]
+    assert not (board / "runs" / "old.html").exists()
+
+
+def test_a_record_edited_by_hand_stops_everything(board: Path) -> None:
+    path = sorted((board / "records").iterdir())[0]
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"metric": "nll"', '"metric": "kll"', 1), encoding="utf-8")
+    before = contents(board)
+    status, _, err = dihal("leaderboard", "--dir", str(board))
+    assert status == 2
+    assert "Traceback" not in err
+    assert f"{path.name}: the field scores[" in err
+    assert "nothing was written" in err
+    assert contents(board) == before
+    status, out, err = dihal("leaderboard", "--dir", str(board), "--keep-going")
+    assert status == 0
+    assert "5 runs" in out
+    assert "left out: " in err
+    assert dihal("leaderboard", "verify", "--dir", str(board))[0] == 1
+
+
+def test_the_readme_has_the_headline(board: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# x\n\n<!-- leaderboard -->\nold\n<!-- end -->\n\nrest\n")
+    flags = ("leaderboard", "--dir", str(board), "--readme", str(readme))
+    assert dihal(*flags)[0] == 0
+    text = readme.read_text()
+    assert "Brier-1" in text
+    assert "old" not in text
+    assert text.endswith("<!-- end -->\n\nrest\n")
+    assert dihal(*flags, "--check")[0] == 0
+    readme.write_text(text.replace("hidden", "bridge"))
+    assert dihal(*flags, "--check")[0] == 1
+    readme.write_text("# x\n")
+    status, _, err = dihal(*flags)
+    assert status == 2
+    assert "has no <!-- leaderboard -->" in err
+
+
+def test_an_empty_leaderboard_says_how_to_begin(tmp_path: Path) -> None:
+    status, _, err = dihal("leaderboard", "--dir", str(tmp_path / "none"))
+    assert status == 2
+    assert "dihal-bench leaderboard add RUN" in err
+
+
+def test_a_run_goes_all_the_way(finished: dict[str, Path], tmp_path: Path) -> None:
+    folder = ("--dir", str(tmp_path / "board"))
+    status, out, _ = dihal("leaderboard", "add", str(finished["hidden"]), *folder)
+    assert status == 0
+    assert out.startswith("added: ")
+    assert dihal("leaderboard", "verify", *folder)[1] == "1 of 1 records say the same as their sums\n"
+    assert dihal("leaderboard", *folder)[0] == 0
+    status, out, _ = dihal("leaderboard", "--hub-card", str(finished["hidden"]))
+    assert status == 0
+    assert (finished["hidden"] / "README.md").read_text().startswith("---\n")
+
+
+def test_the_template_is_what_continuous_integration_does() -> None:
+    status, out, _ = dihal("leaderboard", "submit-template")
+    assert (status, out) == (0, page())
+    shown = out.split("```yaml\n")[1].split("```")[0].split("\n", 1)[1]
+    committed = (ROOT / ".github" / "workflows" / "leaderboard.yml").read_text(encoding="utf-8")
+    assert shown == committed
+    steps = yaml.safe_load(committed)["jobs"]["records"]["steps"]
+    said = [step["run"] for step in steps if "run" in step]
+    assert "dihal-bench leaderboard verify" in said
