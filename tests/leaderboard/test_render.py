@@ -108,7 +108,9 @@ def test_a_run_goes_all_the_way(finished: dict[str, Path], tmp_path: Path) -> No
     status, out, _ = dihal("leaderboard", "add", str(finished["hidden"]), *folder)
     assert status == 0
     assert out.startswith("added: ")
-    assert dihal("leaderboard", "verify", *folder)[1] == "1 of 1 records say the same as their sums\n"
+    assert (
+        dihal("leaderboard", "verify", *folder)[1] == "1 of 1 records say the same as their sums\n"
+    )
     assert dihal("leaderboard", *folder)[0] == 0
     status, out, _ = dihal("leaderboard", "--hub-card", str(finished["hidden"]))
     assert status == 0
