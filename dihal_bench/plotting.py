@@ -36,6 +36,8 @@ def bare(axis: Axes, grid: str) -> None:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write ``stem``.png and ``stem``.svg; return their paths."""
+    figure.draw_without_rendering()  # lays out, once for both
+    figure.set_layout_engine("none")
     paths = []
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         path = stem.with_suffix(f".{suffix}")

@@ -13,6 +13,7 @@ from dihal_bench.files import write_text
 from dihal_bench.seal import broken, sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SCHEMA = 3
@@ -43,7 +44,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "environment": dict,
 }
 _LARGEST = 2**63 - 1
-_COUNTS = ("tokens", "words", "bytes")
+COUNTS = ("tokens", "words", "bytes")
 _ROW_FIELDS: dict[str, type | tuple[type, ...]] = {
     "subject": str,
     "steps": int,
@@ -240,10 +241,10 @@ def _check_fields(data: Any, fields: dict[str, type | tuple[type, ...]], where: 
 
 
 def _check_sums(sums: dict[str, Any], where: str) -> None:
-    counts: dict[str, type | tuple[type, ...]] = dict.fromkeys(_COUNTS, list)
+    counts: dict[str, type | tuple[type, ...]] = dict.fromkeys(COUNTS, list)
     _check_fields(sums, {"documents": int, **counts, "rows": list}, where)
     parts = len(sums["tokens"])
-    for name in _COUNTS:
+    for name in COUNTS:
         _check_parts(sums[name], parts, f"{where}.{name}")
     for index, row in enumerate(sums["rows"]):
         own = f"{where}.rows[{index}]"
@@ -256,7 +257,7 @@ def _check_sums(sums: dict[str, Any], where: str) -> None:
 def _check_parts(values: Any, parts: int, where: str) -> None:
     if not isinstance(values, list) or len(values) != parts:
         raise UserError(f"{where}: expected a list of {parts} numbers, one for each document.")
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+    if not set(map(type, values)) <= {int, float}:
         raise UserError(f"{where}: not all of it are numbers.")
 
 
@@ -279,9 +280,14 @@ def _check_values(value: Any, where: str, field: str) -> None:
             if not _is_text(str(key)):
                 raise UserError(f"{where}: the field {field} has a key that is no Unicode text.")
             _check_values(inner, where, f"{field}.{key}" if field else str(key))
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not _all_finite(value):
         for index, inner in enumerate(value):
             _check_values(inner, where, f"{field}[{index}]")
+
+
+def _all_finite(values: Sequence[Any]) -> bool:
+    """Whether all are finite floats: nearly all of a record are, and this is quick."""
+    return set(map(type, values)) == {float} and all(map(math.isfinite, values))
 
 
 def _is_text(text: str) -> bool:

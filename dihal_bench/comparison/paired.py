@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dihal_bench.comparison.pool import Key, Pool
+    from dihal_bench.scoring.intervals import Ratio
     from dihal_bench.scoring.likelihood import Totals
+
+_KEPT = 1024  # ratios with their resamples, 16 kB each
 
 
 class Paired:
@@ -27,6 +30,7 @@ class Paired:
         tokens = self._any(pool.teacher()).tokens
         self._bootstrap = DocumentBootstrap(len(tokens), resamples=resamples)
         self.tokens = int(tokens.sum())
+        self._known: dict[tuple[Key, str, tuple[int, ...]], Ratio] = {}
 
     def sizes(self, key: Key) -> list[int]:
         """Return the sizes of ensembles that a row has an NLL of."""
@@ -38,7 +42,7 @@ class Paired:
 
     def ratio(self, key: Key, metric: str) -> Estimate:
         """Estimate a metric per token."""
-        return self._bootstrap.ratio(*self.pool.stacked(key, metric, self.pool.seeds(key)))
+        return self._bootstrap.estimate(self._of(key, metric, tuple(self.pool.seeds(key))))
 
     def nll(self, key: Key, chains: int) -> Estimate:
         """Estimate the NLL of ensembles of so many chains, nats per token."""
@@ -74,7 +78,7 @@ class Paired:
         for seeds, own in alike.items():
             if len(seeds) >= least:
                 above = self._bootstrap.surely_above(
-                    [self.pool.stacked(key, "brier1", seeds) for key in own]
+                    [self._of(key, "brier1", seeds) for key in own]
                 )
                 for i, j in np.argwhere(above):
                     found[own[j]].add(own[i])
@@ -87,12 +91,19 @@ class Paired:
         return found
 
     def _difference(self, one: tuple[Key, str], other: tuple[Key, str]) -> Estimate | None:
-        seeds = self.pool.seeds(one[0], other[0])
+        seeds = tuple(self.pool.seeds(one[0], other[0]))
         if not seeds:
             return None
-        return self._bootstrap.difference(
-            self.pool.stacked(*one, seeds), self.pool.stacked(*other, seeds)
-        )
+        return self._bootstrap.estimate(self._of(*one, seeds) - self._of(*other, seeds))
+
+    def _of(self, key: Key, metric: str, seeds: tuple[int, ...]) -> Ratio:
+        """Return a row's metric over some of its seeds; most are asked for several times."""
+        name = key, metric, seeds
+        if name not in self._known:
+            if len(self._known) >= _KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[name] = self._bootstrap.of(*self.pool.stacked(key, metric, seeds))
+        return self._known[name]
 
 
 @dataclass(frozen=True, kw_only=True)

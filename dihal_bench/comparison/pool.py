@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,8 +110,9 @@ class Pool:
                 return dict(score)
         return {"kind": "exact", "nfe": 0, "chains": 1}
 
+    @cached_property
     def rows(self) -> list[Key]:
-        """Return all rows but the teacher, interfaces before their controls, each subject once.
+        """All rows but the teacher, interfaces before their controls, each subject once.
 
         A control of several interfaces that came out the same to the bit is one row.
         """
@@ -120,6 +122,11 @@ class Pool:
                 same = [(seed, own.sums["nll@1"].tobytes()) for seed, own in sorted(sums.items())]
                 found.setdefault((key.row, tuple(same)) if key.control else key, key)
         return list(found.values())
+
+    @cached_property
+    def _alike(self) -> Counter[Row]:
+        """How many rows are of one subject in the same way."""
+        return Counter(key.row for key in self.rows)
 
     def teacher(self) -> Key:
         """Return the teacher's row."""
@@ -141,6 +148,5 @@ class Pool:
             return key.row.subject
         if not key.control:
             return f"{key.interface}{trial}"
-        twins = [k for k in self.rows() if k.row == key.row and k.interface != key.interface]
-        beside = f" (beside {key.interface})" if twins else ""
+        beside = f" (beside {key.interface})" if self._alike[key.row] > 1 else ""
         return f"{key.row.subject}{beside}"

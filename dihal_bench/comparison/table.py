@@ -138,7 +138,7 @@ class _Builder:
 
     def lines(self) -> Iterator[Line]:
         yield self._line(self.pool.teacher(), 1)
-        for key in self.pool.rows():
+        for key in self.pool.rows:
             for chains in dict.fromkeys((1, self.paired.sizes(key)[-1])):
                 yield self._line(key, chains)
 
@@ -203,7 +203,7 @@ class _Builder:
         """Return the reference's row at the same steps and chains, else its headline, one chain."""
         own = [
             k
-            for k in self.pool.rows()
+            for k in self.pool.rows
             if k.leads
             and k.row.subject == REFERENCE
             and k.interface.partition(" ")[2] == key.interface.partition(" ")[2]  # the denoiser
@@ -283,7 +283,7 @@ class _Builder:
     def standings(self) -> dict[Key, _Standing]:
         """The ranks of interfaces, among those at equal steps that replace as many blocks."""
         peers: dict[tuple[int, int], list[Key]] = defaultdict(list)
-        for key in self.pool.rows():
+        for key in self.pool.rows:
             if key.leads and len(self.pool.seeds(key)) >= _LEAST_SEEDS:
                 peers[key.row.steps, self._replaced(key)].append(key)
         found = {}

@@ -11,7 +11,7 @@ from scipy import stats
 
 from dihal_bench import __version__
 from dihal_bench.errors import UserError
-from dihal_bench.leaderboard.groups import grouped
+from dihal_bench.leaderboard.groups import grouped, public, safe
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.progress import progress
@@ -122,10 +122,10 @@ def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
     axis = own.get("axis", "")
     short = {"fvu_mmse": "fvu"}
     return {
-        "id": f"{own['backbone']}-{axis}",
-        "title": f"{own['backbone']}: {own['title']}",
+        "id": safe(f"{own['backbone']}-{axis}"),
+        "title": f"{public(own['backbone'])}: {own['title']}",
         "axis": axis,
-        "backbone": own["backbone"],
+        "backbone": public(own["backbone"]),
         "layers": list(own["layers"]),
         "losses": {
             short.get(name, name): _intervals(np.array(values))

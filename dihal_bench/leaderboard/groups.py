@@ -75,7 +75,7 @@ class Setting:
             recovery_tokens=budget["recovery_tokens"],
             matched=budget["matched"],
             dtype=config["dtype"],
-            documents=_digest(data["sums"]["tokens"]),
+            documents=_digest(list(data["sums"]["tokens"])),
             within=within_budget(data) and data["budget"]["within"] is True,
         )
 
@@ -134,7 +134,12 @@ def _plain_name(own: Setting) -> str:
     backbone = own.backbone.rstrip("/").rpartition("/")[2]
     parts = [backbone, block, f"{own.matched}-{own.diffusion_tokens}"]
     parts += [] if own.within else ["unmatched"]
-    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(parts)).strip("-").lower()
+    return safe("-".join(parts))
+
+
+def safe(name: str) -> str:
+    """Return a name for a file."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "unnamed"
 
 
 def _labelled(records: list[Record]) -> dict[str, list[Record]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.leaderboard.board import Board
 
 _COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
 _MARKERS = "osD^vP*X"
-_ROWS = 60  # of a figure: more cannot be read
+_ROWS = 40  # of a figure: more cannot be read
 
 
 def draw(board: Board, folder: Path) -> list[Path]:
@@ -27,35 +29,58 @@ def draw(board: Board, folder: Path) -> list[Path]:
     Returns:
         The paths of PNG and SVG files.
     """
-    data, paths = board.data, []
+    jobs = [(kind, folder / stem, what) for kind, stem, what in _wanted(board.data)]
+    drawn = spread(_one, jobs, label="figures", least=8)
+    return [path for paths in drawn for path in paths]
+
+
+def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield kind, name and content of all figures."""
+    of_table: dict[str, list[Any]] = defaultdict(list)
+    for run in data["runs"]:
+        own = run["record"]
+        oracle = own["bridge"].get("oracle") or {}
+        of_table[run["table"]].append(
+            {
+                "label": run["label"],
+                "seed": run["seed"],
+                "frontier": own["frontier"],
+                "sigmas": oracle.get("sigmas"),
+                "agreement": oracle.get("agreement_under_noise"),
+            }
+        )
     for table in data["tables"]:
         if table["kind"] == "likelihood" and table["section"] == "matched":
-            paths += _one(folder / f"brier1-{table['id']}", table, _brier)
+            name, runs = table["id"], of_table[table["id"]]
+            yield "brier", f"brier1-{name}", table
             if _points(table):
-                paths += _one(folder / f"nll-flops-{table['id']}", table, _cost)
-            runs = [run for run in data["runs"] if run["table"] == table["id"]]
-            if any(_noise(run) for run in runs):
-                paths += _one(folder / f"recovery-{table['id']}", runs, _recovery)
-            if any(run["record"]["frontier"] for run in runs):
-                paths += _one(folder / f"frontier-{table['id']}", runs, _frontier)
+                yield "cost", f"nll-flops-{name}", table
+            if any(run["sigmas"] and run["agreement"] for run in runs):
+                yield "recovery", f"recovery-{name}", runs
+            if any(run["frontier"] for run in runs):
+                yield "frontier", f"frontier-{name}", runs
     for sweep in data["sweeps"]:
-        paths += _one(folder / f"layers-{_safe(sweep['id'])}", sweep, _layers)
-    return paths
+        yield "layers", f"layers-{sweep['id']}", sweep
 
 
-def _one(stem: Path, what: Any, panel: Callable[[Any, Any], None]) -> list[Path]:
+def _one(job: tuple[str, Path, Any]) -> list[Path]:
+    kind, stem, what = job
     with style():
         from matplotlib.figure import Figure
 
         figure = Figure(layout="constrained")
-        panel(figure, what)
+        _PANELS[kind](figure, what)
         return save(figure, stem)
 
 
 def _brier(figure: Any, table: Mapping[str, Any]) -> None:
     """Brier-1 with its interval, the one score that all rows have in common."""
     rows = [row for row in table["rows"] if row["cells"].get("brier1")]
-    rows = [row for row in rows if row["cells"]["role"] != "trial"][:_ROWS]
+    rows = [row for row in rows if row["cells"]["role"] != "trial"]
+    dropped = max(0, len(rows) - _ROWS)
+    if dropped:  # the best of them, in the table's order
+        bar = sorted((row["cells"]["brier1"]["value"] for row in rows), reverse=True)[_ROWS - 1]
+        rows = [row for row in rows if row["cells"]["brier1"]["value"] >= bar][:_ROWS]
     names = [_name(row["cells"]) for row in rows]
     figure.set_size_inches(3.8 + 0.07 * max(map(len, names), default=0), 1.1 + 0.21 * len(rows))
     axis = figure.subplots()
@@ -70,7 +95,8 @@ def _brier(figure: Any, table: Mapping[str, Any]) -> None:
     for label, row in zip(axis.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row["cells"]["role"] == "interface" else "normal")
     axis.invert_yaxis()
-    axis.set_xlabel("Brier-1, higher is better (95 % intervals)")
+    more = f"; the best {_ROWS} rows of {_ROWS + dropped}" if dropped else ""
+    axis.set_xlabel(f"Brier-1, higher is better (95 % intervals{more})")
     axis.set_title(_wrapped(table["title"]), loc="left", fontsize=9)
 
 
@@ -101,14 +127,14 @@ def _cost(figure: Any, table: Mapping[str, Any]) -> None:
 
 
 def _points(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return every subject's single chain of the most steps."""
+    """Return every subject's single chain of the most steps, of the lowest NLL first."""
     found: dict[str, Mapping[str, Any]] = {}
     for row in table["rows"]:
         cells = row["cells"]
         known = cells.get("flops") and cells.get("nll") and cells["chains"] == 1
         if known and cells["role"] in ("interface", "control"):
             found[cells["row"]] = row
-    return list(found.values())
+    return sorted(found.values(), key=lambda row: row["cells"]["nll"]["value"])[:_ROWS]
 
 
 def _recovery(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -118,22 +144,17 @@ def _recovery(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     bare(axis, "y")
     shown: dict[str, Mapping[str, Any]] = {}
     for run in runs:
-        if _noise(run):
-            shown.setdefault(run["label"], run["record"]["bridge"]["oracle"])
+        if run["sigmas"] and run["agreement"]:
+            shown.setdefault(run["label"], run)
     for place, (label, own) in enumerate(list(shown.items())[: len(_MARKERS)]):
         axis.plot(
-            own["sigmas"], own["agreement_under_noise"], f"{_MARKERS[place]}-", ms=3.5, lw=1,
+            own["sigmas"], own["agreement"], f"{_MARKERS[place]}-", ms=3.5, lw=1,
             color=f"C{place}", label=_plain(label),
         )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("standard deviation of noise on the true signal, in units of the signal's")
     axis.set_ylabel("agreement")
     axis.legend(fontsize=7, frameon=False)
-
-
-def _noise(run: Mapping[str, Any]) -> bool:
-    oracle = run["record"]["bridge"].get("oracle") or {}
-    return bool(oracle.get("sigmas")) and bool(oracle.get("agreement_under_noise"))
 
 
 def _frontier(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -143,7 +164,7 @@ def _frontier(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     bare(axis, "y")
     lines: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
-        for point in run["record"]["frontier"]:
+        for point in run["frontier"]:
             own = point["row"] == "teacher"
             name = point["row"] if own else f"{point['row']} ({run['label']}, seed {run['seed']})"
             lines.setdefault(name, []).append((point["entropy"], point["gen_ppl"]))
@@ -201,5 +222,10 @@ def _wrapped(text: str) -> str:
     return _plain("\n".join(textwrap.wrap(text, 80)))
 
 
-def _safe(name: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-").lower()
+_PANELS: dict[str, Callable[[Any, Any], None]] = {
+    "brier": _brier,
+    "cost": _cost,
+    "recovery": _recovery,
+    "frontier": _frontier,
+    "layers": _layers,
+}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import lock
-from dihal_bench.progress import progress
-from dihal_bench.records import Record
+from dihal_bench.leaderboard.parallel import spread
+from dihal_bench.records import COUNTS, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +35,12 @@ class Store:
         """Read all records.
 
         Returns:
-            The valid ones in the order of their ids, and a sentence for each of the others.
+            The valid ones in the order of their ids, their sums as arrays, and a sentence for each
+            of the others.
         """
-        records, problems = [], []
-        paths = self.paths()
-        with progress("records", len(paths), unit="records") as bar:
-            for path in paths:
-                try:
-                    records.append(read_stranger(path))
-                except UserError as error:
-                    problems.append(str(error))
-                bar.update(1)
-        return records, problems
+        found = spread(_attempt, self.paths(), label="records", least=200, chunk=25)
+        records = [own for own in found if isinstance(own, Record)]
+        return records, [own for own in found if isinstance(own, str)]
 
     def paths(self) -> list[Path]:
         """Return the files of records.
@@ -97,6 +92,27 @@ def read_stranger(path: Path) -> Record:
     if path.name != f"{name}.json":
         raise UserError(f"{path}: the field id is {name}; name the file {name}.json.")
     return record
+
+
+def _attempt(path: Path) -> Record | str:
+    """Return a record, its sums packed, or what is wrong with it."""
+    try:
+        return _packed(read_stranger(path))
+    except UserError as error:
+        return str(error)
+
+
+def _packed(record: Record) -> Record:
+    """Return a record with arrays for the lists of its sums: a quarter of the memory."""
+    sums = {
+        name: array("d", value) if name in COUNTS else value
+        for name, value in record.data["sums"].items()
+    }
+    sums["rows"] = [
+        {**row, "sums": {name: array("d", values) for name, values in row["sums"].items()}}
+        for row in sums["rows"]
+    ]
+    return Record({**record.data, "sums": sums})
 
 
 def named(name: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
+from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.tables import UNMATCHED, facts, present, section, title, versions
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _table(group: Group, task: str, told: Mapping[_Key, list[_Told]]) -> dict[st
     rows = [_row(group, key, told[key]) for key in sorted(told, key=_order)]
     columns = present((*TASK_ROW, *metrics.values(), *TASK_COSTS), rows)
     return {
-        "id": f"{group.name}-{_safe(task)}",
+        "id": f"{group.name}-{safe(task)}",
         "title": f"{task}: {title(group)}",
         "section": section(group),
         "kind": "task",
@@ -130,7 +131,3 @@ def _mean(scores: list[Score]) -> dict[str, Any]:
     below = float(np.hypot(reach, np.mean(values - ends[:, 0])))
     above = float(np.hypot(reach, np.mean(ends[:, 1] - values)))
     return {"value": mean, "lo": mean - below, "hi": mean + above, "flags": flags}
-
-
-def _safe(name: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name).strip("-").lower()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 Array = NDArray[np.float64]
 _LEVEL = 0.95
@@ -26,6 +26,29 @@ class Estimate:
     value: float
     lo: float
     hi: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of sums and what it might have been.
+
+    Attributes:
+        point: the ratio.
+        resampled: in every resample of documents, [R].
+        trainings: in every training, [n].
+    """
+
+    point: float
+    resampled: Array
+    trainings: Array
+
+    def __sub__(self, other: Ratio) -> Ratio:
+        """Return the paired difference."""
+        return Ratio(
+            self.point - other.point,
+            self.resampled - other.resampled,
+            self.trainings - other.trainings,
+        )
 
 
 class DocumentBootstrap:
@@ -43,56 +66,67 @@ class DocumentBootstrap:
     def __init__(self, documents: int, *, resamples: int = 2000, seed: int = 0):
         generator = np.random.default_rng(seed)
         self._weights = _counts(generator, resamples, documents)  # (R, documents)
+        self._known: dict[bytes, Array] = {}
+
+    def of(self, numerator: Array, denominator: Array) -> Ratio:
+        """Return sum(numerator) / sum(denominator), of sums [(trainings,) documents]."""
+        above, below = np.atleast_2d(numerator), np.atleast_2d(denominator)
+        return Ratio(
+            float(_ratio(above.sum(), below.sum())),
+            self.resampled(above.sum(0), below.sum(0)),
+            _ratio(above.sum(1), below.sum(1)),
+        )
+
+    def estimate(self, ratio: Ratio) -> Estimate:
+        """Return a ratio, or the difference of two, with its interval."""
+        return _with_interval(
+            point=ratio.point,
+            resampled=ratio.resampled,
+            trainings=ratio.trainings,
+            documents=self._weights.shape[1],
+        )
 
     def ratio(self, numerator: Array, denominator: Array) -> Estimate:
         """Estimate sum(numerator) / sum(denominator), of sums [(trainings,) documents]."""
-        return self._estimate((numerator, denominator))
+        return self.estimate(self.of(numerator, denominator))
 
     def resampled(self, numerator: Array, denominator: Array) -> Array:
         """Return the ratio in every resample, [R], of sums [documents]."""
-        return _ratio(self._weights @ numerator, self._weights @ denominator)
+        return _ratio(self._weights @ numerator, self._drawn(denominator))
 
     def difference(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> Estimate:
         """Estimate the paired difference of two ratios of sums."""
-        return self._estimate(first, second)
+        return self.estimate(self.of(*first) - self.of(*second))
 
-    def surely_above(self, terms: Sequence[tuple[Array, Array]]) -> NDArray[np.bool_]:
+    def _drawn(self, denominator: Array) -> Array:
+        """Return a denominator's resamples; nearly all ratios have one of a few."""
+        key = denominator.tobytes()
+        if key not in self._known:
+            self._known[key] = self._weights @ denominator
+        return self._known[key]
+
+    def surely_above(self, terms: Sequence[Ratio]) -> NDArray[np.bool_]:
         """Return for all pairs whether the first ratio minus the second has its interval above 0.
 
         The intervals are those of ``difference``, of all pairs at once.
 
         Args:
-            terms: numerators and denominators, [trainings, documents], of the same trainings.
+            terms: of the same trainings.
 
         Returns:
             [terms, terms].
         """
-        trainings = np.stack([_ratio(above.sum(1), below.sum(1)) for above, below in terms])
-        resampled = np.stack([self.resampled(a.sum(0), b.sum(0)) for a, b in terms])
-        points = np.array([float(_ratio(above.sum(), below.sum())) for above, below in terms])
+        trainings = np.stack([term.trainings for term in terms])
+        resampled = np.stack([term.resampled for term in terms])
+        points = np.array([term.point for term in terms])
         count = trainings.shape[1]
         within = _variances(resampled)
         between = _variances(trainings) / count if count > 1 else np.zeros_like(within)
         half = _half(within, between, count, len(self._weights[0]))
         found: NDArray[np.bool_] = np.subtract.outer(points, points) - half > 0
         for i, j in np.argwhere(between <= 0):  # these have the percentiles of the resamples
-            found[i, j] = i != j and self.difference(terms[i], terms[j]).lo > 0
+            found[i, j] = i != j and self.estimate(terms[i] - terms[j]).lo > 0
         return found
-
-    def _estimate(self, *terms: tuple[Array, Array]) -> Estimate:
-        """Estimate the first ratio, minus the second if there is one."""
-        pairs = [(np.atleast_2d(above), np.atleast_2d(below)) for above, below in terms]
-
-        def value(sums: Callable[[Array], Array]) -> Array:
-            ratios = [_ratio(sums(above), sums(below)) for above, below in pairs]
-            return ratios[0] if len(ratios) == 1 else ratios[0] - ratios[1]
-
-        return _with_interval(
-            point=float(value(np.sum)),
-            resampled=value(lambda rows: self._weights @ rows.sum(0)),
-            trainings=value(lambda rows: rows.sum(1)),  # what is the same in all is broadcast
-            documents=len(self._weights[0]),
-        )
 
 
 def _ratio(above: Array, below: Array) -> Array:
@@ -118,9 +152,10 @@ def _with_interval(*, point: float, resampled: Array, trainings: Array, document
     count = len(trainings)
     between = float(np.var(trainings, ddof=1)) / count if count > 1 else 0.0
     if not between:
-        lo, hi = np.nanpercentile(resampled, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+        kept = resampled[np.isfinite(resampled)]
+        lo, hi = np.percentile(kept, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
         return Estimate(point, float(lo), float(hi))
-    within = float(np.nanvar(resampled, ddof=1))
+    within = float(np.var(resampled[np.isfinite(resampled)], ddof=1))
     half = float(_half(np.array(within), np.array(between), count, documents))
     return Estimate(point, point - half, point + half)
 
@@ -131,7 +166,7 @@ def _half(within: Array, between: Array, trainings: int, documents: int) -> Arra
     spread = within**2 / max(1, documents - 1) + between**2 / max(1, trainings - 1)
     out = np.ones_like(both)
     freedom = np.divide(both**2, spread, out=out, where=spread > 0)
-    half: Array = stats.t.ppf((1 + _LEVEL) / 2, freedom) * np.sqrt(both)
+    half: Array = special.stdtrit(freedom, (1 + _LEVEL) / 2) * np.sqrt(both)
     return half
 
 

@@ -136,7 +136,7 @@ def test_pairs_at_once_are_pairs_one_by_one(trainings: int) -> None:
         for shift in (0.0, 0.0, 0.03, 0.06, 0.2)
     ]
     terms.append(terms[0])  # no difference at all
-    found = bootstrap.surely_above(terms)
+    found = bootstrap.surely_above([bootstrap.of(*term) for term in terms])
     each = [[bootstrap.difference(one, other).lo > 0 for other in terms] for one in terms]
     np.testing.assert_array_equal(found, each)
     assert found.any()
