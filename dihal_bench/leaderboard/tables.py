@@ -117,6 +117,7 @@ def cell(estimate: Estimate | None, *flags: str) -> dict[str, Any] | None:
 def _row(line: Line, group: Group) -> dict[str, Any]:
     records = group.records[line.interface]
     marks = {
+        "brier1": (f"tied with {', '.join(line.ties)}" if line.ties else "",),
         "nll": ("" if line.converged is not False else "not converged",),
         "gain": (
             f"over {line.gain_over}" if line.gain_over else "",
@@ -126,8 +127,6 @@ def _row(line: Line, group: Group) -> dict[str, Any]:
     cells: dict[str, Any] = {name: getattr(line, name) for name in _PLAIN}
     for name in _ESTIMATES:
         cells[name] = cell(getattr(line, name), *marks.get(name, ()))
-    if line.rank is not None and line.ties:
-        cells["rank"] = {"value": line.rank, "flags": [f"tied with {', '.join(line.ties)}"]}
     exact = line.kind == "exact"
     return {
         "cells": {

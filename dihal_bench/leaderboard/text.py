@@ -101,7 +101,7 @@ def _marks(flags: Iterable[str]) -> Iterable[str]:
         if flag in _MARKS:
             yield f" {_MARKS[flag]}"
         elif flag.startswith("tied"):
-            yield "="
+            yield " ="
         elif flag.startswith("fooled"):
             yield " *"
 
