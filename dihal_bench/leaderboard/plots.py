@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dihal_bench.leaderboard.board import Board
 
 _COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
+_CELLS = {"paper": "raw states", "matched": "what is diffused"}
 _MARKERS = "osD^vP*X"
 _ROWS = 40  # of a figure: more cannot be read
 
@@ -59,8 +61,20 @@ def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
                 yield "recovery", f"recovery-{name}", runs
             if any(run["frontier"] for run in runs):
                 yield "frontier", f"frontier-{name}", runs
+    for name, located in _located(data).items():
+        yield "proxies", f"proxies-{name}", located
     for sweep in data["sweeps"]:
         yield "layers", f"layers-{sweep['id']}", sweep
+
+
+def _located(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was found of the layers of every backbone, by its first run that looked."""
+    found: dict[str, Any] = {}
+    for run in data["runs"]:
+        cells = (run["record"]["locate"] or {}).get("cells")
+        if cells:
+            found.setdefault(safe(run["backbone"]), {"title": run["backbone"], "cells": cells})
+    return found
 
 
 def _one(job: tuple[str, Path, Any]) -> list[Path]:
@@ -178,30 +192,66 @@ def _frontier(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     axis.legend(fontsize=6.5, frameon=False)
 
 
+def _proxies(figure: Any, located: Mapping[str, Any]) -> None:
+    """The three proxies and the score of every layer, of raw states and of what is diffused."""
+    figure.set_size_inches(7.2, 4.6)
+    names = ("curvature", "stiffness", "effective_rank", "score")
+    for axis, name in zip(figure.subplots(2, 2).flat, names, strict=True):
+        for (cell, label), colour in zip(_CELLS.items(), (BLUE, ORANGE), strict=True):
+            rows = located["cells"].get(cell, {}).get("layers", [])
+            rows = [row for row in rows if row.get(name)]
+            layers = [row["layer"] for row in rows]
+            middle = [row[name]["value"] for row in rows]
+            ends = [
+                [row[name]["value"] - row[name]["lo"] for row in rows],
+                [row[name]["hi"] - row[name]["value"] for row in rows],
+            ]
+            axis.errorbar(
+                layers, middle, yerr=ends, fmt="o-", ms=3.5, lw=1, color=colour, label=label
+            )
+            axis.set_xticks(layers[:: 1 + len(layers) // 12])
+        bare(axis, "y")
+        axis.set_title(name.replace("_", " "), loc="left", fontsize=9)
+        axis.set_xlabel("layer", fontsize=8)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    figure.suptitle(_wrapped(located["title"]), fontsize=9)
+
+
 def _layers(figure: Any, sweep: Mapping[str, Any]) -> None:
-    """The scores over layers above the losses that they should predict."""
+    """Scores and losses over layers, and each score against each loss: falling is as promised."""
     losses = [(name, sweep["losses"][name]) for name in ("fvu", "kl") if name in sweep["losses"]]
     wanted = ("score", "score, matched", "score, raw")
     scores = [(name, sweep["predictors"][name]) for name in wanted if name in sweep["predictors"]]
-    figure.set_size_inches(6.4, 1.9 * (1 + len(losses)))
-    axes = figure.subplots(1 + len(losses), 1, sharex=True, squeeze=False)[:, 0]
+    figure.set_size_inches(3.6 * (1 + len(losses)), 4.8)
+    axes = figure.subplots(2, 1 + len(losses), squeeze=False)
     for (name, values), colour in zip(scores, (BLUE, ORANGE, GREY), strict=False):
-        axes[0].plot(sweep["layers"], values, "o-", ms=3.5, lw=1, color=colour, label=name)
-    axes[0].legend(fontsize=7, frameon=False)
-    axes[0].set_ylabel("score\nhigher: chosen")
-    for axis, (name, values) in zip(axes[1:], losses, strict=True):
+        axes[0, 0].plot(sweep["layers"], values, "o-", ms=3.5, lw=1, color=colour, label=name)
+        for axis, (_, found) in zip(axes[1, 1:], losses, strict=True):
+            axis.plot(values, [own["value"] for own in found], "o", ms=4, color=colour)
+            for layer, x, own in zip(sweep["layers"], values, found, strict=True):
+                axis.annotate(
+                    str(layer), (x, own["value"]), xytext=(4, 2),
+                    textcoords="offset points", fontsize=7, color=colour,
+                )  # fmt: skip
+    axes[0, 0].legend(fontsize=7, frameon=False)
+    axes[0, 0].set_ylabel("score, higher: chosen")
+    for above, below, (name, values) in zip(axes[0, 1:], axes[1, 1:], losses, strict=True):
         middle = [own["value"] for own in values]
         ends = [
             [own["value"] - own.get("lo", own["value"]) for own in values],
             [own.get("hi", own["value"]) - own["value"] for own in values],
         ]
-        axis.errorbar(sweep["layers"], middle, yerr=ends, fmt="o-", ms=3.5, lw=1, color="black")
-        axis.set_ylabel(f"{name.upper()}\nlower is better")
-    for axis in axes:
+        above.errorbar(sweep["layers"], middle, yerr=ends, fmt="o-", ms=3.5, lw=1, color="black")
+        above.set_ylabel(f"{name.upper()}, lower is better")
+        below.set_ylabel(f"{name.upper()}, lower is better")
+        below.set_xlabel("score (numbers: layers)")
+    for axis in axes[0]:
+        axis.set_xticks(sweep["layers"][:: 1 + len(sweep["layers"]) // 12])
+        axis.set_xlabel("layer")
+    axes[1, 0].axis("off")
+    for axis in axes.flat:
         bare(axis, "y")
-        axis.set_xticks(sweep["layers"])
-    axes[-1].set_xlabel("layer")
-    axes[0].set_title(_wrapped(sweep["title"]), loc="left", fontsize=9)
+    figure.suptitle(_wrapped(sweep["title"]), fontsize=9)
 
 
 def _name(cells: Mapping[str, Any]) -> str:
@@ -227,5 +277,6 @@ _PANELS: dict[str, Callable[[Any, Any], None]] = {
     "cost": _cost,
     "recovery": _recovery,
     "frontier": _frontier,
+    "proxies": _proxies,
     "layers": _layers,
 }

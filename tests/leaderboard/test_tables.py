@@ -241,7 +241,7 @@ def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
     board = Board.of([make(), make("embedding")], [])
     first = plots.draw(board, tmp_path / "one")
     second = plots.draw(board, tmp_path / "two")
-    assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "recovery"}
+    assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "proxies", "recovery"}
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
 
