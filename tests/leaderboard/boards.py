@@ -383,8 +383,8 @@ def _sweep() -> dict[str, Any]:
         "predictors": predictors,
         "correlations": [
             {
-                **{"predictor": predictor, "loss": loss, "kendall": _estimate(tau, 0.1)},
-                **{"minus_depth": _estimate(tau - 1, 0.1), "picks": "2" if tau > 0 else "7"},
+                **{"predictor": predictor, "loss": loss, "kendall": _estimate(tau, 0.0)},
+                **{"minus_depth": _estimate(tau - 1, 0.2), "picks": "2" if tau > 0 else "7"},
                 "regret": 0.0 if tau > 0 else 0.4471,
             }
             for predictor, tau in taus.items()

@@ -14,9 +14,9 @@
 
   function scroll(label, heads, rows) {
     return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {},
-      el("thead", {}, el("tr", {}, heads.map(([text, numeric]) => el("th", { scope: "col", class: numeric ? "num" : null }, text)))),
+      el("thead", {}, el("tr", {}, heads.map(([text, kind]) => el("th", { scope: "col", class: kind }, text)))),
       el("tbody", {}, rows.map(([head, ...cells]) => el("tr", {}, el("th", { scope: "row" }, head),
-        cells.map((text, index) => el("td", { class: heads[index + 1][1] ? "num" : null }, text)))))));
+        cells.map((text, index) => el("td", { class: heads[index + 1][1] }, text)))))));
   }
 
   function section(id, title, ...children) {
@@ -27,7 +27,7 @@
     const [one, two] = [a, b].map((run) => new Map(flattened(run.config ?? {})));
     const keys = [...new Set([...one.keys(), ...two.keys()])].sort();
     const rows = keys.map((key) => [key, number(one.get(key)), number(two.get(key))]);
-    const heads = [["Key"], ["A"], ["B"]];
+    const heads = [["Key"], ["A", "long"], ["B", "long"]];
     const differing = rows.filter(([, left, right]) => left !== right);
     const same = rows.filter(([, left, right]) => left === right);
     return section("configuration", "Configuration",
@@ -60,7 +60,7 @@
         number(score.value, 4), number(other.value, 4), difference(score.value, other.value)];
     });
     const rest = one.size + two.size - 2 * both.length;
-    const heads = [["Row"], ["Metric"], ["Unit"], ["S", 1], ["K", 1], ["Signal"], ["Kind"], ["Task"], ["A", 1], ["B", 1], ["B − A", 1]];
+    const heads = [["Row"], ["Metric"], ["Unit"], ["S", "num"], ["K", "num"], ["Signal"], ["Kind"], ["Task"], ["A", "num"], ["B", "num"], ["B − A", "num"]];
     return section("scores", "Scores",
       el("p", { class: "note" }, "Unpaired: differences of point values, without intervals."),
       rows.length ? scroll("Scores of both runs", heads, rows) : el("p", {}, "No score is of both."),
