@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-MARKUP = "\"><img src=x onerror=\"window.owned=1\"><script>window.owned=1</script>{{7*7}}'</script>"
+MARKUP = '"><img src=x onerror="window.owned=1"><script>window.owned=1</script>{{7*7}}\'</script>'
 
 # interface, layer, replaced blocks, (NLL, Brier-1, KL, gain) in one step and as mean of 8 chains
 INTERFACES = (
@@ -127,9 +127,7 @@ def _estimate(value: float, half: float, flags: tuple[str, ...] = ()) -> dict[st
     return {"value": value, "lo": value - half, "hi": value + half, "flags": list(flags)}
 
 
-def _rows(
-    entry: tuple[Any, ...], ids: list[str], chance: random.Random
-) -> list[dict[str, Any]]:
+def _rows(entry: tuple[Any, ...], ids: list[str], chance: random.Random) -> list[dict[str, Any]]:
     name, layer, replaced, *levels = entry
     moved = chance.gauss(0, 0.002)
     label = f"{name} (layer={layer})" if name == "hidden" else name

@@ -89,7 +89,7 @@ def test_a_run_reads_without_scripts(site):
     run = board(24)["runs"][0]
     text = Page(read(folder, f"runs/{run['id']}.html")).text
     for part in (
-        *(run["record"]["command"], "5c14b748b422", "3.2489 [3.2389, 3.2589]", "1.60·10¹³"),
+        *(run["record"]["command"], "5c14b748b422", "3.249 [3.239, 3.259]", "1.60·10¹³"),
         *("float64", "denoiser.width", "of the array of the array", "ensemble", "1,086,976"),
     ):
         assert part in text, part
@@ -208,6 +208,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
         (1.603e13, None, "1.60·10¹³"),
         (1.5e-12, None, "1.50·10⁻¹²"),
         (83.25, None, "83.25"),
+        (110592.0, None, "110,592"),
         ("hidden", None, "hidden"),
     ],
 )

@@ -34,19 +34,25 @@ class Watched:
 
     def __init__(self, browser, folder, **context):
         self.folder, self.problems = folder, []
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, **context}
+        )
         self.page = self.context.new_page()
         self.page.set_default_timeout(10_000)
         note = self.problems.append
         self.page.on("console", lambda message: note(f"console: {message.text}"))
         self.page.on("pageerror", lambda error: note(f"error: {error}"))
         self.page.on("dialog", lambda dialog: (note("dialog"), dialog.dismiss()))
-        self.page.on("requestfailed", lambda request: note(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._failed)
         self.page.on("request", self._request)
 
     def _request(self, request):
         if not request.url.startswith(self.folder.as_uri()):
             self.problems.append(f"request: {request.url}")
+
+    def _failed(self, request):
+        if request.failure != "net::ERR_ABORTED":  # what a page had not read when it was left
+            self.problems.append(f"failed: {request.url} ({request.failure})")
 
     def open(self, name):
         self.page.goto(f"{self.folder.as_uri()}/{name}")
@@ -89,7 +95,10 @@ def hostile(tmp_path_factory):
 
 
 def names(watched):
-    return [text.split("\n")[0] for text in watched.texts(f"{FIRST} tbody th[scope=row] > a:first-of-type")]
+    return [
+        text.split("\n")[0]
+        for text in watched.texts(f"{FIRST} tbody th[scope=row] > a:first-of-type")
+    ]
 
 
 def numbers(watched, column):
@@ -186,7 +195,9 @@ def test_two_ticked_rows_are_compared(site, visit):
     assert {"interface", "layer"} <= set(keys)
     assert "denoiser.width" not in keys
     row = page.locator("section[aria-labelledby=scores] tbody tr", has_text="the interface").first
-    a, b, difference = (float(t.replace("−", "-")) for t in row.locator("td").all_inner_texts()[-3:])
+    a, b, difference = (
+        float(t.replace("−", "-")) for t in row.locator("td").all_inner_texts()[-3:]
+    )
     assert difference == pytest.approx(b - a, abs=2e-4)
 
 

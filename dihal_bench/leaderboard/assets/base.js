@@ -13,7 +13,7 @@ window.dihal = (() => {
       if (typeof value === "function") made.addEventListener(name, value);
       else made.setAttribute(name, value === true ? "" : value);
     }
-    made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
     return made;
   }
 
@@ -38,6 +38,7 @@ window.dihal = (() => {
     let text;
     if (Number.isInteger(value) && digits === null && size < 1e12) text = value.toLocaleString("en");
     else if (size >= 1e7 || (digits === null && size > 0 && size < 1e-4)) text = power(value);
+    else if (digits === null && size >= 1e3) text = Math.round(value).toLocaleString("en");
     else if (digits === null) text = String(Number(value.toPrecision(4)));
     else text = value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
     return text.replaceAll("-", "−");
@@ -51,7 +52,16 @@ window.dihal = (() => {
     return `[${number(cell.lo, digits)}, ${number(cell.hi, digits)}]`;
   }
 
-  const estimate = (cell, digits = null) => `${number(point(cell), digits)} ${interval(cell, digits)}`.trim();
+  /** Return how many decimals show four significant digits, four at most. */
+  function decimals(value) {
+    if (!finite(value)) return null;
+    return Math.abs(value) < 1 ? 4 : Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value))));
+  }
+
+  function estimate(cell, digits = null) {
+    const own = digits ?? (isObject(cell) ? decimals(point(cell)) : null);
+    return `${number(point(cell), own)} ${interval(cell, own)}`.trim();
+  }
 
   /** Load a run's data by a script element: pages opened as files may not fetch. */
   function loadRun(id) {
@@ -73,7 +83,7 @@ window.dihal = (() => {
   }
 
   return {
-    SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, estimate,
-    loadRun, choices,
+    SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, decimals,
+    estimate, loadRun, choices,
   };
 })();

@@ -68,12 +68,11 @@
       open(view);
     }
     byId("shown").textContent = `${number(left)} of ${number(total)} rows`;
-    figures();
+    if (views.length) figures();
   }
 
   function figures() {
     const view = chosenView();
-    if (!view) return;
     byId("chosen").value = view.table.id;
     byId("verdict").textContent = view.node.querySelector(".verdict")?.textContent ?? "";
     const rows = view.kept.length ? view.kept : view.table.rows;
@@ -95,12 +94,6 @@
     overview.drawSweep(sweep);
   }
 
-  choices(byId("chosen"), tables.map((table) => [table.id, table.title]));
-  byId("chosen").addEventListener("change", (event) => {
-    filters.set("table", event.target.value);
-    chosenView().node.open = true;
-    figures();
-  });
   filters.build(tables, update);
   if (sweeps.length) {
     choices(byId("sweep"), sweeps.map((sweep) => [sweep.id, sweep.title]));
@@ -110,6 +103,12 @@
     });
   }
   if (views.length) {
+    choices(byId("chosen"), tables.map((table) => [table.id, table.title]));
+    byId("chosen").addEventListener("change", (event) => {
+      filters.set("table", event.target.value);
+      chosenView().node.open = true;
+      figures();
+    });
     (tables.length > 4 ? [chosenView()] : views).forEach((view) => { view.node.open = true; });
     update();
     if (filters.get("table")) chosenView().node.scrollIntoView();
