@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .boards import MARKUP, board
 
 import dihal_bench.leaderboard
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.figures import estimate, number
 from dihal_bench.leaderboard.site import render_site
 from dihal_bench.leaderboard.verdict import verdict
+
+from .boards import MARKUP, board
 
 ASSETS = Path(dihal_bench.leaderboard.__file__).parent / "assets"
 ODD: tuple[Any, ...] = (None, True, 5, -1.5, "text", [], ["text"], [[3]], {}, {"a": {"b": [1]}})
@@ -68,7 +69,7 @@ def test_every_file_is_returned_and_is_the_same_when_written_again(site, tmp_pat
 
 
 def test_all_links_lead_to_files_of_the_site(site):
-    folder, files = site
+    _, files = site
     for path in (path for path in files if path.suffix == ".html"):
         for link in Page(path.read_text(encoding="utf-8")).links:
             target = re.split("[?#]", link)[0]

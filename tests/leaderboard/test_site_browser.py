@@ -62,7 +62,7 @@ class Watched:
         return self.page.locator(selector).all_inner_texts()
 
 
-@pytest.fixture()
+@pytest.fixture
 def visit(browser):
     """Open pages of a site; none of them may have had a problem in the end."""
     opened = []
@@ -232,6 +232,13 @@ def test_the_theme_follows_the_system_until_it_is_chosen_and_is_kept(site, visit
         assert paper() == light, name
 
 
+def test_the_command_is_copied_or_selected_to_be_copied(site, visit):
+    folder, runs = site
+    page = visit(folder).open(f"runs/{runs[0]}.html")
+    page.locator("#copy").click()
+    page.locator("#copied", has_text="cop").wait_for()
+
+
 def test_the_keyboard_reaches_and_works_everything(site, visit):
     page = visit(site[0]).open("index.html")
     page.keyboard.press("Tab")
@@ -259,7 +266,8 @@ def test_controls_and_regions_have_names(site, visit):
         page = visit(folder).open(name)
         unnamed = page.evaluate(
             "[...document.querySelectorAll('select, input, button, [role=region]')].filter(e => "
-            "!(e.labels?.length || e.ariaLabel || e.textContent.trim()) && !e.hidden).map(e => e.outerHTML)"
+            "!e.hidden && !(e.labels?.length || e.ariaLabel || e.textContent.trim()))"
+            ".map(e => e.outerHTML)"
         )
         assert unnamed == []
         assert page.locator("main").count() == page.locator("h1").count() == 1
