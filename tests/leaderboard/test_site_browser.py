@@ -188,6 +188,8 @@ def test_two_ticked_rows_are_compared(site, visit):
     assert "the same run" in page.locator("#picks").inner_text()
     boxes.nth(4).check()
     assert page.locator(f"{FIRST} input:checked").count() == 2
+    page.locator(f"{FIRST} thead button[data-key=nll]").click()
+    assert page.locator(f"{FIRST} input:checked").count() == 2
     page.locator("#picks a").click()
     page.locator("#result h2").first.wait_for()
     assert page.locator("#a").input_value() != page.locator("#b").input_value()

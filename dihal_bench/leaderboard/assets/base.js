@@ -30,17 +30,25 @@ window.dihal = (() => {
     return `${mantissa}·10${Number(exponent) < 0 ? "⁻" : ""}${raised.join("")}`;
   }
 
+  const formats = new Map(); // making one is slow
+  function fixed(value, digits) {
+    if (!formats.has(digits)) {
+      formats.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+    }
+    return formats.get(digits).format(value);
+  }
+
   /** Return a value as text; digits: after the point, null: four that are significant. */
   function number(value, digits = null) {
     if (typeof value === "boolean") return value ? "yes" : "no";
     if (!finite(value)) return value === null || value === undefined || value === "" ? NONE : String(value);
     const size = Math.abs(value);
     let text;
-    if (Number.isInteger(value) && digits === null && size < 1e12) text = value.toLocaleString("en");
+    if (Number.isInteger(value) && digits === null && size < 1e12) text = fixed(value, 0);
     else if (size >= 1e7 || (digits === null && size > 0 && size < 1e-4)) text = power(value);
-    else if (digits === null && size >= 1e3) text = Math.round(value).toLocaleString("en");
+    else if (digits === null && size >= 1e3) text = fixed(value, 0);
     else if (digits === null) text = String(Number(value.toPrecision(4)));
-    else text = value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    else text = fixed(value, digits);
     return text.replaceAll("-", "−");
   }
 
