@@ -82,7 +82,7 @@ dihal.table = (() => {
       links.length ? picks.box(row) : el("span", { class: "nobox" }),
       links.length ? el("a", { href: links[0] }, name) : name,
       links.slice(1).map((href, index) => el("a", { href, class: "seed", title: `seed ${index + 2} of ${links.length}`, "aria-label": `${name}, seed ${index + 2}` }, String(index + 2))),
-      cells.role && cells.role !== "interface" ? el("small", {}, ` ${cells.role}`) : null);
+      cells.role && ![name, "interface"].includes(cells.role) ? el("small", {}, ` ${cells.role}`) : null);
   }
 
   /** Put a table into a node; sort: {get() -> "key direction", set(text)}; picks: ticked rows. */
