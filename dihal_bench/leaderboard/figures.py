@@ -32,21 +32,30 @@ def _real(value: float, digits: int | None) -> str:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         text = f"{mantissa}·10{str(int(exponent)).translate(_EXPONENTS)}"
     elif digits is None:
-        text = f"{value:.4g}" if abs(value) < 1e3 else f"{value:,.1f}"
+        text = f"{value:.4g}" if abs(value) < 1e3 else f"{value:,.0f}"
     else:
         text = f"{value:,.{digits}f}"
     return text.replace("-", "−")
 
 
 def estimate(value: Any, digits: int | None = None) -> str:
-    """Return an estimate with its interval, or a plain number without."""
+    """Return an estimate with its interval, all with as many decimals; or a plain number."""
     if not isinstance(value, Mapping):
         return number(value, digits)
+    if digits is None:
+        digits = _decimals(value.get("value"))
     text = number(value.get("value"), digits)
     lo, hi = value.get("lo"), value.get("hi")
     if lo is None or hi is None:
         return text
     return f"{text} [{number(lo, digits)}, {number(hi, digits)}]"
+
+
+def _decimals(value: Any) -> int | None:
+    """Return how many decimals show four significant digits, four at most."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return 4 if abs(value) < 1 else max(0, 3 - math.floor(math.log10(abs(value))))
 
 
 def gigabytes(value: Any) -> str:

@@ -10,6 +10,7 @@ from dihal_bench.leaderboard.figures import pairs, parts
 
 _ROW = ("subject", "steps", "chains", "signal")
 _CHARTED = ("config", "scores", "frontier")
+_VIEWS = ("paper", "matched")
 _LAYER_FIELDS = ("score", "curvature", "stiffness", "effective_rank", "selected_share")
 
 
@@ -82,10 +83,11 @@ def layer_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             **{"view": view, "layer": row.get("layer")},
             **{field: row.get(field) for field in _LAYER_FIELDS},
-            "selected": row.get("layer") == _mapping(cell).get("selected"),
+            "selected": row.get("layer") == cell.get("selected"),
         }
-        for view, cell in pairs(cells)
-        for row in map(_mapping, parts(_mapping(cell).get("layers")))
+        for view in _VIEWS
+        for cell in [_mapping(cells.get(view))]
+        for row in map(_mapping, parts(cell.get("layers")))
     ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import atomic_path, write_text
+from dihal_bench.files import atomic_path
 from dihal_bench.leaderboard.figures import estimate, gigabytes, number, pairs, parts
 from dihal_bench.leaderboard.pages import (
     curve_points,
@@ -95,23 +95,19 @@ def _assets(folder: Path) -> Iterator[Path]:
     for source in sorted((_HERE / "assets").rglob("*")):
         if source.is_file():
             path = folder / "assets" / source.relative_to(_HERE / "assets")
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(source.read_bytes())
-            yield path
+            yield _put(path, source.read_bytes())
 
 
 def _data(board: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     summaries = [{key: run.get(key) for key in _SUMMARY} for run in _sorted_runs(board)]
     path = folder / "data" / "board.js"
     shown = {"tables": board["tables"], "sweeps": board["sweeps"], "runs": summaries}
-    write_text(path, f"window.dihalBoard = {_parsed(shown, 'the board')};\n")
-    yield path
+    yield _put(path, f"window.dihalBoard = {_parsed(shown, 'the board')};\n".encode())
     for run, summary in zip(_sorted_runs(board), summaries, strict=True):
         path = folder / "data" / "runs" / f"{run['id']}.js"
         own = _parsed({**summary, **thinned_record(run["record"])}, run["id"])
         start = "(window.dihalRuns ??= Object.create(null))"
-        write_text(path, f"{start}[{json.dumps(run['id'])}] = {own};\n")
-        yield path
+        yield _put(path, f"{start}[{json.dumps(run['id'])}] = {own};\n".encode())
 
 
 def _parsed(value: Any, where: str) -> str:
@@ -128,15 +124,21 @@ def _pages(board: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     runs = _sorted_runs(board)
     facts = {"board": board, "runs": runs, "generated_by": board["generated_by"]}
     for name in ("index", "compare"):
-        path = folder / f"{name}.html"
-        write_text(path, templates.get_template(f"{name}.html.j2").render(**facts, root=""))
-        yield path
+        text = templates.get_template(f"{name}.html.j2").render(**facts, root="")
+        yield _put(folder / f"{name}.html", text.encode())
     page = templates.get_template("run.html.j2")
     titles = {table["id"]: table["title"] for table in board["tables"]}
     for run in runs:
-        path = folder / "runs" / f"{run['id']}.html"
-        write_text(path, page.render(**facts, run=run, titles=titles, root="../"))
-        yield path
+        text = page.render(**facts, run=run, titles=titles, root="../")
+        yield _put(folder / "runs" / f"{run['id']}.html", text.encode())
+
+
+def _put(path: Path, content: bytes) -> Path:
+    """Write a file if it is not there already as it is to be: most of a site rarely changes."""
+    if not path.is_file() or path.read_bytes() != content:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    return path
 
 
 def _sorted_runs(board: Mapping[str, Any]) -> list[Mapping[str, Any]]:

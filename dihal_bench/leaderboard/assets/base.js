@@ -13,7 +13,7 @@ window.dihal = (() => {
       if (typeof value === "function") made.addEventListener(name, value);
       else made.setAttribute(name, value === true ? "" : value);
     }
-    made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
     return made;
   }
 
@@ -30,16 +30,25 @@ window.dihal = (() => {
     return `${mantissa}·10${Number(exponent) < 0 ? "⁻" : ""}${raised.join("")}`;
   }
 
+  const formats = new Map(); // making one is slow
+  function fixed(value, digits) {
+    if (!formats.has(digits)) {
+      formats.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+    }
+    return formats.get(digits).format(value);
+  }
+
   /** Return a value as text; digits: after the point, null: four that are significant. */
   function number(value, digits = null) {
     if (typeof value === "boolean") return value ? "yes" : "no";
     if (!finite(value)) return value === null || value === undefined || value === "" ? NONE : String(value);
     const size = Math.abs(value);
     let text;
-    if (Number.isInteger(value) && digits === null && size < 1e12) text = value.toLocaleString("en");
+    if (Number.isInteger(value) && digits === null && size < 1e12) text = fixed(value, 0);
     else if (size >= 1e7 || (digits === null && size > 0 && size < 1e-4)) text = power(value);
+    else if (digits === null && size >= 1e3) text = fixed(value, 0);
     else if (digits === null) text = String(Number(value.toPrecision(4)));
-    else text = value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    else text = fixed(value, digits);
     return text.replaceAll("-", "−");
   }
 
@@ -51,7 +60,16 @@ window.dihal = (() => {
     return `[${number(cell.lo, digits)}, ${number(cell.hi, digits)}]`;
   }
 
-  const estimate = (cell, digits = null) => `${number(point(cell), digits)} ${interval(cell, digits)}`.trim();
+  /** Return how many decimals show four significant digits, four at most. */
+  function decimals(value) {
+    if (!finite(value)) return null;
+    return Math.abs(value) < 1 ? 4 : Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value))));
+  }
+
+  function estimate(cell, digits = null) {
+    const own = digits ?? (isObject(cell) ? decimals(point(cell)) : null);
+    return `${number(point(cell), own)} ${interval(cell, own)}`.trim();
+  }
 
   /** Load a run's data by a script element: pages opened as files may not fetch. */
   function loadRun(id) {
@@ -73,7 +91,7 @@ window.dihal = (() => {
   }
 
   return {
-    SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, estimate,
-    loadRun, choices,
+    SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, decimals,
+    estimate, loadRun, choices,
   };
 })();

@@ -108,6 +108,8 @@ dihal.charts = (() => {
     });
   }
 
+  const plain = (theme, name, _, extra) => axis(theme, name, extra);
+
   function legend(theme, names, extra = {}) {
     return {
       type: "scroll", data: names, top: 0, left: 0, itemWidth: 18, itemHeight: 9,
@@ -118,18 +120,19 @@ dihal.charts = (() => {
 
   const aria = (text) => ({ enabled: true, label: { description: text } });
 
-  /** Lines over a common axis; lines: [{name, points: [[x, y]], colour, dashed, right}]. */
-  function lines(node, given, { x, y, right, text, marks = false, fitX = false }) {
+  /** Lines over a common axis; given: [{name, points: [[x, y]], colour, dashed, right}]; spread: axes fitted to it. */
+  function lines(node, given, { x, y, right, text, marks = false, spread = [], whole = false }) {
     const values = (index, side) => given.filter((line) => side === undefined || !line.right === !side)
       .flatMap((line) => line.points.map((pair) => pair[index]));
+    const scale = (theme, side, ...rest) => (spread.includes(side) ? fitted : plain)(theme, ...rest);
     mount(node, (theme) => ({
       aria: aria(text),
       legend: legend(theme, given.map((line) => line.name)),
       grid: { left: 8, right: right ? 8 : 16, top: 40, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
-      xAxis: fitX ? fitted(theme, x, values(0)) : axis(theme, x),
+      xAxis: scale(theme, "x", x, values(0), whole ? { minInterval: 1 } : {}),
       yAxis: [
-        fitted(theme, y, values(1, false), { nameGap: 44 }),
-        ...(right ? [fitted(theme, right, values(1, true), { nameGap: 44, splitLine: { show: false } })] : []),
+        scale(theme, "y", y, values(1, false), { nameGap: 44 }),
+        ...(right ? [scale(theme, "right", right, values(1, true), { nameGap: 44, splitLine: { show: false } })] : []),
       ],
       series: given.map((line, index) => series(theme, line, index, { marks, x })),
     }));

@@ -14,20 +14,20 @@
 
   function scroll(label, heads, rows) {
     return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {},
-      el("thead", {}, el("tr", {}, heads.map(([text, numeric]) => el("th", { scope: "col", class: numeric ? "num" : null }, text)))),
+      el("thead", {}, el("tr", {}, heads.map(([text, kind]) => el("th", { scope: "col", class: kind }, text)))),
       el("tbody", {}, rows.map(([head, ...cells]) => el("tr", {}, el("th", { scope: "row" }, head),
-        cells.map((text, index) => el("td", { class: heads[index + 1][1] ? "num" : null }, text)))))));
+        cells.map((text, index) => el("td", { class: heads[index + 1][1] }, text)))))));
   }
 
   function section(id, title, ...children) {
-    return el("section", { "aria-labelledby": id }, el("h2", { id }, title), ...children);
+    return el("section", { "aria-labelledby": id }, el("h2", { id }, title), children);
   }
 
   function configuration(a, b) {
     const [one, two] = [a, b].map((run) => new Map(flattened(run.config ?? {})));
     const keys = [...new Set([...one.keys(), ...two.keys()])].sort();
     const rows = keys.map((key) => [key, number(one.get(key)), number(two.get(key))]);
-    const heads = [["Key"], ["A"], ["B"]];
+    const heads = [["Key"], ["A", "long"], ["B", "long"]];
     const differing = rows.filter(([, left, right]) => left !== right);
     const same = rows.filter(([, left, right]) => left === right);
     return section("configuration", "Configuration",
@@ -44,26 +44,31 @@
     }));
   }
 
-  function difference(a, b) {
-    if (!finite(a) || !finite(b)) return number(null);
-    return `${b > a ? "+" : ""}${number(b - a, 4)}`;
+  /** Both values and their difference, with as many decimals. */
+  function points(a, b) {
+    const digits = dihal.decimals(Math.min(...[a, b].filter(finite).map(Math.abs)));
+    const difference = finite(a) && finite(b) ? `${b > a ? "+" : ""}${number(b - a, digits)}` : number(null);
+    return [number(a, digits), number(b, digits), difference];
   }
 
   function scores(a, b) {
     const [one, two] = [keyed(a), keyed(b)];
     const both = [...one.keys()].filter((key) => two.has(key));
-    const rows = both.map((key) => {
+    const tasks = new Map();
+    for (const key of both) {
       const { place: [task, subject, steps, chains, signal, metric], score } = one.get(key);
       const other = two.get(key).score;
       const kinds = score.kind === other.kind ? score.kind : `${score.kind} / ${other.kind}`;
-      return [number(subject), number(metric), number(score.unit), number(steps), number(chains), number(signal), number(kinds), number(task),
-        number(score.value, 4), number(other.value, 4), difference(score.value, other.value)];
-    });
+      tasks.set(task, [...(tasks.get(task) ?? []), [
+        ...[subject, metric, score.unit, steps, chains, signal, kinds].map((value) => number(value)),
+        ...points(score.value, other.value)]]);
+    }
     const rest = one.size + two.size - 2 * both.length;
-    const heads = [["Row"], ["Metric"], ["Unit"], ["S", 1], ["K", 1], ["Signal"], ["Kind"], ["Task"], ["A", 1], ["B", 1], ["B − A", 1]];
+    const heads = [["Row"], ["Metric"], ["Unit"], ["S", "num"], ["K", "num"], ["Signal"], ["Kind"], ["A", "num"], ["B", "num"], ["B − A", "num"]];
     return section("scores", "Scores",
       el("p", { class: "note" }, "Unpaired: differences of point values, without intervals."),
-      rows.length ? scroll("Scores of both runs", heads, rows) : el("p", {}, "No score is of both."),
+      [...tasks].flatMap(([task, rows]) => [el("h3", {}, number(task)), scroll(`Scores on ${number(task)}`, heads, rows)]),
+      both.length ? null : el("p", {}, "No score is of both."),
       rest ? el("p", { class: "note" }, `${rest} scores are of one run only.`) : null);
   }
 
@@ -77,7 +82,7 @@
     const chart = el("div", { class: "chart" });
     const draw = () => charts.lines(chart, traces.map((trace) => ({
       ...trace, points: trace.points.map((one) => [one.tokens, one[select.value]]).filter((pair) => pair.every(finite) && pair[1] > 0),
-    })), { x: "tokens", y: select.value, text: `Training curves of both runs: ${select.value}` });
+    })), { x: "tokens", y: select.value, spread: ["y"], text: `Training curves of both runs: ${select.value}` });
     select.addEventListener("change", draw);
     const node = el("section", { "aria-labelledby": "training" },
       el("div", { class: "bar" }, el("h2", { id: "training" }, "Training"), el("label", {}, "Loss ", select)),

@@ -6,32 +6,39 @@
   const names = [...new Set(tables.flatMap((table) => table.rows
     .filter((row) => row.cells.role === "interface").map((row) => String(row.cells.interface))))].sort(compareText);
 
+  /** Two ticked rows; they stay ticked when tables are drawn anew. */
   const picks = (() => {
+    const bar = byId("picks");
+    const boxes = new Map(); // of the rows that are drawn
     let chosen = [];
-    const box = byId("picks");
 
     function show() {
-      for (const input of document.querySelectorAll("input[data-run]")) {
-        input.checked = chosen.some((pick) => pick.input === input);
-      }
-      box.hidden = !chosen.length;
-      const [a, b] = chosen.map((pick) => pick.run);
+      for (const [row, box] of boxes) box.checked = chosen.includes(row);
+      bar.hidden = !chosen.length;
+      const [a, b] = chosen.map((row) => row.runs[0]);
       const href = chosen.length === 2 && a !== b ? `compare.html?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}` : null;
-      const hint = chosen.length < 2 ? "Tick another row." : a === b ? "Both rows are of the same run; tick another." : "";
-      box.replaceChildren(
-        el("span", {}, chosen.map((pick) => pick.name).join(" and "), hint && ` · ${hint}`),
+      const hint = chosen.length < 2 ? " · Tick another row." : a === b ? " · Both rows are of the same run; tick another." : "";
+      bar.replaceChildren(
+        el("span", {}, chosen.map((row) => number(row.cells.row)).join(" and "), hint),
         href ? el("a", { href, class: "button" }, "Compare") : "",
-        el("button", { type: "button", click: () => { chosen = []; show(); } }, "Clear"));
+        el("button", { type: "button", click: () => choose([]) }, "Clear"));
     }
 
-    return {
-      show,
-      toggle(row, input) {
-        chosen = chosen.filter((pick) => pick.input !== input);
-        if (input.checked) chosen = [...chosen.slice(-1), { run: row.runs[0], name: number(row.cells.row), input }];
-        show();
-      },
-    };
+    function choose(rows) {
+      chosen = rows;
+      show();
+    }
+
+    function box(row) {
+      const change = ({ target }) => {
+        const others = chosen.filter((one) => one !== row);
+        choose(target.checked ? [...others.slice(-1), row] : others);
+      };
+      boxes.set(row, el("input", { type: "checkbox", "aria-label": `Compare ${number(row.cells.row)}`, change }));
+      return boxes.get(row);
+    }
+
+    return { box, show };
   })();
 
   const sortOf = (id) => ({ get: () => filters.get(`sort.${id}`), set: (text) => filters.set(`sort.${id}`, text) });
@@ -68,12 +75,11 @@
       open(view);
     }
     byId("shown").textContent = `${number(left)} of ${number(total)} rows`;
-    figures();
+    if (views.length) figures();
   }
 
   function figures() {
     const view = chosenView();
-    if (!view) return;
     byId("chosen").value = view.table.id;
     byId("verdict").textContent = view.node.querySelector(".verdict")?.textContent ?? "";
     const rows = view.kept.length ? view.kept : view.table.rows;
@@ -95,12 +101,6 @@
     overview.drawSweep(sweep);
   }
 
-  choices(byId("chosen"), tables.map((table) => [table.id, table.title]));
-  byId("chosen").addEventListener("change", (event) => {
-    filters.set("table", event.target.value);
-    chosenView().node.open = true;
-    figures();
-  });
   filters.build(tables, update);
   if (sweeps.length) {
     choices(byId("sweep"), sweeps.map((sweep) => [sweep.id, sweep.title]));
@@ -110,6 +110,12 @@
     });
   }
   if (views.length) {
+    choices(byId("chosen"), tables.map((table) => [table.id, table.title]));
+    byId("chosen").addEventListener("change", (event) => {
+      filters.set("table", event.target.value);
+      chosenView().node.open = true;
+      figures();
+    });
     (tables.length > 4 ? [chosenView()] : views).forEach((view) => { view.node.open = true; });
     update();
     if (filters.get("table")) chosenView().node.scrollIntoView();

@@ -2,7 +2,7 @@
 // The figures at the top: rows of the chosen table, what they cost, and a sweep over layers.
 dihal.overview = (() => {
   const { byId, charts, estimate, finite, list, number, point } = dihal;
-  const MOST = 40; // rows of a figure
+  const MOST = 24; // rows of a figure
   const SYMBOLS = { exact: "circle", ensemble: "diamond", estimate: "triangle", bound: "rect" };
   const ROLES = ["interface", "trial", "control"];
 
@@ -55,7 +55,7 @@ dihal.overview = (() => {
       markLine: {
         silent: true, symbol: "none", animation: false, data: [{ [along]: value }],
         lineStyle: { color: theme.ink, type: "dashed", width: 1.25 },
-        label: { formatter: () => `teacher${along === "xAxis" ? " " : "\n"}${number(value, column.digits)}`, color: theme.ink, fontSize: 11,
+        label: { formatter: () => `teacher${along === "xAxis" ? " " : "\n"}${number(value, column.digits)}`, color: theme.ink, fontSize: 11, lineHeight: 13,
           position: along === "xAxis" ? "start" : "end" },
       },
     };
@@ -70,7 +70,7 @@ dihal.overview = (() => {
     const shown = column ? chosenRows(rows, column) : [];
     const all = rows.filter((row) => row.cells.role !== "teacher").length;
     byId("caption-rows").textContent = column
-      ? `${column.title} (${column.better} is better) with 95 % intervals${all > shown.length ? `; the first ${shown.length} of ${all} rows` : ""}`
+      ? `${column.title} (${column.better} is better) with 95 % intervals${all > shown.length ? `; the first ${shown.length} of ${number(all)} rows` : ""}`
       : "No number of this table has a direction.";
     const wanted = [column, ...table.columns.filter((one) => one !== column && one.type !== "text")].slice(0, 8);
     const build = (theme, width) => ({

@@ -23,7 +23,7 @@
     const select = choices(byId("loss"), losses.map((loss) => [loss, loss]), losses.includes("total") ? "total" : losses[0]);
     const draw = () => charts.lines(byId("chart-curves"), traces.map(({ name, points }) => ({
       name, points: points.map((one) => [one.tokens, one[select.value]]).filter((pair) => pair.every(finite) && pair[1] > 0),
-    })), { x: "tokens", y: select.value, text: `Training curves: ${select.value} over tokens` });
+    })), { x: "tokens", y: select.value, spread: ["y"], text: `Training curves: ${select.value} over tokens` });
     select.addEventListener("change", draw);
     draw();
   }
@@ -33,16 +33,16 @@
     charts.lines(byId("chart-noise"), [
       { name: "agreement", points: points(oracle?.agreement_under_noise) },
       { name: "KL", points: points(oracle?.kl_under_noise), dashed: true, right: true },
-    ], { x: "σ", y: "agreement", right: "KL, nats per token", marks: true, fitX: true, text: "Agreement and KL of recovery under noise" });
+    ], { x: "σ", y: "agreement", right: "KL, nats per token", marks: true, spread: ["x", "right"], text: "Agreement and KL of recovery under noise" });
   }
 
   function layers({ cells }) {
-    const views = entries(cells).map(([view, cell], index) => ({
+    const views = ["paper", "matched"].filter((view) => dihal.isObject(cells?.[view])).map((view, index) => ({
       name: view, right: index > 0, dashed: index > 0, symbol: index ? "rect" : "circle",
-      points: list(cell?.layers).map((row) => [row.layer, point(row.score), row.layer === cell.selected]),
+      points: list(cells[view].layers).filter(dihal.isObject).map((row) => [row.layer, point(row.score), row.layer === cells[view].selected]),
     }));
     charts.lines(byId("chart-layers"), views.map((view) => ({ ...view, points: view.points.filter((pair) => finite(pair[0]) && finite(pair[1])) })),
-      { x: "layer", y: `score, ${views[0]?.name}`, right: views[1] && `score, ${views[1].name}`, marks: true, text: "Score of every layer" });
+      { x: "layer", y: `score, ${views[0]?.name}`, right: views[1] && `score, ${views[1].name}`, marks: true, whole: true, text: "Score of every layer" });
   }
 
   function frontier(run) {

@@ -65,9 +65,10 @@ dihal.table = (() => {
     const cell = row.cells[column.key];
     const digits = ["estimate", "number"].includes(column.type) ? column.digits ?? null : null;
     if (column.type === TEXTUAL) return el("td", {}, number(cell));
+    const range = interval(cell, digits);
     return el("td", { class: "num" },
       number(point(cell), digits),
-      interval(cell, digits) ? el("small", {}, ` ${interval(cell, digits)}`) : null,
+      range ? el("small", {}, ` ${range}`) : null,
       (isObject(cell) ? list(cell.flags) : []).map((flag) =>
         el("abbr", { title: flag, class: "flag" },
           el("span", { "aria-hidden": "true" }, marks.get(flag)), el("span", { class: "vh" }, ` (${flag})`))));
@@ -78,13 +79,10 @@ dihal.table = (() => {
     const name = number(cells[column.key]);
     const links = runs.filter((run) => SAFE.test(run)).map((run) => `runs/${run}.html`);
     return el("th", { scope: "row", "data-role": cells.role },
-      links.length ? el("input", {
-        type: "checkbox", "aria-label": `Compare ${name}`, change: (event) => picks.toggle(row, event.target),
-        "data-run": runs[0],
-      }) : el("span", { class: "nobox" }),
+      links.length ? picks.box(row) : el("span", { class: "nobox" }),
       links.length ? el("a", { href: links[0] }, name) : name,
-      links.slice(1).map((href, index) => el("a", { href, class: "seed", title: `seed ${index + 2} of ${links.length}` }, String(index + 2))),
-      cells.role && cells.role !== "interface" ? el("small", {}, ` ${cells.role}`) : null);
+      links.slice(1).map((href, index) => el("a", { href, class: "seed", title: `seed ${index + 2} of ${links.length}`, "aria-label": `${name}, seed ${index + 2}` }, String(index + 2))),
+      cells.role && ![name, "interface"].includes(cells.role) ? el("small", {}, ` ${cells.role}`) : null);
   }
 
   /** Put a table into a node; sort: {get() -> "key direction", set(text)}; picks: ticked rows. */
