@@ -1,75 +1,278 @@
-"""Numbers of a board as text, and its parts as lists, whatever a record holds in their place."""
+"""Figures of the leaderboard: PNG and SVG, the same bytes from the same records."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
 
-NONE = "–"
-_EXPONENTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_LARGE, _SMALL = 1e7, 1e-4  # beyond these a power of ten is written
+from dihal_bench.leaderboard.groups import safe
+from dihal_bench.leaderboard.parallel import spread
+from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dihal_bench.leaderboard.board import Board
+
+_COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
+_CELLS = {"paper": "raw states", "matched": "what is diffused"}
+_MARKERS = "osD^vP*X"
+_ROWS = 40  # of a figure: more cannot be read
 
 
-def number(value: Any, digits: int | None = None) -> str:
-    """Return a value as text.
+def draw(board: Board, folder: Path) -> list[Path]:
+    """Draw all figures that the records have something for.
 
     Args:
-        value: a number; of anything else the text, of nothing a dash.
-        digits: after the point, of what is no integer; None: four that are significant.
+        board: what is rendered.
+        folder: that receives them.
+
+    Returns:
+        The paths of PNG and SVG files.
     """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and abs(value) < _LARGE * 1e5:
-        return f"{value:,}".replace("-", "−")
-    if isinstance(value, int | float) and math.isfinite(value):
-        return _real(float(value), digits)
-    return str(value) if value or value == 0 else NONE
+    jobs = [(kind, folder / stem, what) for kind, stem, what in _wanted(board.data)]
+    drawn = spread(_one, jobs, label="figures", least=8)
+    return [path for paths in drawn for path in paths]
 
 
-def _real(value: float, digits: int | None) -> str:
-    if abs(value) >= _LARGE or (digits is None and 0 < abs(value) < _SMALL):
-        mantissa, _, exponent = f"{value:.2e}".partition("e")
-        text = f"{mantissa}·10{str(int(exponent)).translate(_EXPONENTS)}"
-    elif digits is None:
-        text = f"{value:.4g}" if abs(value) < 1e3 else f"{value:,.0f}"
-    else:
-        text = f"{value:,.{digits}f}"
-    return text.replace("-", "−")
+def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield kind, name and content of all figures."""
+    of_table: dict[str, list[Any]] = defaultdict(list)
+    for run in data["runs"]:
+        own = run["record"]
+        oracle = own["bridge"].get("oracle") or {}
+        of_table[run["table"]].append(
+            {
+                "label": run["label"],
+                "seed": run["seed"],
+                "frontier": own["frontier"],
+                "sigmas": oracle.get("sigmas"),
+                "agreement": oracle.get("agreement_under_noise"),
+            }
+        )
+    for table in data["tables"]:
+        if table["kind"] == "likelihood" and table["section"] == "matched":
+            name, runs = table["id"], of_table[table["id"]]
+            yield "brier", f"brier1-{name}", table
+            if _points(table):
+                yield "cost", f"nll-flops-{name}", table
+            if any(run["sigmas"] and run["agreement"] for run in runs):
+                yield "recovery", f"recovery-{name}", runs
+            if any(run["frontier"] for run in runs):
+                yield "frontier", f"frontier-{name}", runs
+    for name, located in _located(data).items():
+        yield "proxies", f"proxies-{name}", located
+    for sweep in data["sweeps"]:
+        yield "layers", f"layers-{sweep['id']}", sweep
 
 
-def estimate(value: Any, digits: int | None = None) -> str:
-    """Return an estimate with its interval, all with as many decimals; or a plain number."""
-    if not isinstance(value, Mapping):
-        return number(value, digits)
-    if digits is None:
-        digits = _decimals(value.get("value"))
-    text = number(value.get("value"), digits)
-    lo, hi = value.get("lo"), value.get("hi")
-    if lo is None or hi is None:
-        return text
-    return f"{text} [{number(lo, digits)}, {number(hi, digits)}]"
+def _located(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was found of the layers of every backbone, by its first run that looked."""
+    found: dict[str, Any] = {}
+    for run in data["runs"]:
+        cells = (run["record"]["locate"] or {}).get("cells")
+        if cells:
+            found.setdefault(safe(run["backbone"]), {"title": run["backbone"], "cells": cells})
+    return found
 
 
-def _decimals(value: Any) -> int | None:
-    """Return how many decimals show four significant digits, four at most."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return 4 if abs(value) < 1 else max(0, 3 - math.floor(math.log10(abs(value))))
+def _one(job: tuple[str, Path, Any]) -> list[Path]:
+    kind, stem, what = job
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(layout="constrained")
+        _PANELS[kind](figure, what)
+        return save(figure, stem)
 
 
-def gigabytes(value: Any) -> str:
-    """Return a number of bytes in gigabytes."""
-    return number(value / 1e9 if isinstance(value, int | float) else value, 2)
+def _brier(figure: Any, table: Mapping[str, Any]) -> None:
+    """Brier-1 with its interval, the one score that all rows have in common."""
+    rows = [row for row in table["rows"] if row["cells"].get("brier1")]
+    rows = [row for row in rows if row["cells"]["role"] != "trial"]
+    dropped = max(0, len(rows) - _ROWS)
+    if dropped:  # the best of them, in the table's order
+        bar = sorted((row["cells"]["brier1"]["value"] for row in rows), reverse=True)[_ROWS - 1]
+        rows = [row for row in rows if row["cells"]["brier1"]["value"] >= bar][:_ROWS]
+    names = [_name(row["cells"]) for row in rows]
+    figure.set_size_inches(3.8 + 0.07 * max(map(len, names), default=0), 1.1 + 0.21 * len(rows))
+    axis = figure.subplots()
+    bare(axis, "x")
+    for place, row in enumerate(rows):
+        own, role = row["cells"]["brier1"], row["cells"]["role"]
+        ends = [[own["value"] - own["lo"]], [own["hi"] - own["value"]]]
+        axis.errorbar(own["value"], place, xerr=ends, fmt="o", ms=4, color=_COLOURS[role])
+        if role == "teacher":
+            axis.axvline(own["value"], color="black", linestyle=":", linewidth=0.9)
+    axis.set_yticks(range(len(names)), names)
+    for label, row in zip(axis.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if row["cells"]["role"] == "interface" else "normal")
+    axis.invert_yaxis()
+    more = f"; the best {_ROWS} rows of {_ROWS + dropped}" if dropped else ""
+    axis.set_xlabel(f"Brier-1, higher is better (95 % intervals{more})")
+    axis.set_title(_wrapped(table["title"]), loc="left", fontsize=9)
 
 
-def pairs(value: Any) -> list[tuple[str, Any]]:
-    """Return a mapping's entries in its own order; none of anything else."""
-    if not isinstance(value, Mapping):
-        return []
-    return [(str(key), inner) for key, inner in value.items()]
+def _cost(figure: Any, table: Mapping[str, Any]) -> None:
+    """NLL of the best of each row's numbers of evaluations against what its training took."""
+    figure.set_size_inches(6.4, 4.2)
+    axis = figure.subplots()
+    bare(axis, "y")
+    interfaces = sorted({row["cells"]["interface"] for row in _points(table)})
+    for row in _points(table):
+        cells = row["cells"]
+        marker = _MARKERS[interfaces.index(cells["interface"]) % len(_MARKERS)]
+        axis.plot(
+            cells["flops"], cells["nll"]["value"], marker, ms=5, color=_COLOURS[cells["role"]]
+        )
+        text = cells["row"] if len(cells["row"]) < 32 else f"{cells['row'][:31]}…"
+        axis.annotate(
+            _plain(text), (cells["flops"], cells["nll"]["value"]), xytext=(5, 2),
+            textcoords="offset points", fontsize=6.5, color=_COLOURS[cells["role"]],
+        )  # fmt: skip
+    for row in table["rows"]:
+        if row["cells"]["role"] == "teacher" and row["cells"].get("nll"):
+            axis.axhline(row["cells"]["nll"]["value"], color="black", linestyle=":", linewidth=0.9)
+    axis.set_xlabel("FLOPs of training")
+    axis.set_ylabel("NLL, nats per token")
+    note = "single chains and exact rows (controls grey, dotted: teacher)"
+    axis.set_title(f"{_wrapped(table['title'])}\n{note}", loc="left", fontsize=9)
 
 
-def parts(value: Any) -> list[Any]:
-    """Return a list as it is; nothing of anything else."""
-    return list(value) if isinstance(value, list | tuple) else []
+def _points(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return every subject's single chain of the most steps, of the lowest NLL first."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in table["rows"]:
+        cells = row["cells"]
+        known = cells.get("flops") and cells.get("nll") and cells["chains"] == 1
+        if known and cells["role"] in ("interface", "control"):
+            found[cells["row"]] = row
+    return sorted(found.values(), key=lambda row: row["cells"]["nll"]["value"])[:_ROWS]
+
+
+def _recovery(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+    """What recovery makes of the true signal under noise, a line per interface's first run."""
+    figure.set_size_inches(6.4, 3.6)
+    axis = figure.subplots()
+    bare(axis, "y")
+    shown: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        if run["sigmas"] and run["agreement"]:
+            shown.setdefault(run["label"], run)
+    for place, (label, own) in enumerate(list(shown.items())[: len(_MARKERS)]):
+        axis.plot(
+            own["sigmas"], own["agreement"], f"{_MARKERS[place]}-", ms=3.5, lw=1,
+            color=f"C{place}", label=_plain(label),
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlabel("standard deviation of noise on the true signal, in units of the signal's")
+    axis.set_ylabel("agreement")
+    axis.legend(fontsize=7, frameon=False)
+
+
+def _frontier(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Generative perplexity against entropy, a line per row over temperatures."""
+    figure.set_size_inches(6.4, 4.2)
+    axis = figure.subplots()
+    bare(axis, "y")
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        for point in run["frontier"]:
+            own = point["row"] == "teacher"
+            name = point["row"] if own else f"{point['row']} ({run['label']}, seed {run['seed']})"
+            lines.setdefault(name, []).append((point["entropy"], point["gen_ppl"]))
+    for place, (name, points) in enumerate(list(lines.items())[:12]):
+        xs, ys = zip(*sorted(set(points)), strict=True)
+        colour = "black" if name == "teacher" else f"C{place % 10}"
+        axis.plot(xs, ys, "o-", ms=3, lw=1, color=colour, label=_plain(name))
+    axis.set_yscale("log")
+    axis.set_xlabel("entropy of a sample's tokens, nats")
+    axis.set_ylabel("generative perplexity")
+    axis.legend(fontsize=6.5, frameon=False)
+
+
+def _proxies(figure: Any, located: Mapping[str, Any]) -> None:
+    """The three proxies and the score of every layer, of raw states and of what is diffused."""
+    figure.set_size_inches(7.2, 4.6)
+    names = ("curvature", "stiffness", "effective_rank", "score")
+    for axis, name in zip(figure.subplots(2, 2).flat, names, strict=True):
+        for (cell, label), colour in zip(_CELLS.items(), (BLUE, ORANGE), strict=True):
+            rows = located["cells"].get(cell, {}).get("layers", [])
+            rows = [row for row in rows if row.get(name)]
+            layers = [row["layer"] for row in rows]
+            middle = [row[name]["value"] for row in rows]
+            axis.plot(layers, middle, "o-", ms=3.5, lw=1, color=colour, label=label)
+            ends = [[row[name][end] for row in rows] for end in ("lo", "hi")]
+            axis.vlines(layers, *ends, color=colour, lw=1)  # of subsamples: need not hold the point
+            axis.set_xticks(layers[:: 1 + len(layers) // 12])
+        bare(axis, "y")
+        axis.set_title(name.replace("_", " "), loc="left", fontsize=9)
+        axis.set_xlabel("layer", fontsize=8)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    figure.suptitle(_wrapped(located["title"]), fontsize=9)
+
+
+def _layers(figure: Any, sweep: Mapping[str, Any]) -> None:
+    """Scores and losses over layers, and each score against each loss: falling is as promised."""
+    losses = [(name, sweep["losses"][name]) for name in ("fvu", "kl") if name in sweep["losses"]]
+    wanted = ("score", "score, matched", "score, raw")
+    scores = [(name, sweep["predictors"][name]) for name in wanted if name in sweep["predictors"]]
+    figure.set_size_inches(3.6 * (1 + len(losses)), 4.8)
+    axes = figure.subplots(2, 1 + len(losses), squeeze=False)
+    for (name, values), colour in zip(scores, (BLUE, ORANGE, GREY), strict=False):
+        axes[0, 0].plot(sweep["layers"], values, "o-", ms=3.5, lw=1, color=colour, label=name)
+        for axis, (_, found) in zip(axes[1, 1:], losses, strict=True):
+            axis.plot(values, [own["value"] for own in found], "o", ms=4, color=colour)
+            for layer, x, own in zip(sweep["layers"], values, found, strict=True):
+                axis.annotate(
+                    str(layer), (x, own["value"]), xytext=(4, 2),
+                    textcoords="offset points", fontsize=7, color=colour,
+                )  # fmt: skip
+    axes[0, 0].legend(fontsize=7, frameon=False)
+    axes[0, 0].set_ylabel("score, higher: chosen")
+    for above, below, (name, values) in zip(axes[0, 1:], axes[1, 1:], losses, strict=True):
+        middle = [own["value"] for own in values]
+        ends = [
+            [own["value"] - own.get("lo", own["value"]) for own in values],
+            [own.get("hi", own["value"]) - own["value"] for own in values],
+        ]
+        above.errorbar(sweep["layers"], middle, yerr=ends, fmt="o-", ms=3.5, lw=1, color="black")
+        above.set_ylabel(f"{name.upper()}, lower is better")
+        below.set_ylabel(f"{name.upper()}, lower is better")
+        below.set_xlabel("score (numbers: layers)")
+    for axis in axes[0]:
+        axis.set_xticks(sweep["layers"][:: 1 + len(sweep["layers"]) // 12])
+        axis.set_xlabel("layer")
+    axes[1, 0].axis("off")
+    for axis in axes.flat:
+        bare(axis, "y")
+    figure.suptitle(_wrapped(sweep["title"]), fontsize=9)
+
+
+def _name(cells: Mapping[str, Any]) -> str:
+    inset = "" if cells["role"] in ("teacher", "interface") else "· "
+    steps = "" if cells["kind"] == "exact" and cells["steps"] == 1 else f", S={cells['steps']}"
+    chains = f", K={cells['chains']}" if cells["chains"] > 1 else ""
+    return _plain(f"{inset}{cells['row']}{steps}{chains}")
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from taking a stranger's dollar signs for mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return _plain("\n".join(textwrap.wrap(text, 80)))
+
+
+_PANELS: dict[str, Callable[[Any, Any], None]] = {
+    "brier": _brier,
+    "cost": _cost,
+    "recovery": _recovery,
+    "frontier": _frontier,
+    "proxies": _proxies,
+    "layers": _layers,
+}

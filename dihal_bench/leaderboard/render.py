@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import write_text
-from dihal_bench.leaderboard import plots, text
+from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.board import Board, read_sweeps, refuse
-from dihal_bench.leaderboard.site import render_site
+from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.markdown import escaped
 
@@ -51,8 +49,7 @@ def write(board: Board, folder: Path) -> list[Path]:
             source, place = fresh / path, folder / path
             if source.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, place.with_name(f".{place.name}.new"))
-                place.with_name(f".{place.name}.new").replace(place)
+                source.replace(place)
             else:
                 place.unlink()
     return changed
@@ -84,13 +81,14 @@ def differences(fresh: Path, folder: Path) -> list[Path]:
 
 
 def _render(board: Board, out: Path) -> None:
+    tables = out / "tables"
+    tables.mkdir()
+    forms = {"md": text.markdown, "csv": text.csv, "tex": text.latex}
     for table in board.data["tables"]:
-        stem = out / "tables" / table["id"]
-        write_text(stem.with_name(f"{stem.name}.md"), text.markdown(table))
-        write_text(stem.with_name(f"{stem.name}.csv"), text.csv(table))
-        write_text(stem.with_name(f"{stem.name}.tex"), text.latex(table))
-    write_text(out / "tables" / "README.md", _index(board.data))
-    plots.draw(board, out / "figures")
+        for suffix, form in forms.items():
+            (tables / f"{table['id']}.{suffix}").write_text(form(table), encoding="utf-8")
+    (tables / "README.md").write_text(_index(board.data), encoding="utf-8")
+    figures.draw(board, out / "figures")
     render_site(board.data, out)
 
 

@@ -12,13 +12,13 @@ import pytest
 
 import dihal_bench.leaderboard
 from dihal_bench.errors import UserError
-from dihal_bench.leaderboard.figures import estimate, number
-from dihal_bench.leaderboard.site import render_site
-from dihal_bench.leaderboard.verdict import verdict
+from dihal_bench.leaderboard.site.numbers import estimate, number
+from dihal_bench.leaderboard.site.render import render_site
+from dihal_bench.leaderboard.site.verdict import verdict
 
 from .boards import MARKUP, board
 
-ASSETS = Path(dihal_bench.leaderboard.__file__).parent / "assets"
+ASSETS = Path(dihal_bench.leaderboard.__file__).parent / "site" / "assets"
 ODD: tuple[Any, ...] = (None, True, 5, -1.5, "text", [], ["text"], [[3]], {}, {"a": {"b": [1]}})
 
 

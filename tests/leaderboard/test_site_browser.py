@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dihal_bench.leaderboard.site import render_site
+from dihal_bench.leaderboard.site.render import render_site
 
 from .boards import board
 

@@ -12,7 +12,7 @@ import pytest
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import short_hash
-from dihal_bench.leaderboard import plots, text
+from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.board import Board, read_sweeps, refuse
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import likelihood_table
@@ -226,7 +226,7 @@ def test_what_strangers_wrote_stays_text(make: Make, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(text.csv(table))))
     assert any("<script>" in own["versions"] for own in rows)  # a CSV file is text
     assert len(rows) == len(table["rows"])
-    plots.draw(board, tmp_path)  # dollar signs are no formulas
+    figures.draw(board, tmp_path)  # dollar signs are no formulas
 
 
 def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
@@ -239,8 +239,8 @@ def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
 
 def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
     board = Board.of([make(), make("embedding")], [])
-    first = plots.draw(board, tmp_path / "one")
-    second = plots.draw(board, tmp_path / "two")
+    first = figures.draw(board, tmp_path / "one")
+    second = figures.draw(board, tmp_path / "two")
     assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "proxies", "recovery"}
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()

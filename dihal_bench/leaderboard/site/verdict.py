@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dihal_bench.leaderboard.figures import estimate, number, parts
+from dihal_bench.leaderboard.site.numbers import estimate, number, parts
 
 
 def verdict(table: Mapping[str, Any]) -> str:

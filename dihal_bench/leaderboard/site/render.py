@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import atomic_path
-from dihal_bench.leaderboard.figures import estimate, gigabytes, number, pairs, parts
-from dihal_bench.leaderboard.pages import (
+from dihal_bench.leaderboard.site.numbers import estimate, gigabytes, number, pairs, parts
+from dihal_bench.leaderboard.site.pages import (
     curve_points,
     flattened,
     layer_rows,
     score_tables,
     thinned_record,
 )
-from dihal_bench.leaderboard.verdict import verdict
+from dihal_bench.leaderboard.site.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +53,8 @@ def render_site(board: Mapping[str, Any], folder: Path) -> list[Path]:
 
     Args:
         board: tables, runs and sweeps as plain JSON values.
-        folder: where the site is put; what else lies there stays.
+        folder: where the site is put, best a fresh one: what else lies there stays, and a site that
+            cannot be finished is left as it is.
 
     Returns:
         All files of the site, in the order of their names.
@@ -134,10 +134,8 @@ def _pages(board: Mapping[str, Any], folder: Path) -> Iterator[Path]:
 
 
 def _put(path: Path, content: bytes) -> Path:
-    """Write a file if it is not there already as it is to be: most of a site rarely changes."""
-    if not path.is_file() or path.read_bytes() != content:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     return path
 
 
