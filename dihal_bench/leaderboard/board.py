@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,36 +27,29 @@ _POINTS = 200  # of a curve
 _LEVEL = 0.975
 
 
-@dataclass(frozen=True)
-class Board:
-    """What is rendered.
+def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Group records, compute their tables, and return all that is shown.
 
-    Attributes:
-        groups: records by what may be compared.
-        data: tables, runs and sweeps as plain values.
+    Args:
+        records: valid ones.
+        sweeps: as ``read_sweeps`` returns them.
+
+    Returns:
+        {"version", "generated_by", "tables", "runs", "sweeps"}, plain values.
     """
-
-    groups: list[Group]
-    data: dict[str, Any]
-
-    @classmethod
-    def of(cls, records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> Board:
-        """Group records and compute their tables."""
-        groups = grouped(records)
-        tables: list[dict[str, Any]] = []
-        with progress("tables", len(groups), unit="tables") as bar:
-            for group in groups:
-                tables += [likelihood_table(group), *task_tables(group)]
-                bar.update(1)
-        runs = [_run(label, record, group) for group in groups for label, record in group.all]
-        data = {
-            "version": VERSION,
-            "generated_by": f"dihal-bench {__version__}",
-            "tables": tables,
-            "runs": runs,
-            "sweeps": [_sweep(own) for own in sweeps],
-        }
-        return cls(groups, data)
+    groups = grouped(records)
+    tables: list[dict[str, Any]] = []
+    with progress("tables", len(groups), unit="tables") as bar:
+        for group in groups:
+            tables += [likelihood_table(group), *task_tables(group)]
+            bar.update(1)
+    return {
+        "version": VERSION,
+        "generated_by": f"dihal-bench {__version__}",
+        "tables": tables,
+        "runs": [_run(label, record, group) for group in groups for label, record in group.all],
+        "sweeps": [_sweep(own) for own in sweeps],
+    }
 
 
 def read_sweeps(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:

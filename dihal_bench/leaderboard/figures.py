@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.leaderboard.board import Board
 
 _COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
 _CELLS = {"paper": "raw states", "matched": "what is diffused"}
@@ -21,7 +20,7 @@ _MARKERS = "osD^vP*X"
 _ROWS = 40  # of a figure: more cannot be read
 
 
-def draw(board: Board, folder: Path) -> list[Path]:
+def draw(board: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw all figures that the records have something for.
 
     Args:
@@ -31,7 +30,7 @@ def draw(board: Board, folder: Path) -> list[Path]:
     Returns:
         The paths of PNG and SVG files.
     """
-    jobs = [(kind, folder / stem, what) for kind, stem, what in _wanted(board.data)]
+    jobs = [(kind, folder / stem, what) for kind, stem, what in _wanted(board)]
     drawn = spread(_one, jobs, label="figures", least=8)
     return [path for paths in drawn for path in paths]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard import figures, text
-from dihal_bench.leaderboard.board import Board, read_sweeps, refuse
+from dihal_bench.leaderboard.board import board_of, read_sweeps, refuse
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.markdown import escaped
@@ -23,7 +23,7 @@ _MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _HEADLINE = ("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps")
 
 
-def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> Board:
+def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Read a leaderboard's records and sweeps, and compute its tables.
 
     Raises:
@@ -32,10 +32,10 @@ def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> Board
     records, problems = Store(folder / RECORDS).read()
     sweeps, more = read_sweeps(folder)
     refuse([*problems, *more], keep_going=keep_going, say=say)
-    return Board.of(records, sweeps)
+    return board_of(records, sweeps)
 
 
-def write(board: Board, folder: Path) -> list[Path]:
+def write(board: Mapping[str, Any], folder: Path) -> list[Path]:
     """Render everything, and put it in the place of what is there; nothing is left half-done.
 
     Returns:
@@ -55,7 +55,7 @@ def write(board: Board, folder: Path) -> list[Path]:
     return changed
 
 
-def check(board: Board, folder: Path) -> list[Path]:
+def check(board: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return the files that are not what the records say."""
     with tempfile.TemporaryDirectory() as temporary:
         _render(board, Path(temporary))
@@ -80,16 +80,16 @@ def differences(fresh: Path, folder: Path) -> list[Path]:
     )
 
 
-def _render(board: Board, out: Path) -> None:
+def _render(board: Mapping[str, Any], out: Path) -> None:
     tables = out / "tables"
     tables.mkdir()
     forms = {"md": text.markdown, "csv": text.csv, "tex": text.latex}
-    for table in board.data["tables"]:
+    for table in board["tables"]:
         for suffix, form in forms.items():
             (tables / f"{table['id']}.{suffix}").write_text(form(table), encoding="utf-8")
-    (tables / "README.md").write_text(_index(board.data), encoding="utf-8")
+    (tables / "README.md").write_text(_index(board), encoding="utf-8")
     figures.draw(board, out / "figures")
-    render_site(board.data, out)
+    render_site(board, out)
 
 
 def _index(data: Mapping[str, Any]) -> str:
@@ -107,9 +107,9 @@ def _index(data: Mapping[str, Any]) -> str:
     return "\n\n".join(parts[:1] + parts[1:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
 
 
-def headline(board: Board) -> str:
+def headline(board: Mapping[str, Any]) -> str:
     """Return the first table's main columns, for a README: the largest ensembles alone."""
-    tables = [t for t in board.data["tables"] if t["kind"] == "likelihood"]
+    tables = [t for t in board["tables"] if t["kind"] == "likelihood"]
     if not tables:
         return "No runs yet."
     table = tables[0]
@@ -128,7 +128,7 @@ def headline(board: Board) -> str:
     return text.markdown({**table, "rows": rows, "columns": columns}).strip()
 
 
-def fill_readme(path: Path, board: Board) -> str:
+def fill_readme(path: Path, board: Mapping[str, Any]) -> str:
     """Return a README with the headline table between its markers.
 
     Raises:

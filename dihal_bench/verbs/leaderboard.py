@@ -71,8 +71,8 @@ def _render(arguments: argparse.Namespace) -> int:
     changed = render.write(board, arguments.dir)
     if stale:
         write_text(readme, filled)
-    count = len(board.data["runs"])
-    print(f"{count} runs, {len(board.data['tables'])} tables; {len(changed)} files changed")
+    count = len(board["runs"])
+    print(f"{count} runs, {len(board['tables'])} tables; {len(changed)} files changed")
     print(f"open {arguments.dir / 'index.html'}")
     return 0
 

@@ -13,7 +13,7 @@ import pytest
 from dihal_bench.errors import UserError
 from dihal_bench.files import short_hash
 from dihal_bench.leaderboard import figures, text
-from dihal_bench.leaderboard.board import Board, read_sweeps, refuse
+from dihal_bench.leaderboard.board import board_of, read_sweeps, refuse
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
@@ -202,7 +202,7 @@ def test_tasks_have_tables_of_their_own(make: Make) -> None:
     assert len(likelihood_table(group)["rows"]) > 1  # and the rest is where it was
 
 
-def hostile(make: Make) -> Board:
+def hostile(make: Make) -> dict[str, Any]:
     record = make()
     data = copy.deepcopy(record.data)
     data["backbone"]["name"] = data["corpus"]["name"] = HOSTILE
@@ -210,12 +210,12 @@ def hostile(make: Make) -> Board:
     data["config"]["corpus"] = HOSTILE
     for score in data["scores"]:
         score["task"] = f"{HOSTILE}:validation"
-    return Board.of([Record.of(data)], [])
+    return board_of([Record.of(data)], [])
 
 
 def test_what_strangers_wrote_stays_text(make: Make, tmp_path: Path) -> None:
     board = hostile(make)
-    (table,) = board.data["tables"]
+    (table,) = board["tables"]
     markdown = text.markdown(table)
     assert "<script" not in markdown
     assert "&lt;script&gt;" in markdown
@@ -232,13 +232,13 @@ def test_what_strangers_wrote_stays_text(make: Make, tmp_path: Path) -> None:
 def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
     environment = copy.deepcopy(make().data["environment"])
     environment["versions"]["dihal-bench"] = "=cmd|calc"
-    board = Board.of([make(environment=environment)], [])
-    rows = list(csv.DictReader(io.StringIO(text.csv(board.data["tables"][0]))))
+    board = board_of([make(environment=environment)], [])
+    rows = list(csv.DictReader(io.StringIO(text.csv(board["tables"][0]))))
     assert {own["versions"][0] for own in rows} == {"'"}
 
 
 def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
-    board = Board.of([make(), make("embedding")], [])
+    board = board_of([make(), make("embedding")], [])
     first = figures.draw(board, tmp_path / "one")
     second = figures.draw(board, tmp_path / "two")
     assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "proxies", "recovery"}
