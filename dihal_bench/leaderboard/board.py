@@ -115,7 +115,7 @@ def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
     short = {"fvu_mmse": "fvu"}
     return {
         "id": safe(f"{own['backbone']}-{axis}"),
-        "title": f"{public(own['backbone'])}: {own['title']}",
+        "title": own["title"],
         "axis": axis,
         "backbone": public(own["backbone"]),
         "layers": list(own["layers"]),

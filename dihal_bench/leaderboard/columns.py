@@ -64,6 +64,7 @@ LIKELIHOOD: tuple[Column, ...] = (
         HIGHER,
         3,
     ),
+    Column(key="gain_over", title="over", help="the control that the gain is over"),
     _count("replaced", "replaced", "blocks of the backbone that it stands in for"),
     _count("retained", "retained", "blocks of the backbone that are executed"),
     Column(

@@ -246,7 +246,7 @@ def _layers(figure: Any, sweep: Mapping[str, Any]) -> None:
     axes[1, 0].axis("off")
     for axis in axes.flat:
         bare(axis, "y")
-    figure.suptitle(_wrapped(sweep["title"]), fontsize=9)
+    figure.suptitle(_wrapped(f"{sweep['backbone']}: {sweep['title']}"), fontsize=9)
 
 
 def _name(cells: Mapping[str, Any]) -> str:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from dihal_bench.records import Record
 
 _SHARED = (  # keys that a setting has in common, and what never tells two rows apart
-    *("seed", "backbone", "corpus", "regime", "block", "dtype", "layer", "interface"),
+    *("seed", "backbone", "corpus", "regime", "block", "dtype", "interface"),
+    *("layer", "from_layer"),  # the blocks that they come to are told
     *("budget.name", "budget.diffusion_tokens", "budget.recovery_tokens", "budget.matched"),
 )
 _LONGEST = 60  # letters of a value in a label

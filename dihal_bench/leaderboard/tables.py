@@ -23,15 +23,17 @@ _PLAIN = (
     *("diffusion_tokens", "recovery_tokens", "trunk", "recovery", "flops", "seconds", "oracle"),
     *("sigma_half",),
 )
+TIED, UNCONVERGED, FEWER = "tied", "not converged", "fewer tokens"
 LEGEND = (
     "Intervals are 95 %, over documents, and over trainings where there are several; of fewer than "
     "three seeds no row has a rank.",
     "Rank is by Brier-1, paired, at equal S, among interfaces that replace as many blocks: 1 + how "
-    "many are surely better. Ties have overlapping paired intervals.",
+    "many are surely better.",
     "NLL of an ensemble is a proper likelihood of its own generator, at NFE = S x K evaluations; "
     "exact and ensemble rows are of different kinds, and so are other numbers of evaluations.",
-    "~ not converged: doubling K still moves NLL by 0.02 or more.",
-    "‡ the control that the gain refers to was trained on fewer tokens.",
+    f"= {TIED}: another interface is neither surely better nor surely worse.",
+    f"~ {UNCONVERGED}: doubling K still moves NLL by 0.02 or more.",
+    f"‡ {FEWER}: the control that the gain is over was trained on fewer tokens.",
 )
 UNMATCHED = "spent more or less than the budget gives, or has a trunk of another size"
 
@@ -117,16 +119,13 @@ def cell(estimate: Estimate | None, *flags: str) -> dict[str, Any] | None:
 def _row(line: Line, group: Group) -> dict[str, Any]:
     records = group.records[line.interface]
     marks = {
-        "brier1": (f"tied with {', '.join(line.ties)}" if line.ties else "",),
-        "nll": ("" if line.converged is not False else "not converged",),
-        "gain": (
-            f"over {line.gain_over}" if line.gain_over else "",
-            "the control had fewer tokens" if line.gain_fewer else "",
-        ),
+        "brier1": TIED if line.ties else "",
+        "nll": UNCONVERGED if line.converged is False else "",
+        "gain": FEWER if line.gain_fewer else "",
     }
     cells: dict[str, Any] = {name: getattr(line, name) for name in _PLAIN}
     for name in _ESTIMATES:
-        cells[name] = cell(getattr(line, name), *marks.get(name, ()))
+        cells[name] = cell(getattr(line, name), marks.get(name, ""))
     exact = line.kind == "exact"
     return {
         "cells": {
@@ -134,12 +133,14 @@ def _row(line: Line, group: Group) -> dict[str, Any]:
             "row": line.row,
             "interface": line.interface,
             "role": line.role,
+            "gain_over": line.gain_over or None,
             "kind": "exact" if exact else f"ensemble({line.chains})",
             "bound": None if line.bound is None else {"value": line.bound, "flags": []},
             "dtype": group.setting.dtype,
             "versions": versions(records),
         },
         "runs": [record.data["id"] for record in records],
+        "ties": list(line.ties),
     }
 
 

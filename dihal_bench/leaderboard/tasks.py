@@ -14,16 +14,17 @@ from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.tables import UNMATCHED, facts, present, section, title, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.records import Score
 
+FOOLED = "fooled"
 _LEGEND = (
     "Intervals are 95 %: of one training over what it was scored on; of several that of their "
     "mean, in which what trainings differ by is added to the mean of their own.",
-    "* that metric ranks samplers that know no language model above the teacher's own samples (the "
-    "audit names them): it does not rank these rows either.",
+    f"* {FOOLED}: the metric ranks samplers that know no language model above the teacher's own "
+    "samples, so that it does not rank these rows either.",
 )
 _TEACHER = "teacher"
 _Key = tuple[str, str, int, int, str]  # label, subject, S, K, signal
@@ -70,9 +71,19 @@ def _table(group: Group, task: str, told: Mapping[_Key, list[_Told]]) -> dict[st
         "facts": {**facts(group), "task": task},
         "columns": columns,
         "rows": rows,
-        "legend": list(_LEGEND),
+        "legend": [*_LEGEND, *_fooling(told)],
         "reason": "" if group.setting.within else UNMATCHED,
     }
+
+
+def _fooling(told: Mapping[_Key, list[_Told]]) -> list[str]:
+    """Return a line for every metric that is fooled, with what fools it."""
+    by_metric: dict[str, list[Score]] = defaultdict(list)
+    for own in told.values():
+        for one in own:
+            by_metric[one.score.metric].append(one.score)
+    named = {metric: _fooled_by(scores) for metric, scores in sorted(by_metric.items())}
+    return [f"{metric} is won by {', '.join(names)}." for metric, names in named.items() if names]
 
 
 def _order(key: _Key) -> tuple[bool, str, bool, _Key]:
@@ -111,14 +122,18 @@ def _row(group: Group, key: _Key, told: list[_Told]) -> dict[str, Any]:
             "versions": versions(records),
         },
         "runs": runs,
+        "ties": [],
     }
+
+
+def _fooled_by(scores: Iterable[Score]) -> list[str]:
+    return sorted({name for score in scores for name in score.details.get("fooled_by", ())})
 
 
 def _mean(scores: list[Score]) -> dict[str, Any]:
     """Return the mean over trainings; the same number from each (the teacher's) is one number."""
     values = np.array([score.value for score in scores])
-    fooled = sorted({name for score in scores for name in score.details.get("fooled_by", ())})
-    flags = [f"fooled by {', '.join(fooled)}"] if fooled else []
+    flags = [FOOLED] if _fooled_by(scores) else []
     mean = float(values.mean())
     known = [(s.lo, s.hi) for s in scores if s.lo is not None and s.hi is not None]
     if len(known) < len(scores):

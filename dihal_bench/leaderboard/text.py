@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.markdown import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
-_MARKS = {"not converged": "~", "the control had fewer tokens": "‡"}
 _BRIEF = (  # what a paper has room for
     *("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps", "chains"),
     *("nfe", "seeds"),
@@ -23,8 +22,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     from tabulate import tabulate
 
     columns = table["columns"]
-    heads = [f"{escaped(c['title'])}{_ARROWS[c['better']]}" for c in columns]
-    body = [[_shown(row, column, escaped) for column in columns] for row in table["rows"]]
+    heads, body = _shown(table, columns, escaped)
     facts = [f"{name.replace('_', ' ')}: {escaped(value)}" for name, value in _facts(table)]
     head = f"### {escaped(table['title'])}"
     reason = [f"Not comparable with others: {table['reason']}."] if table["reason"] else []
@@ -42,7 +40,7 @@ def csv(table: Mapping[str, Any]) -> str:
         plain: dict[str, Any] = {}
         for column in table["columns"]:
             plain |= _spread(column["key"].removeprefix("metric:"), row["cells"].get(column["key"]))
-        rows.append({**plain, "runs": " ".join(row["runs"])})
+        rows.append(plain | {"ties": "; ".join(row["ties"]), "runs": " ".join(row["runs"])})
     frame = pd.DataFrame(rows)
     for name in frame.columns:  # counts stay whole where a row has none
         values = frame[name].dropna()
@@ -57,8 +55,7 @@ def latex(table: Mapping[str, Any]) -> str:
     from tabulate import tabulate
 
     columns = [c for c in table["columns"] if c["key"] in _BRIEF or c["key"][:7] == "metric:"]
-    heads = [f"{c['title']}{_ARROWS[c['better']]}" for c in columns]
-    body = [[_shown(row, column, str) for column in columns] for row in table["rows"]]
+    heads, body = _shown(table, columns, str)
     shown = tabulate(body, heads, tablefmt="latex_booktabs", disable_numparse=True)
     symbols = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$\ddagger$", "σ": r"$\sigma$"}
     symbols |= {"·": r"$\cdot$", "‖": r"$\Vert$", "½": r"$\frac{1}{2}$", "−": "-", "–": "--"}
@@ -79,31 +76,44 @@ def number(value: float, kind: str, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
-def _shown(row: Mapping[str, Any], column: Mapping[str, Any], text: Any) -> str:
-    value = row["cells"].get(column["key"])
+def _shown(
+    table: Mapping[str, Any], columns: Sequence[Mapping[str, Any]], text: Callable[[Any], str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and cells of some columns, strings as ``text`` writes them."""
+    heads = [f"{text(c['title'])}{_ARROWS[c['better']]}" for c in columns]
+    body = [
+        [_cell(row["cells"], column, text, table["legend"]) for column in columns]
+        for row in table["rows"]
+    ]
+    return heads, body
+
+
+def _cell(
+    cells: Mapping[str, Any],
+    column: Mapping[str, Any],
+    text: Callable[[Any], str],
+    legend: Sequence[str],
+) -> str:
+    value = cells.get(column["key"])
     if value is None:
         return "–"
     if column["key"] == "row":
-        inset = "" if row["cells"]["role"] in ("teacher", "interface") else "· "
-        return inset + str(text(value))
+        inset = "" if cells["role"] in ("teacher", "interface") else "· "
+        return inset + text(value)
     plain = value if isinstance(value, dict) else {"value": value}
     if isinstance(plain["value"], str):
-        return str(text(plain["value"]))
+        return text(plain["value"])
     form = column["type"], column["digits"]
     shown = number(plain["value"], *form)
     if plain.get("lo") is not None:
         shown += f" [{number(plain['lo'], *form)}, {number(plain['hi'], *form)}]"
-    return shown + "".join(_marks(plain.get("flags", ())))
+    return shown + "".join(_marks(plain.get("flags", ()), legend))
 
 
-def _marks(flags: Iterable[str]) -> Iterable[str]:
+def _marks(flags: Iterable[str], legend: Iterable[str]) -> Iterable[str]:
+    """Return the marks of flags: the first words of the legend's lines that are about them."""
     for flag in flags:
-        if flag in _MARKS:
-            yield f" {_MARKS[flag]}"
-        elif flag.startswith("tied"):
-            yield " ="
-        elif flag.startswith("fooled"):
-            yield " *"
+        yield from (f" {line.split()[0]}" for line in legend if f" {flag}:" in line)
 
 
 def _spread(name: str, value: Any) -> dict[str, Any]:

@@ -142,6 +142,9 @@ def _rank(table: dict[str, Any]) -> None:
         cells["rank"] = rank
         if 1 < rank <= 3:
             cells["brier1"]["flags"] = ["tied with rank 1"]
+    for row in table["rows"]:
+        tied = row["cells"].get("rank") == 1
+        row["ties"] = [cells["row"] for cells in rows[1:3]] if tied else []
     order = {id(cells): place for place, cells in enumerate(rows)}
     last = len(rows)
     first = {"teacher": -1}

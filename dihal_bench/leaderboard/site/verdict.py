@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dihal_bench.leaderboard.site.numbers import estimate, number, parts
+from dihal_bench.leaderboard.site.numbers import estimate, number
 
 
 def verdict(table: Mapping[str, Any]) -> str:
     """Return what a table says at its first place; nothing where it ranks no interface."""
     columns = {column["key"]: column for column in table["columns"]}
     ranked = [
-        row["cells"]
+        row
         for row in table["rows"]
         if row["cells"].get("role") == "interface" and row["cells"].get("rank") == 1
     ]
@@ -20,13 +20,13 @@ def verdict(table: Mapping[str, Any]) -> str:
     if not ranked or column is None:
         return ""
     digits = column.get("digits", 4)
-    first = ranked[0]
+    first = ranked[0]["cells"]
     said = f"{_name(first)}{_place(first)} is first with {column['title']} "
     said += estimate(first.get("brier1"), digits)
     teacher = [row["cells"] for row in table["rows"] if row["cells"].get("role") == "teacher"]
     if teacher:
         said += f" (the teacher: {number(_value(teacher[0].get('brier1')), digits)})"
-    ties = sum(_tied(row["cells"].get("brier1")) for row in table["rows"])
+    ties = len(ranked[0].get("ties", ()))
     if ties:
         said += f", tied with {ties} more"
     return f"{said}. {_bought(first.get('gain'), columns.get('gain', {}).get('digits', 4))}".strip()
@@ -49,11 +49,6 @@ def _place(cells: Mapping[str, Any]) -> str:
 
 def _value(cell: Any) -> Any:
     return cell.get("value") if isinstance(cell, Mapping) else cell
-
-
-def _tied(cell: Any) -> bool:
-    flags = parts(cell.get("flags")) if isinstance(cell, Mapping) else []
-    return any(str(flag).startswith("tied") for flag in flags)
 
 
 def _bought(gain: Any, digits: int) -> str:
