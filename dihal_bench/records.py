@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
@@ -16,62 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-SCHEMA = 3
-KINDS = ("exact", "ensemble", "bound", "estimate")
-_UNGATED = ("generated",)  # signals of scores that are no likelihoods
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "schema": int,
-    "id": str,
-    "seal": dict,
-    "run": str,
-    "created": str,
-    "command": str,
-    "config": dict,
-    "interface": dict,
-    "regime": str,
-    "layer": int,
-    "layer_policy": str,
-    "backbone": dict,
-    "corpus": dict,
-    "budget": dict,
-    "spent": dict,
-    "locate": dict,
-    "bridge": dict,
-    "costs": dict,
-    "scores": list,
-    "sums": dict,
-    "gates": dict,
-    "environment": dict,
-}
-_LARGEST = 2**63 - 1
+    from pydantic import ValidationError
+
 COUNTS = ("tokens", "words", "bytes")
-_ROW_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "subject": str,
-    "steps": int,
-    "chains": int,
-    "signal": str,
-    "sums": dict,
-}
-_LATER: dict[str, type | tuple[type, ...]] = {"tasks": dict, "audits": dict}  # when scored again
-_SCORE_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "subject": str,
-    "metric": str,
-    "value": (int, float),
-    "lo": (int, float, NoneType),
-    "hi": (int, float, NoneType),
-    "kind": str,
-    "n": int,
-    "unit": str,
-    "task": str,
-    "regime": str,
-    "version": int,
-    "dtype": str,
-    "steps": int,
-    "chains": int,
-    "nfe": int,
-    "signal": str,
-    "details": dict,
-}
+_LARGEST = 2**63 - 1
+_PARTS = 1024  # that a record tells apart
+_MOST_ROWS = 200
+_ROW = ("subject", "steps", "chains", "signal")
+_METRIC = re.compile(r"nll@[1-9][0-9]{0,4}|[a-z][a-z0-9_]{0,40}")  # of sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +114,8 @@ class Record:
             UserError: not readable, not JSON, or not a valid record; names file and field.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            data = json.loads(text, object_pairs_hook=_once)
             validate(data, str(path))
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is not a readable record ({error}).") from error
@@ -177,20 +130,15 @@ def validate(data: Any, where: str) -> None:
     """
     if not isinstance(data, dict):
         raise UserError(f"{where}: a record is a JSON object.")
+    from dihal_bench.record_schema import SCHEMA
+
     if data.get("schema") != SCHEMA:
         raise UserError(
             f"{where}: schema is {data.get('schema')}, this version reads {SCHEMA}; read it with "
             "the version that wrote it (environment.git), or run its command again with this one."
         )
-    _check_fields(data, _FIELDS, where)
-    _check_fields(data, {k: v for k, v in _LATER.items() if k in data}, where)
-    _refuse_unknown(data, {*_FIELDS, *_LATER}, where)
     _check_values(data, where, "")
-    gates = data["gates"].get("leak")
-    if not isinstance(gates, dict):
-        raise UserError(f"{where}: the field gates has no object called leak.")
-    for index, score in enumerate(data["scores"]):
-        _check_score(score, gates, f"{where}: scores[{index}]")
+    _check_schema(data, where)
     _check_sums(data["sums"], f"{where}: sums")
     changed = broken(data)
     if changed:
@@ -198,6 +146,19 @@ def validate(data: Any, where: str) -> None:
             f"{where}: the field {changed} was changed after the record was written: it is not "
             "what the record's id stands for; restore it, or run and score anew."
         )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON, each key of which is there once: a reader would see one, we another.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
+        raise ValueError(f"the key {twice} is there twice")
+    return found
 
 
 def _layout(data: dict[str, Any]) -> str:
@@ -218,40 +179,82 @@ def _layout(data: dict[str, Any]) -> str:
     return "{\n " + ",\n ".join(fields) + "\n}\n"
 
 
-def _check_score(score: Any, gates: dict[str, Any], where: str) -> None:
-    _check_fields(score, _SCORE_FIELDS, where)
-    _refuse_unknown(score, set(_SCORE_FIELDS), where)
-    if score["kind"] not in KINDS:
-        raise UserError(f"{where}: kind is {score['kind']!r}, not one of {', '.join(KINDS)}.")
-    gate = gates.get(score["subject"])
-    passed = isinstance(gate, dict) and gate.get("verdict") == "pass"
-    if score["signal"] not in _UNGATED and score["subject"] != "teacher" and not passed:
-        raise UserError(f"{where}: {score['subject']} has a score but no passed leak gate.")
+def _check_schema(data: dict[str, Any], where: str) -> None:
+    from pydantic import ValidationError
+
+    from dihal_bench.record_schema import Schema
+
+    try:
+        Schema.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_sentence(error, where)) from None
 
 
-def _check_fields(data: Any, fields: dict[str, type | tuple[type, ...]], where: str) -> None:
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: expected an object.")
-    for name, kind in fields.items():
-        if name not in data:
-            raise UserError(f"{where}: the field {name} is missing.")
-        if not isinstance(data[name], kind) or isinstance(data[name], bool):
-            found = type(data[name]).__name__
-            raise UserError(f"{where}: the field {name} has the wrong type ({found}).")
+def _sentence(error: ValidationError, where: str) -> str:
+    """Return the first thing that is wrong: file, place, field, and what."""
+    first = error.errors(include_url=False)[0]
+    place = ""
+    for part in first["loc"]:
+        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
+    outer, _, name = place.rpartition(".")
+    at = f"{where}: {outer}: the field {name}" if outer else f"{where}: the field {name}"
+    kind, said = first["type"], first["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return f"{at} is missing."
+    if kind == "extra_forbidden":
+        return f"{at} is unknown to this version."
+    if kind == "value_error":
+        return f"{where}: {place}: {said}." if place else f"{where}: {said}."
+    if kind.endswith(("_type", "_parsing")):
+        return f"{at} has the wrong type ({type(first['input']).__name__}): {said}."
+    return f"{at} is {str(first['input'])[:80]!r}: {said}."
 
 
 def _check_sums(sums: dict[str, Any], where: str) -> None:
-    counts: dict[str, type | tuple[type, ...]] = dict.fromkeys(COUNTS, list)
-    _check_fields(sums, {"documents": int, **counts, "rows": list}, where)
-    parts = len(sums["tokens"])
+    _check_keys(sums, ("documents", *COUNTS, "rows"), where)
+    parts = len(sums["tokens"]) if isinstance(sums["tokens"], list) else 0
     for name in COUNTS:
         _check_parts(sums[name], parts, f"{where}.{name}")
+        if min(sums[name], default=0) < 0:
+            raise UserError(f"{where}.{name}: a count is negative.")
+    documents = sums["documents"]
+    if type(documents) is not int or not (documents == parts or parts == _PARTS < documents):
+        raise UserError(f"{where}: the field documents is {documents}, of {parts} parts.")
+    if not sum(sums["tokens"]):
+        raise UserError(f"{where}.tokens: nothing was scored.")
+    if not isinstance(sums["rows"], list) or len(sums["rows"]) > _MOST_ROWS:
+        raise UserError(f"{where}: the field rows is no list of at most {_MOST_ROWS} rows.")
     for index, row in enumerate(sums["rows"]):
-        own = f"{where}.rows[{index}]"
-        _check_fields(row, _ROW_FIELDS, own)
-        _refuse_unknown(row, set(_ROW_FIELDS), own)
-        for name, values in row["sums"].items():
-            _check_parts(values, parts, f"{own}.sums.{name}")
+        _check_row(row, parts, f"{where}.rows[{index}]")
+    named = [tuple(row[name] for name in _ROW) for row in sums["rows"]]
+    if len(set(named)) < len(named):
+        raise UserError(f"{where}: the field rows has one row twice.")
+
+
+def _check_row(row: Any, parts: int, where: str) -> None:
+    _check_keys(row, (*_ROW, "sums"), where)
+    kinds = {"subject": str, "steps": int, "chains": int, "signal": str, "sums": dict}
+    for name, kind in kinds.items():
+        if type(row[name]) is not kind:
+            raise UserError(f"{where}: the field {name} has the wrong type.")
+    for name, values in row["sums"].items():
+        if not _METRIC.fullmatch(name):
+            raise UserError(f"{where}.sums: {name[:80]!r} is the name of no sum.")
+        _check_parts(values, parts, f"{where}.sums.{name}")
+    for name in () if row["signal"] == "true" else ("brier1", "nll@1"):
+        if name not in row["sums"]:
+            raise UserError(f"{where}.sums: the field {name} is missing.")
+
+
+def _check_keys(data: Any, names: tuple[str, ...], where: str) -> None:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected an object.")
+    for name in names:
+        if name not in data:
+            raise UserError(f"{where}: the field {name} is missing.")
+    unknown = sorted(set(data) - set(names))
+    if unknown:
+        raise UserError(f"{where}: the field {unknown[0]} is unknown to this version.")
 
 
 def _check_parts(values: Any, parts: int, where: str) -> None:
@@ -259,12 +262,6 @@ def _check_parts(values: Any, parts: int, where: str) -> None:
         raise UserError(f"{where}: expected a list of {parts} numbers, one for each document.")
     if not set(map(type, values)) <= {int, float}:
         raise UserError(f"{where}: not all of it are numbers.")
-
-
-def _refuse_unknown(data: dict[str, Any], known: set[str], where: str) -> None:
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise UserError(f"{where}: the field {unknown[0]} is unknown to this version.")
 
 
 def _check_values(value: Any, where: str, field: str) -> None:

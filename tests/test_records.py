@@ -9,7 +9,8 @@ import pytest
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, write_json
-from dihal_bench.records import KINDS, SCHEMA, Record, Score, validate
+from dihal_bench.record_schema import KINDS, SCHEMA
+from dihal_bench.records import Record, Score, validate
 
 SCORE = Score(
     subject="hidden",
@@ -30,25 +31,49 @@ SCORE = Score(
     signal="sampled",
     details={"sum_nll": 4000.0},
 )
+BUDGET = {"name": "tiny", "diffusion_tokens": 64, "recovery_tokens": 32, "matched": "diffusion"}
+GATE = {
+    **{"verdict": "pass", "future": 0.0, "others": 0.0, "effect": 1.0, "tolerance": 1e-10},
+    **{"tokens": 96, "reach": 256, "dtype": "float64"},
+}
 CONTENT: dict[str, Any] = {
     "schema": SCHEMA,
     "run": "hidden-0123",
     "created": "2026-01-01T00:00:00+00:00",
     "command": "dihal-bench run",
-    "config": {"seed": 0},
-    "interface": {"name": "hidden"},
+    "config": {
+        **{"interface": "hidden", "seed": 0, "regime": "causal", "dtype": "float32"},
+        **{"corpus": "bundled", "budget": dict(BUDGET), "score": {"resamples": 100}},
+    },
+    "interface": {
+        **{"name": "hidden", "origin": "dihal_bench.interfaces.hidden:Hidden", "controls": []},
+        **{"args": {"block": 0}, "from": 0, "replaced": 1},
+    },
     "regime": "causal",
     "layer": 1,
     "layer_policy": "auto",
-    "backbone": {"blocks": 8},
-    "corpus": {"name": "bundled"},
-    "budget": {"name": "tiny", "within": True},
-    "spent": {},
+    "backbone": {"name": "bundled", "fingerprint": "ab", "blocks": 8},
+    "corpus": {"name": "bundled", "fingerprint": "cd"},
+    "budget": {**BUDGET, "within": True, "trunk": 1.0, "diffusion": 1.0},
+    "spent": {"hidden": {"diffusion": {"tokens": 64, "steps": 2, "flops": 1e9, "seconds": 1.5}}},
     "locate": {},
-    "costs": {},
-    "bridge": {"fvu_mmse": 0.5, "curves": {"hidden": [{"total": 1.5}]}},
+    "costs": {
+        "hidden": {
+            **{"trunk_parameters": 9, "recovery_parameters": 0, "other_parameters": 0},
+            **{"steps": 16, "ratio": 1.5},
+        }
+    },
+    "bridge": {
+        "fvu_mmse": 0.5,
+        "curves": {"hidden": {"diffusion": [{"tokens": 32, "total": 1.5}]}},
+        "oracle": {
+            **{"agreement": 1.0, "kl": 0.0, "sigma_half": None},
+            **{"sigmas": [0.1], "agreement_under_noise": [0.9]},
+        },
+        "progress": [],
+    },
     "scores": [SCORE.to_dict()],
-    "gates": {"leak": {"hidden": {"verdict": "pass"}}},
+    "gates": {"leak": {"hidden": GATE}},
     "sums": {
         "documents": 2,
         "tokens": [600.0, 400.0],
@@ -56,15 +81,16 @@ CONTENT: dict[str, Any] = {
         "bytes": [1800.0, 1200.0],
         "rows": [
             {
-                "subject": "hidden",
-                "steps": 16,
-                "chains": 8,
-                "signal": "sampled",
-                "sums": {"nll@8": [2400.0, 1600.0]},
+                **{"subject": "hidden", "steps": 16, "chains": 8, "signal": "sampled"},
+                "sums": {
+                    "nll@1": [2401.0, 1602.0],
+                    "nll@8": [2400.0, 1600.0],
+                    "brier1": [6.0, 4.0],
+                },
             }
         ],
     },
-    "environment": {"git": None},
+    "environment": {"git": None, "versions": {"dihal-bench": "0.1.0"}},
 }
 DATA = Record.of(CONTENT).data
 
@@ -115,7 +141,9 @@ def test_every_missing_field_of_a_score_is_named(name):
 @pytest.mark.parametrize("name", [name for name in DATA if name != "schema"])
 @pytest.mark.parametrize("wrong", [True, 1.5, None])
 def test_every_wrong_type_is_named(name, wrong):
-    with pytest.raises(UserError, match=rf"here\.json: the field {name} has the wrong type"):
+    with pytest.raises(
+        UserError, match=rf"here\.json: the field {name} (has the wrong type|is '.*)"
+    ):
         validate(changed(name, to=wrong), "here.json")
 
 
@@ -128,7 +156,7 @@ def test_a_score_may_have_no_interval():
 def test_every_wrong_type_in_a_score_is_named(name, wrong):
     if wrong is None and name in ("lo", "hi"):
         return
-    with pytest.raises(UserError, match=rf"scores\[0\]: the field {name} has the wrong type"):
+    with pytest.raises(UserError, match=rf"scores\[0\]: the field {name} (has the wrong|is)"):
         validate(changed("scores", 0, name, to=wrong), "here.json")
 
 
@@ -140,7 +168,7 @@ def test_every_wrong_type_in_a_score_is_named(name, wrong):
         ("scores", 0, "details", "sum_nll"),
         ("sums", "rows", 0, "sums", "nll@8", 1),
         ("bridge", "fvu_mmse"),
-        ("bridge", "curves", "hidden", 0, "total"),
+        ("bridge", "curves", "hidden", "diffusion", 0, "total"),
     ],
 )
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -161,20 +189,45 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
     [
         ([], "a record is a JSON object"),
         (changed("schema", to=SCHEMA + 1), f"schema is {SCHEMA + 1}, this version reads {SCHEMA}"),
-        (changed("scores", 0, to=3), r"scores\[0\]: expected an object"),
+        (changed("scores", 0, to=3), r"the field scores\[0\] has the wrong type \(int\)"),
         (changed("scores", 0, "kind", to="guess"), f"kind is 'guess', not one of {KINDS[0]}"),
         (changed("scores", 0, "extra", to=1), "the field extra is unknown"),
-        (changed("gates", to={}), "gates has no object called leak"),
-        (changed("gates", "leak", to=[]), "gates has no object called leak"),
+        (changed("gates", to={}), "gates: the field leak is missing"),
+        (changed("gates", "leak", to=[]), "gates: the field leak has the wrong type"),
         (changed("gates", "leak", to={}), "hidden has a score but no passed leak gate"),
-        (changed("gates", "leak", "hidden", to="pass"), "no passed leak gate"),
+        (changed("gates", "leak", "hidden", to="pass"), "field hidden has the wrong type"),
+        (changed("gates", "leak", "hidden", "future", to=1.0), "its numbers did not pass"),
+        (
+            changed("interface", "replaced", to=8),
+            "interface.replaced is 8, from block 0 to",
+        ),
+        (changed("interface", "replaced", to=-3), "the field replaced is '-3'"),
+        (changed("interface", "name", to="teacher"), "that is the backbone itself"),
+        (changed("interface", "name", to="my face"), "the field name is 'my face'"),
+        (changed("config", "interface", to="other"), "config is of another interface"),
+        (
+            changed("config", "budget", "matched", to="total"),
+            "budget.matched is not that of",
+        ),
+        (changed("config", "score", "resamples", to=10**12), "the field resamples is"),
+        (changed("config", "seed", to=-1), "the field seed is '-1'"),
+        (changed("spent", "hidden", to={"diffusion2": {}}), "diffusion2"),
+        (changed("bridge", "oracle", "sigmas", to=[]), "different lengths"),
+        (changed("command", to="x" * 30_000), "the field command is"),
+        (changed("sums", "documents", to=10**6), "the field documents is 1000000, of 2 parts"),
+        (changed("sums", "tokens", to=[0.0, 0.0]), "nothing was scored"),
+        (changed("sums", "bytes", to=[-1.0, 0.0]), "a count is negative"),
+        (changed("sums", "rows", to=[CONTENT["sums"]["rows"][0]] * 2), "one row twice"),
+        (changed("sums", "rows", 0, "sums", to={"nll@1": [1.0, 1.0]}), "brier1 is missing"),
+        (changed("sums", "rows", 0, "sums", "nll@x", to=[1.0, 1.0]), "is the name of no sum"),
+        (changed("sums", "rows", 0, "subject", to="evil"), "evil has a score but no passed leak"),
         (changed("gates", "leak", "hidden", "verdict", to="inconclusive"), "no passed leak gate"),
         (changed("scores", 0, "subject", to="ridge"), "ridge has a score but no passed leak gate"),
         (changed("extra", to=1), "here.json: the field extra is unknown"),
         (changed("tasks", to=[]), "the field tasks has the wrong type"),
         (changed("sums", "tokens", to=[1.0]), r"sums.words: expected a list of 1 numbers"),
         (changed("sums", "words", to=[1.0, True]), r"sums.words: not all of it are numbers"),
-        (changed("sums", "rows", to={}), r"sums: the field rows has the wrong type"),
+        (changed("sums", "rows", to={}), r"sums: the field rows is no list"),
         (changed("sums", "rows", 0, "more", to=1), r"sums.rows\[0\]: the field more is unknown"),
         (
             changed("sums", "rows", 0, "sums", "nll@8", to=[1.0]),
@@ -185,6 +238,14 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
 def test_what_is_wrong_is_said(data, message):
     with pytest.raises(UserError, match=message):
         validate(data, "here.json")
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    Record(DATA).write(path)
+    path.write_text(path.read_text().replace('"layer": 1', '"layer": 2, "layer": 1'))
+    with pytest.raises(UserError, match="the key layer is there twice"):
+        Record.read(path)
 
 
 def test_the_teacher_needs_no_gate():
@@ -201,8 +262,8 @@ def test_the_teacher_needs_no_gate():
         (("sums", "rows", 0, "sums", "nll@8", 0), 2399.0, r"sums\.rows"),
         (("created",), "2025-01-01T00:00:00+00:00", "created"),
         (("environment", "more"), 1, r"environment\.more"),
-        (("layer",), 2, "layer"),
-        (("tasks",), {"late": {}}, r"tasks\.late"),
+        (("layer_policy",), "early", "layer_policy"),
+        (("tasks",), {"late": {"key": "k", "rows": []}}, r"tasks\.late"),
         (("run",), "embedding-0123", "run"),
         (("id",), "hidden-0123-01234567", "id"),
         (("seal", "layer"), "01234567", "layer"),

@@ -15,10 +15,11 @@ from dihal_bench.leaderboard.store import Store
 from dihal_bench.markdown import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 RECORDS = "records"
-_OWNED = ("tables", "figures", "runs", "data", "assets")  # folders with nothing else in them
+_MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
+_OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
 _MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _HEADLINE = ("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps")
 
@@ -36,48 +37,76 @@ def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> dict[
 
 
 def write(board: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Render everything, and put it in the place of what is there; nothing is left half-done.
+    """Render everything, and put it in the place of what was rendered before.
 
     Returns:
-        The files that are new or have changed, and those that are gone.
+        The files that are new or have changed, and those that are gone, relative to the folder.
+
+    Raises:
+        UserError: something is in the way that this did not write; nothing was written then.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".render-") as temporary:
         fresh = Path(temporary)
         _render(board, fresh)
         changed = differences(fresh, folder)
+        _refuse_foreign(changed, folder)
         for path in changed:
             source, place = fresh / path, folder / path
             if source.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(place)
             else:
-                place.unlink()
+                place.unlink(missing_ok=True)
     return changed
 
 
 def check(board: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Return the files that are not what the records say."""
+    """Return the files that are not what the records say, relative to the folder."""
     with tempfile.TemporaryDirectory() as temporary:
         _render(board, Path(temporary))
         return differences(Path(temporary), folder)
 
 
 def differences(fresh: Path, folder: Path) -> list[Path]:
-    """Return the files, relative to both folders, that differ or are in one of them alone."""
+    """Return the rendered files, relative to both folders, that differ or are in one of them alone.
+
+    What else lies in the folder is nobody's business.
+    """
     new = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
-    old = {
-        path.relative_to(folder)
-        for name in _OWNED
-        for path in (folder / name).rglob("*")
-        if path.is_file()
-    }
     return sorted(
         path
-        for path in new | old
+        for path in new | _listed(folder)
         if path not in new
         or not (folder / path).is_file()
         or (fresh / path).read_bytes() != (folder / path).read_bytes()
     )
+
+
+def _listed(folder: Path) -> set[Path]:
+    """Return what was rendered here before."""
+    try:
+        lines = (folder / _MANIFEST).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return set()
+    return {Path(line) for line in lines if line.partition("/")[0] in _OWNED and ".." not in line}
+
+
+def _refuse_foreign(changed: Sequence[Path], folder: Path) -> None:
+    """Refuse to write through links, or over what was not rendered here.
+
+    Raises:
+        UserError: names what is in the way.
+    """
+    known = {_MANIFEST, *_listed(folder)}
+    for path in changed:
+        steps = [folder / own for own in (path, *path.parents) if own.name]
+        link = next((step for step in steps if step.is_symlink()), None)
+        foreign = (folder / path).exists() and path not in known
+        if link is not None or foreign or (folder / path).is_dir():
+            raise UserError(
+                f"{link or folder / path} was not written by this command; move it away, or give "
+                "another --dir. Nothing was written."
+            )
 
 
 def _render(board: Mapping[str, Any], out: Path) -> None:
@@ -90,6 +119,9 @@ def _render(board: Mapping[str, Any], out: Path) -> None:
     (tables / "README.md").write_text(_index(board), encoding="utf-8")
     figures.draw(board, out / "figures")
     render_site(board, out)
+    names = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+    lines = sorted(str(name) for name in {*names, _MANIFEST})
+    (out / _MANIFEST).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _index(data: Mapping[str, Any]) -> str:
@@ -136,8 +168,8 @@ def fill_readme(path: Path, board: Mapping[str, Any]) -> str:
     """
     try:
         content = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--readme {path}: {error.strerror}; give a Markdown file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--readme {path}: {error}; give a Markdown file in UTF-8.") from error
     if not _MARKED.search(content):
         raise UserError(
             f"--readme {path} has no <!-- leaderboard --> and <!-- end --> for the table to stand "

@@ -188,8 +188,8 @@ def test_strangers_are_read_with_suspicion(make: Make, store: Store, tmp_path: P
         ),
         "digits.json": (b'{"schema": ' + b"9" * 5000 + b"}", "digits.json is not a readable"),
         "edited.json": (
-            changed(record, layer=3).encode(),
-            "edited.json: the field layer was changed",
+            changed(record, command="another").encode(),
+            "edited.json: the field command was changed",
         ),
         "other.json": (text.encode(), f"other.json: the field id is {record.data['id']}; name"),
         "notes.txt": (b"hello", "notes.txt is not a readable record"),

