@@ -22,6 +22,7 @@ KINDS = ("exact", "ensemble", "bound", "estimate")
 UNGATED = ("generated",)  # signals of scores that are no likelihoods
 _TEACHER = "teacher"
 _MOST_SCORES = 5000
+_MOST_METRICS, _MOST_ROWS = 60, 200  # of a task
 _MOST_POINTS = 100_000
 
 _Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*\z", max_length=300)]
@@ -330,11 +331,31 @@ class Schema(_Closed):
         for name in ("diffusion_tokens", "recovery_tokens", "matched"):
             if getattr(self.budget, name) != getattr(self.config.budget, name):
                 raise ValueError(f"budget.{name} is not that of config")
-        rows = self.sums.get("rows")
+        rows = [row for row in self.sums.get("rows") or () if isinstance(row, dict)]
         scored = {s.subject for s in self.scores if s.signal not in UNGATED}
-        summed = {str(row.get("subject")) for row in rows or () if isinstance(row, dict)}
+        summed = {str(row.get("subject")) for row in rows}
+        known = {(s.subject, s.steps, s.signal) for s in self.scores if s.task not in self.tasks}
+        for row in rows:
+            if (row.get("subject"), row.get("steps"), row.get("signal")) not in known:
+                raise ValueError(f"sums has a row of {row.get('subject')} that no score is of")
         for subject in sorted(scored | summed):
             gate = self.gates.leak.get(subject)
             if subject != _TEACHER and (gate is None or gate.verdict != "pass"):
                 raise ValueError(f"{subject} has a score but no passed leak gate")
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_a_size(self) -> Schema:
+        """Tables of scores are as wide as there are metrics, and as long as there are rows."""
+        shapes: dict[str, tuple[set[str], set[Any]]] = {}
+        for score in self.scores:
+            metrics, rows = shapes.setdefault(score.task, (set(), set()))
+            metrics.add(score.metric)
+            rows.add((score.subject, score.steps, score.chains, score.signal))
+        for task, (metrics, rows) in shapes.items():
+            if len(metrics) > _MOST_METRICS or len(rows) > _MOST_ROWS:
+                raise ValueError(
+                    f"task {task} has {len(metrics)} metrics of {len(rows)} rows; at most "
+                    f"{_MOST_METRICS} and {_MOST_ROWS} are shown"
+                )
         return self

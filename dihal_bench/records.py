@@ -104,7 +104,11 @@ class Record:
                 likelihood has no passed leak gate, or the content is not what the id stands for.
         """
         validate(self.data, str(path))
-        write_text(path, _layout(self.data))
+        write_text(path, self.text())
+
+    def text(self) -> str:
+        """Return the record as it is written."""
+        return _layout(self.data)
 
     @classmethod
     def read(cls, path: Path) -> Record:

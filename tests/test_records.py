@@ -105,6 +105,13 @@ def changed(*path: str | int, to: Any) -> dict[str, Any]:
     return data
 
 
+def of_subject(name: str) -> dict[str, Any]:
+    """A copy of the record whose score and sums are somebody else's."""
+    data = changed("scores", 0, "subject", to=name)
+    data["sums"]["rows"][0]["subject"] = name
+    return data
+
+
 def without(*path: str | int) -> dict[str, Any]:
     data = copy.deepcopy(DATA)
     place: Any = data
@@ -220,9 +227,9 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
         (changed("sums", "rows", to=[CONTENT["sums"]["rows"][0]] * 2), "one row twice"),
         (changed("sums", "rows", 0, "sums", to={"nll@1": [1.0, 1.0]}), "brier1 is missing"),
         (changed("sums", "rows", 0, "sums", "nll@x", to=[1.0, 1.0]), "is the name of no sum"),
-        (changed("sums", "rows", 0, "subject", to="evil"), "evil has a score but no passed leak"),
+        (changed("sums", "rows", 0, "subject", to="evil"), "sums has a row of evil that no score"),
         (changed("gates", "leak", "hidden", "verdict", to="inconclusive"), "no passed leak gate"),
-        (changed("scores", 0, "subject", to="ridge"), "ridge has a score but no passed leak gate"),
+        (of_subject("ridge"), "ridge has a score but no passed leak gate"),
         (changed("extra", to=1), "here.json: the field extra is unknown"),
         (changed("tasks", to=[]), "the field tasks has the wrong type"),
         (changed("sums", "tokens", to=[1.0]), r"sums.words: expected a list of 1 numbers"),
@@ -249,7 +256,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
 
 
 def test_the_teacher_needs_no_gate():
-    data = changed("scores", 0, "subject", to="teacher")
+    data = of_subject("teacher")
     validate(Record.of(data).data, "here.json")
 
 
@@ -276,8 +283,12 @@ def test_what_is_changed_afterwards_is_noticed_and_named(path, to, name):
 
 
 def test_a_record_without_a_score_that_it_had_is_noticed():
+    data = changed("scores", to=[])
+    with pytest.raises(UserError, match="sums has a row of hidden that no score is of"):
+        validate(data, "here.json")
+    data["sums"]["rows"] = []
     with pytest.raises(UserError, match=r"the field scores(\[0\])? was changed"):
-        validate(changed("scores", to=[]), "here.json")
+        validate(data, "here.json")
 
 
 def test_the_id_stands_for_the_content_and_not_for_how_it_is_written():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.intervals import Ratio
     from dihal_bench.scoring.likelihood import Totals
 
+_APART = 2  # trainings of each, to know what trainings differ by
 _KEPT = 1024  # ratios with their resamples, 16 kB each
 
 
@@ -50,51 +51,58 @@ class Paired:
 
     def likely(self, key: Key) -> bool:
         """Whether the row's run has an NLL of it: not every recovery is a distribution."""
+        data = self.pool.first(key.interface)
         return any(
-            s["subject"] == key.row.subject and s["metric"].endswith("nll")
-            for s in self.pool.first(key.interface)["scores"]
+            s["subject"] == key.row.subject
+            and s["metric"].endswith("nll")
+            and s["task"] not in data.get("tasks", {})
+            for s in data["scores"]
         )
 
     def nll_difference(self, one: tuple[Key, int], other: tuple[Key, int]) -> Estimate | None:
-        """Estimate the NLL of one row's ensembles minus another's; None: no seed is of both."""
+        """Estimate the NLL of one row's ensembles minus another's; None: too few seeds."""
         (first, chains), (second, size) = one, other
         return self._difference((first, f"nll@{chains}"), (second, f"nll@{size}"))
 
     def brier_difference(self, one: Key, other: Key) -> Estimate | None:
-        """Estimate the Brier-1 of one row minus another's; None: no seed is of both."""
+        """Estimate the Brier-1 of one row minus another's; None: too few seeds."""
         return self._difference((one, "brier1"), (other, "brier1"))
 
-    def better(self, keys: Sequence[Key], *, least: int) -> dict[Key, set[Key]]:
+    def better(self, keys: Sequence[Key]) -> dict[Key, set[Key]]:
         """Return for every row those that have a surely higher Brier-1.
 
         Args:
-            keys: rows.
-            least: trainings that two rows must have in common for that to be known.
+            keys: rows of two trainings or more.
         """
         found: dict[Key, set[Key]] = {key: set() for key in keys}
         alike: dict[tuple[int, ...], list[Key]] = defaultdict(list)
         for key in keys:
             alike[tuple(self.pool.seeds(key))].append(key)
         for seeds, own in alike.items():
-            if len(seeds) >= least:
-                above = self._bootstrap.surely_above(
-                    [self._of(key, "brier1", seeds) for key in own]
-                )
-                for i, j in np.argwhere(above):
-                    found[own[j]].add(own[i])
+            above = self._bootstrap.surely_above([self._of(key, "brier1", seeds) for key in own])
+            for i, j in np.argwhere(above):
+                found[own[j]].add(own[i])
         for one, other in itertools.permutations(alike, 2):
-            if len(set(one) & set(other)) >= least:
-                for key, rival in itertools.product(alike[one], alike[other]):
-                    difference = self.brier_difference(rival, key)
-                    if difference is not None and difference.lo > 0:
-                        found[key].add(rival)
+            for key, rival in itertools.product(alike[one], alike[other]):
+                difference = self.brier_difference(rival, key)
+                if difference is not None and difference.lo > 0:
+                    found[key].add(rival)
         return found
 
     def _difference(self, one: tuple[Key, str], other: tuple[Key, str]) -> Estimate | None:
-        seeds = tuple(self.pool.seeds(one[0], other[0]))
-        if not seeds:
+        """Estimate a difference, paired over trainings where both have the same seeds.
+
+        Where they have not, and are not of one run, their trainings are independent.
+        """
+        first, second = (tuple(self.pool.seeds(key)) for key, _ in (one, other))
+        common = tuple(self.pool.seeds(one[0], other[0]))
+        if first == second or one[0].interface == other[0].interface:
+            if not common:
+                return None
+            return self._bootstrap.estimate(self._of(*one, common) - self._of(*other, common))
+        if min(len(first), len(second)) < _APART:
             return None
-        return self._bootstrap.estimate(self._of(*one, seeds) - self._of(*other, seeds))
+        return self._bootstrap.estimate_apart(self._of(*one, first), self._of(*other, second))
 
     def _of(self, key: Key, metric: str, seeds: tuple[int, ...]) -> Ratio:
         """Return a row's metric over some of its seeds; most are asked for several times."""

@@ -101,14 +101,16 @@ class Pool:
 
     def traits(self, key: Key) -> dict[str, Any]:
         """Return what the first record says of a row's kind: a score of it, as plain values."""
-        for score in self.first(key.interface)["scores"]:
-            if (score["subject"], score["steps"], score["signal"]) == (
-                key.row.subject,
-                key.row.steps,
-                key.row.signal,
+        data, row = self.first(key.interface), key.row
+        for score in data["scores"]:
+            own = score["task"] not in data.get("tasks", {})
+            if own and (score["subject"], score["steps"], score["signal"]) == (
+                row.subject,
+                row.steps,
+                row.signal,
             ):
                 return dict(score)
-        return {"kind": "exact", "nfe": 0, "chains": 1}
+        raise UserError(f"{data['id']}: no score is of the row of {row.subject} in its sums.")
 
     @cached_property
     def rows(self) -> list[Key]:

@@ -237,6 +237,7 @@ class _Builder:
             and k.row.subject != TEACHER
             and self.paired.likely(k)
             and self.pool.traits(k)["nfe"] <= spent
+            and set(self.pool.seeds(key)) <= set(self.pool.seeds(k))
         ]
         if not able:
             return None, ""
@@ -288,7 +289,7 @@ class _Builder:
                 peers[key.row.steps, self._replaced(key)].append(key)
         found = {}
         for keys in peers.values():
-            better = self.paired.better(keys, least=_LEAST_SEEDS)
+            better = self.paired.better(keys)
             for key in keys:
                 ties = [k for k in keys if k not in better[key] and key not in better[k]]
                 names = tuple(self.pool.name(k) for k in ties if k != key)

@@ -38,7 +38,13 @@ def add(store: Store, runs: Sequence[Path], *, say: Callable[[str], None]) -> li
             there.
     """
     records = [_read(run) for run in runs]
-    store.folder.mkdir(parents=True, exist_ok=True)
+    _refuse_two_of_a_run(records)
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--dir: {store.folder} cannot be made ({error.strerror}); give another folder."
+        ) from error
     with store.locked():
         steps = [(record, _replaced(store, record)) for record in records]
         added = []
@@ -66,14 +72,25 @@ def _read(run: Path) -> Record:
             f"{run} holds no complete run (there is no {_RECORD}); give the folder that "
             "dihal-bench run named, or finish that run first."
         )
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(f"{path} has {size:,} bytes, and a record has at most {LARGEST:,}.")
     record = Record.read(path)
     verify(record)
     if not named(record.data["id"]):
         raise UserError(f"{path}: the field id is {record.data['id'][:80]!r}, which names no file.")
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise UserError(f"{path} has {size:,} bytes, and a record has at most {LARGEST:,}.")
+    written = len(record.text().encode())
+    if written > LARGEST:
+        raise UserError(f"{path} takes {written:,} bytes, and a record at most {LARGEST:,}.")
     return record
+
+
+def _refuse_two_of_a_run(records: Sequence[Record]) -> None:
+    seen: dict[str, str] = {}
+    for record in records:
+        run, name = record.data["run"], record.data["id"]
+        if seen.setdefault(run, name) != name:
+            raise UserError(f"{seen[run]} and {name} are of one run; give the later one alone.")
 
 
 def _replaced(store: Store, record: Record) -> list[Path]:
@@ -103,5 +120,11 @@ def _contradiction(earlier: Record, later: Record) -> str | None:
     own = list(earlier.own_scores)
     if own != list(later.own_scores):
         return "scores"
-    gone = set(old.get("tasks", {})) - set(new.get("tasks", {}))
-    return f"tasks.{min(gone)}" if gone else None
+    kept, tasks = new.get("tasks", {}), old.get("tasks", {})
+    for task, own in sorted(tasks.items()):
+        if task not in kept:
+            return f"tasks.{task}"
+        said = [score for score in old["scores"] if score["task"] == task]
+        if own == kept[task] and any(score not in new["scores"] for score in said):
+            return f"scores (task {task})"
+    return None

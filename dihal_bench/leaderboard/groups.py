@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config import RunConfig
 from dihal_bench.leaderboard.verify import own_task, within_budget
+from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,10 +20,14 @@ if TYPE_CHECKING:
     from dihal_bench.records import Record
 
 _SHARED = (  # keys that a setting has in common, and what never tells two rows apart
-    *("seed", "backbone", "corpus", "regime", "block", "dtype", "interface"),
+    *("seed", "backbone", "corpus", "regime", "block", "dtype", "interface", "device"),
     *("layer", "from_layer"),  # the blocks that they come to are told
     *("budget.name", "budget.diffusion_tokens", "budget.recovery_tokens", "budget.matched"),
 )
+_OVERSPENT = "spent more or less than the budget gives, or has a trunk of another size"
+_APART = 0.01  # nats: further than arithmetic of another machine moves a teacher
+_ROW = ("subject", "steps", "chains", "signal")
+_FILE = 80  # letters of a file's name
 _LONGEST = 60  # letters of a value in a label
 
 
@@ -43,6 +49,7 @@ class Setting:
         dtype: of the backbone's arithmetic.
         documents: digest of the tokens scored per document.
         within: whether the runs kept to the budget.
+        teacher: "": the teacher's NLL is that of most; else what it is.
     """
 
     backbone: str
@@ -58,6 +65,14 @@ class Setting:
     dtype: str
     documents: str
     within: bool
+    teacher: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why runs may not be compared with others; empty: they may."""
+        if self.teacher:
+            return f"their teacher has another NLL ({self.teacher}) on the same text"
+        return "" if self.within else _OVERSPENT
 
     @classmethod
     def of(cls, record: Record) -> Setting:
@@ -110,9 +125,33 @@ def grouped(records: Iterable[Record]) -> list[Group]:
     settings: dict[Setting, list[Record]] = defaultdict(list)
     for record in records:
         settings[Setting.of(record)].append(record)
-    ordered = sorted(settings, key=lambda setting: (not setting.within, setting))
+    apart = {
+        replace(setting, teacher=teacher): own
+        for setting, some in settings.items()
+        for teacher, own in _by_teacher(some).items()
+    }
+    ordered = sorted(apart, key=lambda setting: (bool(setting.reason), setting))
     names = _names(ordered)
-    return [Group(own, names[own], _labelled(settings[own])) for own in ordered]
+    return [Group(own, names[own], _labelled(apart[own])) for own in ordered]
+
+
+def _by_teacher(records: list[Record]) -> dict[str, list[Record]]:
+    """Return the records by the NLL of their teacher, that of most of them under no name."""
+    ordered = sorted(records, key=lambda own: (_teacher_nll(own), own.data["id"]))
+    clusters: list[list[Record]] = []
+    for record in ordered:
+        if clusters and _teacher_nll(record) - _teacher_nll(clusters[-1][-1]) < _APART:
+            clusters[-1].append(record)
+        else:
+            clusters.append([record])
+    most = max(clusters, key=len)
+    return {"" if own is most else f"{_teacher_nll(own[0]):.3f}": own for own in clusters}
+
+
+def _teacher_nll(record: Record) -> float:
+    sums = record.data["sums"]
+    rows = [row["sums"]["nll@1"] for row in sums["rows"] if row["subject"] == TEACHER]
+    return float(sum(rows[0]) / sum(sums["tokens"])) if rows else math.inf
 
 
 def public(name: str) -> str:
@@ -134,13 +173,14 @@ def _plain_name(own: Setting) -> str:
     block = f"{own.regime}-{own.block}" if own.block else own.regime
     backbone = own.backbone.rstrip("/").rpartition("/")[2]
     parts = [backbone, block, f"{own.matched}-{own.diffusion_tokens}"]
-    parts += [] if own.within else ["unmatched"]
+    parts += ["unmatched"] if own.reason else []
     return safe("-".join(parts))
 
 
 def safe(name: str) -> str:
     """Return a name for a file."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "unnamed"
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "unnamed"
+    return plain if len(plain) <= _FILE else f"{plain[:_FILE]}-{_digest(name)}"
 
 
 def _labelled(records: list[Record]) -> dict[str, list[Record]]:
@@ -165,14 +205,22 @@ def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
     keys = sorted({key for own in traits for key in own})
     telling = [key for key in keys if len({repr(own.get(key)) for own in traits}) > 1]
     usual = _flat(RunConfig().to_dict())
-    found, taken = [], set()
+    rows: dict[str, str] = {}  # what tells a row from others -> its label
+    taken: set[tuple[str, Any]] = set()
+    found = []
     for record, own in zip(records, traits, strict=True):
-        parts = [f"{k}={_short(own[k])}" for k in telling if k in own and own[k] != usual.get(k)]
-        seed = record.data["config"]["seed"]
-        if (tuple(parts), seed) in taken:  # other code of the same name and settings
-            parts.append(f"run={record.data['run']}")
-        taken.add((tuple(parts), seed))
-        found.append((f"{name} ({', '.join(parts)})" if parts else name, record))
+        what = {key: own[key] for key in telling if key in own and own[key] != usual.get(key)}
+        row = json.dumps(what, sort_keys=True)
+        parts = [f"{key}={_short(value)}" for key, value in what.items()]
+        label = f"{name} ({', '.join(parts)})" if parts else name
+        if row not in rows:
+            rows[row] = f"{label} #{_digest(what)}" if label in rows.values() else label
+        label, seed = rows[row], record.data["config"]["seed"]
+        drawn = _drawn(record)
+        if (label, seed) in taken or (label, drawn) in taken:  # no further training of that row
+            label += f" #{record.data['id'].rpartition('-')[2]}"
+        taken |= {(label, seed), (label, drawn)}
+        found.append((label, record))
     return found
 
 
@@ -180,7 +228,28 @@ def _traits(record: Record) -> dict[str, Any]:
     """Return what tells a run from others of its interface: settings, the span, its code."""
     data = record.data
     own = {key: value for key, value in _flat(data["config"]).items() if key not in _SHARED}
-    return {**own, "blocks": f"{data['interface']['from']}-{data['layer']}"}
+    sums = [[row[k] for k in _ROW] + sorted(row["sums"]) for row in data["sums"]["rows"]]
+    subject = data["interface"]["name"]
+    return {
+        **own,
+        "blocks": f"{data['interface']['from']}-{data['layer']}",
+        "code": data["interface"]["origin"],
+        "version": data["environment"]["versions"]["dihal-bench"],
+        "sums": _digest([row for row in sums if row[0] == subject]),
+    }
+
+
+def _drawn(record: Record) -> str:
+    """Return a digest of what came of the interface's noise, or of the record if none has a part.
+
+    Two trainings of one row do not come out the same: the second is a copy.
+    """
+    drawn = [
+        [list(values) for _, values in sorted(row["sums"].items())]
+        for row in record.data["sums"]["rows"]
+        if row["chains"] > 1
+    ]
+    return _digest(drawn) if drawn else str(record.data["id"])
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -35,7 +35,6 @@ LEGEND = (
     f"~ {UNCONVERGED}: doubling K still moves NLL by 0.02 or more.",
     f"‡ {FEWER}: the control that the gain is over was trained on fewer tokens.",
 )
-UNMATCHED = "spent more or less than the budget gives, or has a trunk of another size"
 
 
 def likelihood_table(group: Group) -> dict[str, Any]:
@@ -53,13 +52,13 @@ def likelihood_table(group: Group) -> dict[str, Any]:
         "columns": present(LIKELIHOOD, rows),
         "rows": rows,
         "legend": list(LEGEND),
-        "reason": "" if group.setting.within else UNMATCHED,
+        "reason": group.setting.reason,
     }
 
 
 def section(group: Group) -> str:
     """Return the part of the leaderboard that a group belongs to."""
-    return "matched" if group.setting.within else "unmatched"
+    return "unmatched" if group.setting.reason else "matched"
 
 
 def title(group: Group) -> str:

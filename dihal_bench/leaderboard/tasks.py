@@ -11,7 +11,7 @@ from scipy import stats
 
 from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
 from dihal_bench.leaderboard.groups import safe
-from dihal_bench.leaderboard.tables import UNMATCHED, facts, present, section, title, versions
+from dihal_bench.leaderboard.tables import facts, present, section, title, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,7 +72,7 @@ def _table(group: Group, task: str, told: Mapping[_Key, list[_Told]]) -> dict[st
         "columns": columns,
         "rows": rows,
         "legend": [*_LEGEND, *_fooling(told)],
-        "reason": "" if group.setting.within else UNMATCHED,
+        "reason": group.setting.reason,
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.store import read_stranger
 from dihal_bench.progress import progress
-from dihal_bench.scoring.likelihood import TEACHER, Row
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, Row
 from dihal_bench.scoring.sums import from_plain
 from dihal_bench.scoring.table import Measured, Traits, scores_of
 from dihal_bench.training.budget import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _RELATIVE = 1e-6  # sums are kept to ten digits, and scores of many tokens add them up
 _ABSOLUTE = 1e-7
-_SUMMED = ("nll", "brier1", "kl")  # no such score without its sums
+_SAME = ("n", "kind", "unit", "dtype", "regime", "version", "nfe")
 _Name = tuple[str, str, int, int, str]
 
 
@@ -54,28 +54,43 @@ def own_task(data: Mapping[str, Any]) -> str:
 
 def _scores(record: Record) -> Iterator[str]:
     data = record.data
-    totals = from_plain(data["sums"])
-    known = _known(record, totals)
+    known = _known(record, from_plain(data["sums"]))
     whole = data["sums"]["documents"] == len(data["sums"]["tokens"])
+    free = {_prefixed(data, name) for name in ("block_bound", *_unchecked(data))}
     for index, score in enumerate(record.scores):
-        own = score.task == own_task(data) and score.metric.endswith(_SUMMED)
-        if own and _name(score) not in known:
-            name = f"{score.subject} {score.metric}"
-            yield f"scores[{index}] ({name}) has no sums that it follows from"
-    for index, score in enumerate(record.scores):
-        again = known.get(_name(score))
-        if again is None or score.task != own_task(data):
+        if score.task != own_task(data) or score.metric in free:
             continue
-        parts = ("value", "lo", "hi") if whole else ("value",)
-        for part in parts:
+        again = known.get(_name(score))
+        if again is None:
+            yield (
+                f"scores[{index}] ({score.subject} {score.metric}, S={score.steps}, "
+                f"K={score.chains}) follows from no sums"
+            )
+            continue
+        for part in ("value", "lo", "hi") if whole else ("value",):
             said, found = getattr(score, part), getattr(again, part)
             if said is None or abs(said - found) > _ABSOLUTE + _RELATIVE * abs(found):
                 yield (
                     f"scores[{index}].{part} ({score.subject} {score.metric}) is {said}, and its "
                     f"sums say {found:.10g}"
                 )
-        if score.n != again.n:
-            yield f"scores[{index}].n is {score.n}, and its sums are of {again.n} tokens"
+        for part in _SAME:
+            said, found = getattr(score, part), getattr(again, part)
+            if said != found and not (part == "version" and said < found):
+                yield (
+                    f"scores[{index}].{part} ({score.subject} {score.metric}) is {said!r}, and the "
+                    f"rest of the record says {found!r}"
+                )
+
+
+def _unchecked(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """In blocks a signal may be drawn once more, which decides what a gain may refer to."""
+    return () if data["regime"] == "causal" else ("diffusion_gain",)
+
+
+def _prefixed(data: Mapping[str, Any], name: str) -> str:
+    plain = Measured(task="", regime=data["regime"], dtype="", resamples=1, seed=0)
+    return name if name == "block_bound" else plain.metric(name)
 
 
 def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
@@ -88,7 +103,7 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
         raise UserError(f"{data['id']}: the field sums has no rows of {first} and of the teacher.")
     traits = {
         name: Traits(
-            stochastic=any(s.kind == "ensemble" for s in own if s.subject == name),
+            stochastic=any(row.chains > 1 for row in totals if row.subject == name),
             likelihood=any(s.metric.endswith("nll") for s in own if s.subject == name),
             decoder_steps=max(
                 (s.nfe // s.chains - s.steps for s in own if s.subject == name and s.steps),
@@ -97,7 +112,7 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
         )
         for name in subjects
     }
-    mine = [row for row in totals if row.subject == first and row.signal == "sampled"]
+    mine = [row for row in totals if row.subject == first and row.signal == SAMPLED]
     measured = Measured(
         task=own_task(data),
         regime=data["regime"],
@@ -106,9 +121,7 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
         seed=data["config"]["seed"],
     )
     found = scores_of(dict(totals), traits, measured, reference=mine[-1])
-    # In blocks a signal may be drawn once more, which decides what controls a gain may refer to.
-    skipped = {measured.metric("diffusion_gain")} if data["regime"] != "causal" else set()
-    return {_name(score): score for score in found if score.metric not in skipped}
+    return {_name(score): score for score in found}
 
 
 def _name(score: Score) -> _Name:
@@ -122,16 +135,17 @@ def _budget(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _overspent(data: Mapping[str, Any]) -> Iterator[str]:
-    """Say where the interface spent more or less than it may."""
-    name = data["interface"]["name"]
-    spent = data["spent"].get(name, {})
-    budget = data["config"]["budget"]
-    allowed = BudgetConfig(**budget).plan(tuple(spent))
-    for phase, cap in allowed.items():
-        tokens = spent[phase]["tokens"]
-        if abs(tokens / cap - 1) > TOLERANCE:
-            yield f"spent.{name}.{phase}.tokens is {tokens:,}, and the budget gives {cap:,}"
-    trunk = data["budget"].get("trunk", 1.0)
+    """Say where the interface or a control spent more or less than it may."""
+    name, budget = data["interface"]["name"], BudgetConfig(**data["config"]["budget"])
+    drawn = any(row["chains"] > 1 for row in data["sums"]["rows"] if row["subject"] == name)
+    if drawn and "diffusion" not in data["spent"].get(name, {}):
+        yield f"spent.{name} has no diffusion phase, and its chains differ"
+    for subject, spent in data["spent"].items():
+        for phase, cap in budget.plan(tuple(spent)).items():
+            tokens = spent[phase]["tokens"]
+            if abs(tokens / cap - 1) > TOLERANCE:
+                yield f"spent.{subject}.{phase}.tokens is {tokens:,}, the budget gives {cap:,}"
+    trunk = data["budget"]["trunk"]
     if abs(trunk - 1) > TRUNK_TOLERANCE:
         yield f"budget.trunk is {trunk:.3g} of what a trunk may have"
 

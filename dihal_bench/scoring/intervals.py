@@ -86,6 +86,27 @@ class DocumentBootstrap:
             documents=self._weights.shape[1],
         )
 
+    def estimate_apart(self, first: Ratio, second: Ratio) -> Estimate:
+        """Return a difference that is paired over documents alone: no training is of both.
+
+        Each of the two needs two trainings or more.
+        """
+        point = first.point - second.point
+        within = float(np.var(first.resampled - second.resampled, ddof=1))
+        parts = [
+            (float(np.var(own.trainings, ddof=1)) / len(own.trainings), len(own.trainings) - 1)
+            for own in (first, second)
+        ]
+        both = within + sum(between for between, _ in parts)
+        if not both:
+            return Estimate(point, point, point)
+        freedom = both**2 / (
+            within**2 / max(1, self._weights.shape[1] - 1)
+            + sum(between**2 / free for between, free in parts)
+        )
+        half = float(special.stdtrit(freedom, (1 + _LEVEL) / 2)) * both**0.5
+        return Estimate(point, point - half, point + half)
+
     def ratio(self, numerator: Array, denominator: Array) -> Estimate:
         """Estimate sum(numerator) / sum(denominator), of sums [(trainings,) documents]."""
         return self.estimate(self.of(numerator, denominator))

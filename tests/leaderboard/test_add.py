@@ -110,7 +110,7 @@ def test_what_did_not_keep_to_its_budget_is_taken_with_a_word(
     spent["hidden"]["diffusion"]["tokens"] *= 2
     lying = make(spent=spent)
     lying.write(tmp_path / "lying.json")
-    with pytest.raises(UserError, match=r"spent\.hidden\.diffusion\.tokens is 2,048, and the budg"):
+    with pytest.raises(UserError, match=r"spent\.hidden\.diffusion\.tokens is 2,048, the budg"):
         add(store, [tmp_path / "lying.json"], say=quiet)
     honest = make(spent=spent, budget={**record.data["budget"], "within": False})
     honest.write(tmp_path / "honest.json")
@@ -152,11 +152,75 @@ def test_a_likelihood_without_sums_is_named(make: Make) -> None:
     record = make()
     sums = copy.deepcopy(record.data["sums"])
     sums["rows"] = [row for row in sums["rows"] if row["subject"] != "regress"]
-    with pytest.raises(UserError, match=r"\(regress \w+\) has no sums"):
+    with pytest.raises(UserError, match=r"\(regress \w+, S=1, K=1\) follows from no sums"):
         verify(make(sums=sums))
     sums["rows"] = []
     with pytest.raises(UserError, match="sums has no rows of hidden"):
         verify(make(sums=sums))
+
+
+@pytest.mark.parametrize(
+    ("part", "to"),
+    [("kind", "exact"), ("nfe", 1), ("unit", "bananas"), ("dtype", "int8"), ("version", 99)],
+)
+def test_what_a_score_says_of_itself_is_held_against_the_rest(
+    make: Make, part: str, to: Any
+) -> None:
+    scores = copy.deepcopy(make().data["scores"])
+    own = ("hidden", "nll", 4, 2)
+    index = next(
+        i
+        for i, s in enumerate(scores)
+        if (s["subject"], s["metric"], s["steps"], s["chains"]) == own
+    )
+    scores[index][part] = to
+    with pytest.raises(UserError, match=rf"scores\[\d+\]\.(part|{part}|nfe) "):
+        verify(make(scores=scores))
+
+
+def test_a_score_that_follows_from_nothing_is_named(make: Make) -> None:
+    scores = copy.deepcopy(make().data["scores"])
+    scores.append({**scores[-1], "steps": 7})
+    with pytest.raises(UserError, match=r"S=7, K=.* follows from no sums"):
+        verify(make(scores=scores))
+
+
+def test_a_control_and_a_missing_phase_count_too(make: Make) -> None:
+    spent = copy.deepcopy(make().data["spent"])
+    spent["regress"]["diffusion"]["tokens"] = 1
+    with pytest.raises(UserError, match=r"spent\.regress\.diffusion\.tokens is 1"):
+        verify(make(spent=spent))
+    with pytest.raises(UserError, match=r"spent\.hidden has no diffusion phase"):
+        verify(make(spent={}))
+
+
+def test_two_records_of_a_run_are_not_added_together(
+    make: Make, store: Store, tmp_path: Path
+) -> None:
+    make().write(tmp_path / "one.json")
+    make(created="2020-01-01T00:00:00+00:00").write(tmp_path / "two.json")
+    with pytest.raises(UserError, match="are of one run"):
+        add(store, [tmp_path / "one.json", tmp_path / "two.json"], say=quiet)
+
+
+def test_scores_of_a_task_that_stayed_the_same_stay(
+    make: Make, store: Store, tmp_path: Path
+) -> None:
+    first = make()
+    extra = copy.deepcopy(first.data["scores"][0]) | {"task": "more", "signal": "generated"}
+    tasks = {"more": {"key": "k", "rows": []}}
+    for name, value in (("one", 1.0), ("two", 2.0)):
+        scores = [*first.data["scores"], {**extra, "value": value}]
+        make(scores=scores, tasks=tasks, audits={}).write(tmp_path / f"{name}.json")
+    add(store, [tmp_path / "one.json"], say=quiet)
+    with pytest.raises(UserError, match=r"differ in the field scores \(task more\)"):
+        add(store, [tmp_path / "two.json"], say=quiet)
+
+
+def test_a_folder_that_cannot_be_is_said(finished: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot be made"):
+        add(Store(tmp_path / "file" / "records"), [finished["hidden"]], say=quiet)
 
 
 def changed(record: Record, **fields: Any) -> str:

@@ -19,7 +19,7 @@ from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.records import Record
 
-from .conftest import Make
+from .conftest import Make, reseed
 
 HOSTILE = '<script>alert(1)</script> | `x` $y$ [a](b) {c} \\input{d} "e"'
 
@@ -54,7 +54,7 @@ def configured(record: Record, seed: int, **changes: Any) -> Record:
         for section in sections:
             place = place[section]
         place[last] = value
-    data["config"]["seed"] = seed
+    reseed(data, seed)
     data["run"] = f"{data['interface']['name']}-{short_hash([seed, changes])}"
     return Record.of(data)
 
@@ -101,10 +101,68 @@ def test_other_budgets_are_other_tables_and_other_settings_other_rows(
 
 
 def test_two_runs_of_one_seed_that_differ_in_nothing_stand_apart(make: Make) -> None:
-    other = make(run="hidden-again", created="2090-01-01T00:00:00+00:00")
-    (group,) = grouped([other, make()])
-    assert list(group.records) == ["hidden", "hidden (run=hidden-again)"]
+    runs = [
+        make(run=f"hidden-{i}", created=f"209{i}-01-01T00:00:00+00:00", command=f"run {i}")
+        for i in range(3)
+    ]
+    (group,) = grouped([*runs, make()])
+    assert next(iter(group.records)) == "hidden"
+    assert len(group.records) == 4
     likelihood_table(group)
+
+
+def test_a_copy_is_no_further_training(make: Make) -> None:
+    copies = []
+    for seed in (0, 1, 2):
+        data = copy.deepcopy(make().data)
+        data["config"]["seed"] = seed
+        data["run"] = f"hidden-{seed}"
+        copies.append(Record.of(data))
+    (group,) = grouped(copies)
+    assert [len(own) for own in group.records.values()] == [1, 1, 1]
+
+
+def test_other_code_of_the_same_name_is_another_row(make: Make) -> None:
+    data = copy.deepcopy(make(seed=1).data)
+    data["interface"]["origin"] = "elsewhere:Hidden"
+    (group,) = grouped([make(), Record.of(data)])
+    assert sorted(group.records) == [
+        "hidden (code=dihal_bench.interfaces.hidden:Hidden)",
+        "hidden (code=elsewhere:Hidden)",
+    ]
+
+
+def test_long_settings_that_begin_alike_are_told_apart(make: Make) -> None:
+    ends = ("one", "two")
+    runs = [configured(make(), i, bridge__residual="x" * 70 + end) for i, end in enumerate(ends)]
+    (group,) = grouped(runs)
+    assert len(group.records) == 2
+
+
+def test_another_teacher_stands_apart(make: Make) -> None:
+    data = copy.deepcopy(make(seed=3).data)
+    for own in data["sums"]["rows"]:
+        if own["subject"] == "teacher":
+            own["sums"]["nll@1"] = [v + 0.05 * 30 for v in own["sums"]["nll@1"]]
+    groups = grouped([make(seed=1), make(seed=2), Record.of(data)])
+    assert [len(group.all) for group in groups] == [2, 1]
+    assert groups[0].setting.reason == ""
+    assert "their teacher has another NLL" in groups[1].setting.reason
+
+
+def test_rows_of_other_seeds_are_compared_as_independent_trainings(make: Make) -> None:
+    base = make("embedding")
+    low, high = (10, 11, 12), (0, 1, 2)
+    runs = [configured(shifted(base, -0.5 + s / 1e4), s, losses__ce=0.5) for s in low]
+    runs += [configured(shifted(base, s / 1e4), s) for s in high]
+    (group,) = grouped(runs)
+    ranks = {
+        r["cells"]["row"]: (r["cells"]["rank"], r["ties"])
+        for r in likelihood_table(group)["rows"]
+        if r["cells"]["rank"] is not None and r["cells"]["steps"] == 4
+    }
+    assert sorted(ranks.values()) == [(1, []), (2, [])]
+    assert next(own for name, own in ranks.items() if "0.5" in name) == (2, [])
 
 
 def test_ranks_are_of_equal_tasks_and_ties_are_named(make: Make) -> None:
@@ -180,7 +238,7 @@ def told(record: Record, value: float, seed: int, fooled: tuple[str, ...] = ()) 
     entropy = {**score, "metric": "entropy", "value": 4.2, "lo": 4.2, "hi": 4.2, "details": {}}
     data["scores"] += [score, entropy]
     data["tasks"] = {"samples": {"key": "k", "rows": []}}
-    data["config"]["seed"] = seed
+    reseed(data, seed)
     data["run"] = f"{name}-{seed}"
     return Record.of(data)
 

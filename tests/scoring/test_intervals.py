@@ -142,3 +142,22 @@ def test_pairs_at_once_are_pairs_one_by_one(trainings: int) -> None:
     assert found.any()
     assert not found.all()
     assert not found[0, 5]
+
+
+def test_trainings_that_are_not_shared_are_independent() -> None:
+    """Of trainings that differ by nothing in common pairing gains nothing, nor does it lose."""
+    rng = np.random.default_rng(5)
+    bootstrap = DocumentBootstrap(40, resamples=400)
+    tokens = np.full((3, 40), 20.0)
+    base = tokens * rng.normal(0.3, 0.1, 40)
+    covered = 0
+    for _ in range(200):
+        one, other = (
+            bootstrap.of(base + rng.normal(0, 0.02, (3, 1)) * tokens, tokens) for _ in range(2)
+        )
+        found = bootstrap.estimate_apart(one, other)
+        assert found.value == pytest.approx(one.point - other.point)
+        covered += found.lo <= 0 <= found.hi
+    assert 180 <= covered <= 199
+    alike = bootstrap.of(base, tokens)
+    assert bootstrap.estimate_apart(alike, alike).lo == 0
