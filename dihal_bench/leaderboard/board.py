@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 
 from dihal_bench import __version__
-from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.groups import grouped, public, safe
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.records import Record
@@ -43,31 +40,26 @@ def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> 
         for group in groups:
             tables += [likelihood_table(group), *task_tables(group)]
             bar.update(1)
+    _tell_apart(tables)
+    shown = [_sweep(own) for own in sweeps]
+    _tell_apart(shown)
     return {
         "version": VERSION,
         "generated_by": f"dihal-bench {__version__}",
         "tables": tables,
         "runs": [_run(label, record, group) for group in groups for label, record in group.all],
-        "sweeps": [_sweep(own) for own in sweeps],
+        "sweeps": shown,
     }
 
 
-def read_sweeps(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read the results of sweeps over layers under a folder.
-
-    Returns:
-        Those that can be read, and a sentence for each of the others.
-    """
-    found, problems = [], []
-    for path in sorted(folder.rglob("sweep-*.json")):
-        try:
-            own = json.loads(path.read_text(encoding="utf-8"))
-            _sweep(own)
-        except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
-            problems.append(f"{path} is not a readable sweep ({error}).")
-            continue
-        found.append({**own, "axis": path.stem.removeprefix("sweep-")})
-    return [own for own in found if own["axis"] == "layers" or own["axis"][:5] == "span-"], problems
+def _tell_apart(shown: Sequence[dict[str, Any]]) -> None:
+    """Give what has the id of something before it one of its own."""
+    taken: set[str] = set()
+    for own in shown:
+        name, number = own["id"], 2
+        while own["id"] in taken:
+            own["id"], number = f"{name}-{number}", number + 1
+        taken.add(own["id"])
 
 
 def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
@@ -150,19 +142,3 @@ def _intervals(values: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
         {"value": float(m), "lo": float(m - h), "hi": float(m + h)}
         for m, h in zip(means, half, strict=True)
     ]
-
-
-def refuse(problems: Sequence[str], *, keep_going: bool, say: Callable[[str], None]) -> None:
-    """Stop at files that are not what they should be, or say what is left out.
-
-    Raises:
-        UserError: there are some, and it is not to go on without them.
-    """
-    if problems and not keep_going:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(
-            f"{problems[0].rstrip('.')}{more}; mend or remove it, or leave it out with "
-            "--keep-going; nothing was written."
-        )
-    for problem in problems:
-        say(f"left out: {problem}")

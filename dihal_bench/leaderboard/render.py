@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard import figures, text
-from dihal_bench.leaderboard.board import board_of, read_sweeps, refuse
+from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
+from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.markdown import escaped
 
 if TYPE_CHECKING:
@@ -34,6 +35,22 @@ def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> dict[
     sweeps, more = read_sweeps(folder)
     refuse([*problems, *more], keep_going=keep_going, say=say)
     return board_of(records, sweeps)
+
+
+def refuse(problems: Sequence[str], *, keep_going: bool, say: Callable[[str], None]) -> None:
+    """Stop at files that are not what they should be, or say what is left out.
+
+    Raises:
+        UserError: there are some, and it is not to go on without them.
+    """
+    if problems and not keep_going:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(
+            f"{problems[0].rstrip('.')}{more}; mend or remove it, or leave it out with "
+            "--keep-going; nothing was written."
+        )
+    for problem in problems:
+        say(f"left out: {problem}")
 
 
 def write(board: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.tables import facts, present, section, title, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.records import Score
@@ -40,15 +40,23 @@ class _Told:
 
 
 def task_tables(group: Group) -> list[dict[str, Any]]:
-    """Return a table for every task that at least one run of a group was scored on."""
-    told: dict[str, dict[_Key, list[_Told]]] = defaultdict(lambda: defaultdict(list))
+    """Return a table for every task that at least one run of a group was scored on.
+
+    Scores of one name that were made otherwise (other settings, judge or scorer) are another task.
+    """
+    told: dict[tuple[str, str], dict[_Key, list[_Told]]] = defaultdict(lambda: defaultdict(list))
     for label, record in group.all:
+        tasks, seed = record.data.get("tasks", {}), record.data["config"]["seed"]
         for score in record.scores:
-            if score.task in record.data.get("tasks", {}):
-                key = _key(label, score)
-                seed = record.data["config"]["seed"]
-                told[score.task][key].append(_Told(seed, record.data["id"], score))
-    return [_table(group, task, rows) for task, rows in sorted(told.items())]
+            if score.task in tasks:
+                made = f"{tasks[score.task]['key']}, scorer {score.version}, {score.dtype}"
+                own = _Told(seed, record.data["id"], score)
+                told[score.task, made][_key(label, score)].append(own)
+    names = [task for task, _ in told]
+    return [
+        _table(group, f"{task} ({made})" if names.count(task) > 1 else task, rows)
+        for (task, made), rows in sorted(told.items())
+    ]
 
 
 def _key(label: str, score: Score) -> _Key:
@@ -61,29 +69,29 @@ def _table(group: Group, task: str, told: Mapping[_Key, list[_Told]]) -> dict[st
     for own in told.values():
         for one in own:
             metrics.setdefault(one.score.metric, of_task(one.score.metric, one.score.unit))
-    rows = [_row(group, key, told[key]) for key in sorted(told, key=_order)]
+    fooled = _fooled(told)
+    rows = [_row(group, key, told[key], fooled) for key in sorted(told, key=_order)]
     columns = present((*TASK_ROW, *metrics.values(), *TASK_COSTS), rows)
     return {
-        "id": f"{group.name}-{safe(task)}",
+        "id": safe(f"{group.name}-task-{task}"),
         "title": f"{task}: {title(group)}",
         "section": section(group),
         "kind": "task",
         "facts": {**facts(group), "task": task},
         "columns": columns,
         "rows": rows,
-        "legend": [*_LEGEND, *_fooling(told)],
+        "legend": [*_LEGEND, *(f"{m} is won by {', '.join(own)}." for m, own in fooled.items())],
         "reason": group.setting.reason,
     }
 
 
-def _fooling(told: Mapping[_Key, list[_Told]]) -> list[str]:
-    """Return a line for every metric that is fooled, with what fools it."""
-    by_metric: dict[str, list[Score]] = defaultdict(list)
+def _fooled(told: Mapping[_Key, list[_Told]]) -> dict[str, list[str]]:
+    """Return every metric that an audit found to be fooled, with what fools it."""
+    found: dict[str, set[str]] = defaultdict(set)
     for own in told.values():
         for one in own:
-            by_metric[one.score.metric].append(one.score)
-    named = {metric: _fooled_by(scores) for metric, scores in sorted(by_metric.items())}
-    return [f"{metric} is won by {', '.join(names)}." for metric, names in named.items() if names]
+            found[one.score.metric] |= set(one.score.details.get("fooled_by", ()))
+    return {metric: sorted(names) for metric, names in sorted(found.items()) if names}
 
 
 def _order(key: _Key) -> tuple[bool, str, bool, _Key]:
@@ -92,8 +100,10 @@ def _order(key: _Key) -> tuple[bool, str, bool, _Key]:
     return subject != _TEACHER, label, subject != label.partition(" ")[0], key
 
 
-def _row(group: Group, key: _Key, told: list[_Told]) -> dict[str, Any]:
+def _row(group: Group, key: _Key, told: list[_Told], fooled: Mapping[str, Any]) -> dict[str, Any]:
     label, subject, steps, chains, _ = key
+    if subject == _TEACHER:  # the same in all records, which were told apart by it
+        told = [one for one in told if one.run == told[0].run]
     first = told[0].score
     leads = subject == label.partition(" ")[0]
     by_metric: dict[str, list[_Told]] = defaultdict(list)
@@ -103,7 +113,11 @@ def _row(group: Group, key: _Key, told: list[_Told]) -> dict[str, Any]:
     records = [r for _, r in group.all if r.data["id"] in runs]
     beside = "" if leads or not label else f" (beside {label})"
     cells: dict[str, Any] = {
-        f"metric:{metric}": _mean([one.score for one in own]) for metric, own in by_metric.items()
+        f"metric:{metric}": {
+            **_mean([one.score for one in own]),
+            "flags": [FOOLED] if metric in fooled else [],
+        }
+        for metric, own in by_metric.items()
     }
     return {
         "cells": {
@@ -126,23 +140,18 @@ def _row(group: Group, key: _Key, told: list[_Told]) -> dict[str, Any]:
     }
 
 
-def _fooled_by(scores: Iterable[Score]) -> list[str]:
-    return sorted({name for score in scores for name in score.details.get("fooled_by", ())})
-
-
 def _mean(scores: list[Score]) -> dict[str, Any]:
     """Return the mean over trainings; the same number from each (the teacher's) is one number."""
     values = np.array([score.value for score in scores])
-    flags = [FOOLED] if _fooled_by(scores) else []
     mean = float(values.mean())
     known = [(s.lo, s.hi) for s in scores if s.lo is not None and s.hi is not None]
     if len(known) < len(scores):
-        return {"value": mean, "flags": flags}
+        return {"value": mean}
     if np.ptp(values) == 0:
         lo, hi = known[0]
-        return {"value": mean, "lo": lo, "hi": hi, "flags": flags}
+        return {"value": mean, "lo": lo, "hi": hi}
     ends = np.array(known)
     reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     below = float(np.hypot(reach, np.mean(values - ends[:, 0])))
     above = float(np.hypot(reach, np.mean(ends[:, 1] - values)))
-    return {"value": mean, "lo": mean - below, "hi": mean + above, "flags": flags}
+    return {"value": mean, "lo": mean - below, "hi": mean + above}

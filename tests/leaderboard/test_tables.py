@@ -13,8 +13,10 @@ import pytest
 from dihal_bench.errors import UserError
 from dihal_bench.files import short_hash
 from dihal_bench.leaderboard import figures, text
-from dihal_bench.leaderboard.board import board_of, read_sweeps, refuse
+from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.groups import grouped
+from dihal_bench.leaderboard.render import refuse
+from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.records import Record
