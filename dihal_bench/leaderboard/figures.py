@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.parallel import spread
+from dihal_bench.markdown import one_line
 from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def _located(data: Mapping[str, Any]) -> dict[str, Any]:
     for run in data["runs"]:
         cells = (run["record"]["locate"] or {}).get("cells")
         if cells:
-            found.setdefault(safe(run["backbone"]), {"title": run["backbone"], "cells": cells})
+            own = run["record"]["backbone"]["fingerprint"]
+            name = safe(f"{run['backbone']}-{own[:8]}")
+            found.setdefault(name, {"title": run["backbone"], "cells": cells})
     return found
 
 
@@ -100,7 +103,7 @@ def _brier(figure: Any, table: Mapping[str, Any]) -> None:
     bare(axis, "x")
     for place, row in enumerate(rows):
         own, role = row["cells"]["brier1"], row["cells"]["role"]
-        ends = [[own["value"] - own["lo"]], [own["hi"] - own["value"]]]
+        ends = [[max(0, own["value"] - own["lo"])], [max(0, own["hi"] - own["value"])]]
         axis.errorbar(own["value"], place, xerr=ends, fmt="o", ms=4, color=_COLOURS[role])
         if role == "teacher":
             axis.axvline(own["value"], color="black", linestyle=":", linewidth=0.9)
@@ -257,14 +260,14 @@ def _name(cells: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Keep matplotlib from taking a stranger's dollar signs for mathematics."""
-    return text.replace("$", r"\$")
+    """Keep a stranger's dollar signs from being mathematics, and SVG well-formed."""
+    return one_line(text).replace("$", r"\$")
 
 
 def _wrapped(text: str) -> str:
     import textwrap
 
-    return _plain("\n".join(textwrap.wrap(text, 80)))
+    return "\n".join(map(_plain, textwrap.wrap(text, 80)))
 
 
 _PANELS: dict[str, Callable[[Any, Any], None]] = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config import RunConfig
 from dihal_bench.leaderboard.verify import own_task, within_budget
+from dihal_bench.markdown import one_line
 from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def _teacher_nll(record: Record) -> float:
 
 def public(name: str) -> str:
     """Return a name as the leaderboard shows it: of a path on somebody's machine the last part."""
-    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", "~")) else name
+    plain = one_line(name)
+    return plain.rstrip("/").rpartition("/")[2] if plain.startswith(("/", "~")) else plain
 
 
 def _names(settings: list[Setting]) -> dict[Setting, str]:
@@ -264,7 +266,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = one_line("+".join(map(str, value)) if isinstance(value, list) else value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

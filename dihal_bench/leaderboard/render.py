@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 RECORDS = "records"
 _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
+BUNDLED = "bundled"
 _MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
-_HEADLINE = ("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps")
+_HEADLINE = (
+    *("row", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio", "rank", "kind"),
+    *("steps", "nfe", "seeds", "n"),
+)
 
 
 def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> dict[str, Any]:
@@ -157,11 +161,15 @@ def _index(data: Mapping[str, Any]) -> str:
 
 
 def headline(board: Mapping[str, Any]) -> str:
-    """Return the first table's main columns, for a README: the largest ensembles alone."""
-    tables = [t for t in board["tables"] if t["kind"] == "likelihood"]
-    if not tables:
+    """Return a table's main columns, for a README: the largest ensembles alone.
+
+    It is the first matched one of the bundled backbone, else the first: nobody's name comes before.
+    """
+    matched = [t for t in board["tables"] if t["kind"] == "likelihood" and not t["reason"]]
+    if not matched:
         return "No runs yet."
-    table = tables[0]
+    bundled = [t for t in matched if t["facts"]["backbone"] == BUNDLED]
+    table = (bundled or matched)[0]
     largest: dict[tuple[str, int], int] = {}
     for row in table["rows"]:
         cells = row["cells"]

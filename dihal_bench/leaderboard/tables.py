@@ -8,6 +8,7 @@ from dihal_bench.comparison.paired import Paired
 from dihal_bench.comparison.pool import Pool
 from dihal_bench.comparison.table import Line, lines
 from dihal_bench.leaderboard.columns import LIKELIHOOD
+from dihal_bench.markdown import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -100,7 +101,9 @@ def facts(group: Group) -> dict[str, Any]:
 def versions(records: Iterable[Record]) -> str:
     """Return what code made records."""
     made = [r.data["environment"] for r in records]
-    return ", ".join(sorted({f"{e['versions']['dihal-bench']} {e['git'] or ''}" for e in made}))
+    return one_line(
+        ", ".join(sorted({f"{e['versions']['dihal-bench']} {e['git'] or ''}" for e in made}))
+    )
 
 
 def cell(estimate: Estimate | None, *flags: str) -> dict[str, Any] | None:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.markdown import escaped
+from dihal_bench.markdown import escaped, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 _BRIEF = (  # what a paper has room for
-    *("row", "brier1", "nll", "kl", "gain", "replaced", "flop_ratio", "rank", "steps", "chains"),
-    *("nfe", "seeds"),
+    *("row", "kind", "steps", "chains", "nfe", "brier1", "nll", "kl", "gain", "gain_over"),
+    *("replaced", "flop_ratio", "rank", "seeds", "n"),
 )
+_SYMBOLS = {
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$\ddagger$", "σ": r"$\sigma$"},
+    **{
+        "·": r"$\cdot$",
+        "‖": r"$\Vert$",
+        "½": r"$\frac{1}{2}$",
+        "−": "-",
+        "–": "--",
+        "…": r"\dots{}",
+    },
+}
 
 
 def markdown(table: Mapping[str, Any]) -> str:
@@ -32,20 +44,23 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def csv(table: Mapping[str, Any]) -> str:
-    """Return a table with every column; an estimate has three, and flags one."""
+    """Return a table with every column and fact; an estimate has three, and flags one."""
     import pandas as pd
 
     rows = []
     for row in table["rows"]:
         plain: dict[str, Any] = {}
         for column in table["columns"]:
-            plain |= _spread(column["key"].removeprefix("metric:"), row["cells"].get(column["key"]))
-        rows.append(plain | {"ties": "; ".join(row["ties"]), "runs": " ".join(row["runs"])})
+            plain |= _spread(column["key"], row["cells"].get(column["key"]))
+        plain |= {"ties": "; ".join(row["ties"]), "runs": " ".join(row["runs"])}
+        facts = {f"table:{name}": value for name, value in table["facts"].items()}
+        rows.append(plain | facts | {"table:section": table["section"]})
     frame = pd.DataFrame(rows)
     for name in frame.columns:  # counts stay whole where a row has none
         values = frame[name].dropna()
         if len(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
             frame[name] = frame[name].astype("Int64")
+    frame.columns = [_harmless(name) for name in frame.columns]
     text: str = frame.map(_harmless).to_csv(index=False, lineterminator="\n")
     return text
 
@@ -55,14 +70,16 @@ def latex(table: Mapping[str, Any]) -> str:
     from tabulate import tabulate
 
     columns = [c for c in table["columns"] if c["key"] in _BRIEF or c["key"][:7] == "metric:"]
-    heads, body = _shown(table, columns, str)
+    heads, body = _shown(table, columns, one_line)
     shown = tabulate(body, heads, tablefmt="latex_booktabs", disable_numparse=True)
-    symbols = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$\ddagger$", "σ": r"$\sigma$"}
-    symbols |= {"·": r"$\cdot$", "‖": r"$\Vert$", "½": r"$\frac{1}{2}$", "−": "-", "–": "--"}
-    for symbol, command in symbols.items():
+    # What begins a row with a bracket or a star would be an argument of the line break before it.
+    shown = re.sub(r"(?m)^( *)(?=[\[*])", r"\1{}", shown)
+    for symbol, command in _SYMBOLS.items():
         shown = shown.replace(symbol, command)
-    title = " ".join(str(table["title"]).split())
-    return f"% {title}\n% needs \\usepackage{{booktabs}}\n{shown}\n"
+    shown = "".join(c if c == "\n" or " " <= c <= "~" else "?" for c in shown)
+    notes = [one_line(table["title"]), *(f"{n}: {one_line(v)}" for n, v in _facts(table))]
+    notes += [table["reason"], *map(one_line, table["legend"]), "needs \\usepackage{booktabs}"]
+    return "".join(f"% {note}\n" for note in notes if note) + f"{shown}\n"
 
 
 def number(value: float, kind: str, digits: int) -> str:

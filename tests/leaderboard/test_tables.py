@@ -284,11 +284,20 @@ def test_what_strangers_wrote_stays_text(make: Make, tmp_path: Path) -> None:
     width = [line.replace("\\|", "").count("|") for line in markdown.splitlines() if "|" in line]
     assert len({count for count in width if count > 2}) == 1
     latex = text.latex(table)
-    assert "\\input{d}" not in latex.partition("\n")[2]
+    assert not [x for x in latex.splitlines() if "\\input{d}" in x and not x.startswith("% ")]
+    assert all(x.isascii() for x in latex.splitlines() if not x.startswith("% "))
     rows = list(csv.DictReader(io.StringIO(text.csv(table))))
     assert any("<script>" in own["versions"] for own in rows)  # a CSV file is text
     assert len(rows) == len(table["rows"])
     figures.draw(board, tmp_path)  # dollar signs are no formulas
+
+
+def test_brackets_are_no_arguments_of_a_line_break_in_latex(make: Make) -> None:
+    (table,) = board_of([make()], [])["tables"]
+    table["rows"][1]["cells"]["row"] = "[2em]"
+    table["rows"][1]["cells"]["role"] = "interface"
+    assert not re.search(r"(?m)^ *[\[*]", text.latex(table))
+    assert "{}[2em]" in text.latex(table).replace(" ", "")
 
 
 def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
@@ -297,6 +306,8 @@ def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
     board = board_of([make(environment=environment)], [])
     rows = list(csv.DictReader(io.StringIO(text.csv(board["tables"][0]))))
     assert {own["versions"][0] for own in rows} == {"'"}
+    assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
+    assert rows[0]["table:matched"] == "diffusion"
 
 
 def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:

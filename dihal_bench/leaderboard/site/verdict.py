@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,16 +21,22 @@ def verdict(table: Mapping[str, Any]) -> str:
     if not ranked or column is None:
         return ""
     digits = column.get("digits", 4)
-    first = ranked[0]["cells"]
+    best = max(ranked, key=lambda row: _number(row["cells"].get("brier1")))
+    first = best["cells"]
     said = f"{_name(first)}{_place(first)} is first with {column['title']} "
     said += estimate(first.get("brier1"), digits)
     teacher = [row["cells"] for row in table["rows"] if row["cells"].get("role") == "teacher"]
     if teacher:
         said += f" (the teacher: {number(_value(teacher[0].get('brier1')), digits)})"
-    ties = len(ranked[0].get("ties", ()))
+    ties = len(best.get("ties", ()))
     if ties:
         said += f", tied with {ties} more"
     return f"{said}. {_bought(first.get('gain'), columns.get('gain', {}).get('digits', 4))}".strip()
+
+
+def _number(cell: Any) -> float:
+    value = _value(cell)
+    return float(value) if isinstance(value, int | float) else -math.inf
 
 
 def _name(cells: Mapping[str, Any]) -> str:
