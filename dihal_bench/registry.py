@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 import zlib
 from importlib import metadata
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _Entry = TypeVar("_Entry")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Registry:
@@ -39,8 +41,14 @@ class Registry:
         """Return a decorator that enters a class or function under ``name``.
 
         Raises:
-            UserError: the name is taken by something from another place.
+            UserError: the name is taken by something from another place, or is none that files,
+                tables and records can have.
         """
+        if not _NAME.fullmatch(name) or name == "teacher":
+            raise UserError(
+                f"{name!r} cannot be registered: a name has letters, digits, '.', '_' and '-', "
+                "begins with one of the first two, and is not teacher; choose another."
+            )
 
         def enter(entry: _Entry) -> _Entry:
             known = self._entries.get(name)

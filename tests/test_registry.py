@@ -275,3 +275,9 @@ def test_two_distributions_with_one_name_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module.metadata, "entry_points", lambda group: points)
     with pytest.raises(UserError, match=r"at entry point a:Thing and at entry point b:Thing"):
         Registry("thing", ()).get("twin")
+
+
+@pytest.mark.parametrize("name", ["", "my face", "a/b", "-x", "teacher", "x" * 101, "ä"])
+def test_names_that_records_cannot_have_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="cannot be registered"):
+        Registry("thing", ()).register(name)
