@@ -8,6 +8,8 @@ import pytest
 
 from dihal_bench.geometry.activations import chosen_windows
 
+pytestmark = pytest.mark.alone
+
 PROGRAM = """
 import re, sys
 from pathlib import Path
@@ -15,8 +17,6 @@ import numpy as np
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.geometry.locate import LocateConfig, locate
 from dihal_bench.text.tokens import Windows
-
-pytestmark = pytest.mark.alone
 
 folder, length = sys.argv[1], int(sys.argv[2])
 

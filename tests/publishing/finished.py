@@ -178,7 +178,6 @@ def finished(folder: Path, **changes: Any) -> Path:
         "weights/notes.txt",
         ".lock",
         "inputs.json",
-        "sums.safetensors",
         "README.md",
     ):
         keep(folder / name, b"not for others")

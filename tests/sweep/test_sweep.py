@@ -212,7 +212,8 @@ def test_runs_of_different_budgets_are_not_ranked(swept) -> None:
     kept = [replace(e, run=replace(e.run, folder=done[int(e.candidate.label)])) for e in entries]
     changed = folder.parent / "changed"
     record = json.loads((kept[1].run.folder / "record.json").read_text())
-    record["config"]["budget"]["diffusion_tokens"] *= 2
+    for budget in (record["budget"], record["config"]["budget"]):
+        budget["diffusion_tokens"] *= 2
     Record.of(record).write(changed / "record.json")
     kept[1] = replace(kept[1], run=replace(kept[1].run, folder=changed))
     with pytest.raises(UserError, match=r"budget\.diffusion_tokens=512, the first run with 256"):
