@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +139,10 @@ def _render(board: Mapping[str, Any], out: Path) -> None:
         for suffix, form in forms.items():
             (tables / f"{table['id']}.{suffix}").write_text(form(table), encoding="utf-8")
     (tables / "README.md").write_text(_index(board), encoding="utf-8")
-    figures.draw(board, out / "figures")
-    render_site(board, out)
+    with ThreadPoolExecutor(1) as beside:  # many figures are drawn by processes of their own
+        drawn = beside.submit(figures.draw, board, out / "figures")
+        render_site(board, out)
+        drawn.result()
     names = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
     lines = sorted(str(name) for name in {*names, _MANIFEST})
     (out / _MANIFEST).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
