@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from dihal_bench.names import PLAIN
+
 SCHEMA = 3
 KINDS = ("exact", "ensemble", "bound", "estimate")
 UNGATED = ("generated",)  # signals of scores that are no likelihoods
@@ -27,7 +29,7 @@ _MOST_POINTS = 100_000
 
 _Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*\z", max_length=300)]
 _Text = Annotated[str, StringConstraints(max_length=20_000)]
-_Identifier = StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\z", max_length=100)
+_Identifier = StringConstraints(pattern=rf"^{PLAIN}\z", max_length=100)
 Subject = Annotated[str, _Identifier]
 _Metric = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.,@:/+ -]*\z", max_length=64)]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-import re
 import sys
 import zlib
 from importlib import metadata
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dihal_bench.errors import UserError
+from dihal_bench.names import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _Entry = TypeVar("_Entry")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LONGEST = 100  # letters of a name, which ids of records begin with
 
 
 class Registry:
@@ -44,7 +44,7 @@ class Registry:
             UserError: the name is taken by something from another place, or is none that files,
                 tables and records can have.
         """
-        if not _NAME.fullmatch(name) or name == "teacher":
+        if not is_plain(name) or len(name) > _LONGEST or name == "teacher":
             raise UserError(
                 f"{name!r} cannot be registered: a name has letters, digits, '.', '_' and '-', "
                 "begins with one of the first two, and is not teacher; choose another."

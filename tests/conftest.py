@@ -1,5 +1,7 @@
 """A language model, a tokenizer and a text small enough for whole runs to take seconds."""
 
+import contextlib
+import io
 import os
 import random
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dihal_bench.cli import main
 from dihal_bench.registry import REGISTRIES
 
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "ir")]
@@ -40,6 +43,14 @@ SETTINGS = {
     "score.chains": 2,
     "score.resamples": 100,
 }
+
+
+def dihal(*words: str) -> tuple[int, str, str]:
+    """Run the command line; return status, standard output, and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(list(words))
+    return status, out.getvalue(), err.getvalue()
 
 
 @dataclass(frozen=True)

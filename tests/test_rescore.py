@@ -1,18 +1,15 @@
 """More scores for a finished run, through the command line."""
 
-import contextlib
-import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from dihal_bench.cli import main
 from dihal_bench.records import Record
 from dihal_bench.trained import TrainedRun
 
-from .conftest import Tiny
+from .conftest import Tiny, dihal
 
 TASK = (
     "task: few\noutput_type: samples\nsamples: {count: 24, tokens: 12, bleu: 8, mauve_seeds: 1, "
@@ -31,13 +28,6 @@ metric_list:
   - {metric: byte_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
   - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}
 """
-
-
-def dihal(*words: str) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(list(words))
-    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from dihal_bench.claims.claim import Finding, by_interval, of_trainings, shown
+from dihal_bench.scoring.intervals import over_trainings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,8 +99,6 @@ def _at(steps: int | None, seeds: list[int]) -> list[tuple[int, int]]:
 
 
 def _student(values: np.ndarray[Any, Any]) -> dict[str, Any]:
-    mean = float(values.mean())
-    if len(values) < 2:
-        return {"value": mean, "lo": None, "hi": None}
-    reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return {"value": mean, "lo": float(mean - reach), "hi": float(mean + reach)}
+    lo, hi = over_trainings(values) or (None, None)
+    ends = {"lo": None if lo is None else float(lo), "hi": None if hi is None else float(hi)}
+    return {"value": float(values.mean()), **ends}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dihal_bench.errors import UserError
-from dihal_bench.leaderboard.store import LARGEST, named, read_stranger
+from dihal_bench.leaderboard.store import LARGEST, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
+from dihal_bench.names import is_plain
 from dihal_bench.records import Record
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _read(run: Path) -> Record:
         raise UserError(f"{path} has {size:,} bytes, and a record has at most {LARGEST:,}.")
     record = Record.read(path)
     verify(record)
-    if not named(record.data["id"]):
+    if not is_plain(record.data["id"]):
         raise UserError(f"{path}: the field id is {record.data['id'][:80]!r}, which names no file.")
     written = len(record.text().encode())
     if written > LARGEST:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from dihal_bench import __version__
 from dihal_bench.leaderboard.groups import grouped, public, safe
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.progress import progress
+from dihal_bench.scoring.intervals import over_trainings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
-_LEVEL = 0.975
 
 
 def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -133,12 +132,10 @@ def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _intervals(values: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
     """Return the means over trainings [n, candidates], with Student's interval if n > 1."""
-    count = len(values)
-    means = values.mean(0)
-    if count < 2:
+    means, ends = values.mean(0), over_trainings(values)
+    if ends is None:
         return [{"value": float(mean)} for mean in means]
-    half = stats.t.ppf(_LEVEL, count - 1) * values.std(0, ddof=1) / np.sqrt(count)
     return [
-        {"value": float(m), "lo": float(m - h), "hi": float(m + h)}
-        for m, h in zip(means, half, strict=True)
+        {"value": float(mean), "lo": float(lo), "hi": float(hi)}
+        for mean, lo, hi in zip(means, *ends, strict=True)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from dihal_bench.errors import UserError
 from dihal_bench.files import lock
 from dihal_bench.leaderboard.parallel import spread
+from dihal_bench.names import is_plain
 from dihal_bench.records import COUNTS, Record
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST = 2**24  # bytes of a record
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a record, and of its file
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def read_stranger(path: Path) -> Record:
         )
     record = Record.read(path)
     name = record.data["id"]
-    if not named(name):
+    if not is_plain(name):
         raise UserError(
             f"{path}: the field id is {name[:80]!r}; names have letters, digits, '.', '_' and '-', "
             "and begin with one of the first two."
@@ -113,8 +112,3 @@ def _packed(record: Record) -> Record:
         for row in sums["rows"]
     ]
     return Record({**record.data, "sums": sums})
-
-
-def named(name: str) -> bool:
-    """Whether a name can be that of a file in the same folder."""
-    return _NAME.fullmatch(name) is not None and ".." not in name

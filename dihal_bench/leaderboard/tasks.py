@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
 from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.tables import facts, present, section, title, versions
+from dihal_bench.scoring.intervals import over_trainings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,7 +151,7 @@ def _mean(scores: list[Score]) -> dict[str, Any]:
         lo, hi = known[0]
         return {"value": mean, "lo": lo, "hi": hi}
     ends = np.array(known)
-    reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    below = float(np.hypot(reach, np.mean(values - ends[:, 0])))
-    above = float(np.hypot(reach, np.mean(ends[:, 1] - values)))
+    lower, upper = over_trainings(values) or (mean, mean)
+    below = float(np.hypot(mean - lower, np.mean(values - ends[:, 0])))
+    above = float(np.hypot(upper - mean, np.mean(ends[:, 1] - values)))
     return {"value": mean, "lo": mean - below, "hi": mean + above}

@@ -150,6 +150,16 @@ class DocumentBootstrap:
         return found
 
 
+def over_trainings(values: Array) -> tuple[Array, Array] | None:
+    """Return Student's 95 % interval of the mean of trainings [n, ...]; None: there is but one."""
+    count = len(values)
+    if count < 2:
+        return None
+    reach = special.stdtrit(count - 1, (1 + _LEVEL) / 2) / np.sqrt(count)
+    mean, half = values.mean(0), reach * values.std(0, ddof=1)
+    return mean - half, mean + half
+
+
 def _ratio(above: Array, below: Array) -> Array:
     out = np.full(np.shape(above), np.nan)
     ratios: Array = np.divide(above, below, out=out, where=np.asarray(below > 0))

@@ -1,28 +1,17 @@
 """A small finished run, and copies of its record that say something else."""
 
-import contextlib
 import copy
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dihal_bench.cli import main
 from dihal_bench.records import Record
 
-from ..conftest import Tiny
+from ..conftest import Tiny, dihal
 
 Make = Callable[..., Record]
-
-
-def dihal(*words: str) -> tuple[int, str, str]:
-    """Run the command line; return status, standard output, and standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(list(words))
-    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import yaml
 
 from dihal_bench.leaderboard.template import page
 
-from .conftest import Make, dihal
+from ..conftest import dihal
+from .conftest import Make
 
 ROOT = Path(__file__).parents[2]
 

@@ -244,7 +244,7 @@ def test_a_run_that_is_not_complete_is_refused(hub: Hub, run, token, capsys, nam
     assert hub.asked == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"seed": 7, "backbone": "/home/somebody/else"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"seed": 7, "backbone": "/elsewhere/model"}'])
 def test_a_configuration_that_is_not_the_record_s_is_refused(hub: Hub, run, token, capsys, text):
     (run / "config.json").write_text(text)
     assert push(run, "--yes", *token) == 2

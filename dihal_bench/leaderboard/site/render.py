@@ -8,7 +8,6 @@ every script that is not one of the site's own.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from dihal_bench.leaderboard.site.pages import (
     thinned_record,
 )
 from dihal_bench.leaderboard.site.verdict import verdict
+from dihal_bench.names import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _HERE = Path(__file__).parent
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&"}  # the rest of JSON is ASCII already
 _SUMMARY = (
     "id",
@@ -84,7 +83,7 @@ def _check_ids(board: Mapping[str, Any]) -> None:
 
 
 def _check_id(name: Any, where: str) -> None:
-    if not isinstance(name, str) or not _ID.fullmatch(name) or ".." in name:
+    if not is_plain(name):
         raise UserError(
             f"{where}: the id {name!r} cannot be a file's name; use letters, digits, '.', '_' and "
             "'-', a letter or digit first, and no '..'."
