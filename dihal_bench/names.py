@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+BUNDLED = "bundled"  # a backbone or corpus that comes with the installation
 PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _LONGEST = 128
 

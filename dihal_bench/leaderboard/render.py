@@ -15,6 +15,7 @@ from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.markdown import escaped
+from dihal_bench.names import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 RECORDS = "records"
 _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
-BUNDLED = "bundled"
 _MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _HEADLINE = (
     *("row", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio", "rank", "kind"),

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench import __version__
 from dihal_bench.errors import UserError
 from dihal_bench.markdown import one_line
+from dihal_bench.names import BUNDLED
 from dihal_bench.publishing.card import CARD, card_of_run, is_here, record_of_run
-from dihal_bench.publishing.origin import BUNDLED, hub_dataset, hub_model, paths
+from dihal_bench.publishing.origin import hub_dataset, hub_model, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

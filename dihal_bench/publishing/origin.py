@@ -6,10 +6,11 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.names import BUNDLED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-BUNDLED = "bundled"  # a backbone or corpus that comes with the installation
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _TELLING = ("config", "interface", "backbone", "corpus", "environment", "scores", "audits")
 _LONGEST = 1000  # characters of a path; what is longer is text
