@@ -119,9 +119,15 @@ class Line:
         return plain
 
 
-def lines(paired: Paired, block: str) -> list[Line]:
-    """Return the rows of a block: the teacher, then interface by interface with its controls."""
-    return list(_Builder(paired, block).lines())
+def lines(paired: Paired, block: str, *, reference: str | None = REFERENCE) -> list[Line]:
+    """Return the rows of a block: the teacher, then interface by interface with its controls.
+
+    Args:
+        paired: differences of its rows.
+        block: its name.
+        reference: the interface that all rows are held against; None: no one.
+    """
+    return list(_Builder(paired, block, reference).lines())
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,9 @@ class _Standing:
 class _Builder:
     """Makes the lines of one block."""
 
-    def __init__(self, paired: Paired, block: str):
+    def __init__(self, paired: Paired, block: str, reference: str | None):
         self.paired, self.pool, self.block = paired, paired.pool, block
+        self.reference = reference
 
     def lines(self) -> Iterator[Line]:
         yield self._line(self.pool.teacher(), 1)
@@ -205,7 +212,7 @@ class _Builder:
             k
             for k in self.pool.rows
             if k.leads
-            and k.row.subject == REFERENCE
+            and k.row.subject == self.reference
             and k.interface.partition(" ")[2] == key.interface.partition(" ")[2]  # the denoiser
         ]
         if not own:

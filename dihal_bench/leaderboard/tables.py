@@ -43,7 +43,7 @@ def likelihood_table(group: Group) -> dict[str, Any]:
     pool = Pool.gather(group.all)
     wanted = max(r.data["config"]["score"]["resamples"] for _, r in group.all)
     paired = Paired(pool, resamples=min(wanted, _MOST_RESAMPLES))
-    rows = [_row(line, group) for line in lines(paired, group.name)]
+    rows = [_row(line, group) for line in lines(paired, group.name, reference=None)]
     return {
         "id": group.name,
         "title": title(group),

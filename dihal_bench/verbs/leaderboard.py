@@ -72,7 +72,8 @@ def _render(arguments: argparse.Namespace) -> int:
     if stale:
         write_text(readme, filled)
     count = len(board["runs"])
-    print(f"{count} runs, {len(board['tables'])} tables; {len(changed)} files changed")
+    tables = len(board["tables"])
+    print(f"{count:,} runs, {tables:,} tables; {len(changed):,} files changed")
     print(f"open {arguments.dir / 'index.html'}")
     return 0
 
