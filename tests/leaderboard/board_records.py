@@ -68,20 +68,30 @@ def record(
         "gates": {"leak": {own: gate, control: gate}},
         "costs": {own: {"trunk_parameters": 1086976, "flops_per_token": 16971776.0, "ratio": 15.9}},
         "scores": _scores(entry, facts),
-        "bridge": {
-            **{"fvu_mmse": 0.00123, "fvu_sample": 0.00171, "steps": 16, "tokens": 12226},
-            "oracle": {"agreement": 1.0, "kl": 1e-12, "sigmas": SIGMAS, "sigma_half": 11.7}
-            | {"agreement_under_noise": [1 / (1 + (sigma / 12) ** 1.3) for sigma in SIGMAS]}
-            | {"kl_under_noise": [0.0063 * sigma**2 for sigma in SIGMAS], "tokens": 1024},
-            "progress": [
-                {"subject": own, "share": share, "steps": 1, "nll@1": 3.52, "brier1": 0.2148}
-                for share in (0.25, 0.5, 1.0)
-            ],
-            "curves": {own: _curves(chance, 0.03), control: _curves(chance, 0.05)},
-        },
+        "bridge": _bridge(own, control, chance),
         "locate": _locate() if own == "hidden" else {},
         "environment": {"git": "5c14b748b422", "device": "cpu", "seed": seed, "threads": 1}
         | {"versions": {"dihal-bench": "0.1.0", "torch": "2.13.0+cpu", "python": "3.11.7"}},
+        **_texts(own, control),
+    }
+
+
+def _bridge(own: str, control: str, chance: random.Random) -> dict[str, Any]:
+    return {
+        **{"fvu_mmse": 0.00123, "fvu_sample": 0.00171, "steps": 16, "tokens": 12226},
+        "oracle": {"agreement": 1.0, "kl": 1e-12, "sigmas": SIGMAS, "sigma_half": 11.7}
+        | {"agreement_under_noise": [1 / (1 + (sigma / 12) ** 1.3) for sigma in SIGMAS]}
+        | {"kl_under_noise": [0.0063 * sigma**2 for sigma in SIGMAS], "tokens": 1024},
+        "progress": [
+            {"subject": own, "share": share, "steps": 1, "nll@1": 3.52, "brier1": 0.2148}
+            for share in (0.25, 0.5, 1.0)
+        ],
+        "curves": {own: _curves(chance, 0.03), control: _curves(chance, 0.05)},
+    }
+
+
+def _texts(own: str, control: str) -> dict[str, Any]:
+    return {
         "excerpts": [
             {
                 "prompt": "The function returns the",
