@@ -38,7 +38,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     facts = [f"{name.replace('_', ' ')}: {escaped(value)}" for name, value in _facts(table)]
     head = f"### {escaped(table['title'])}"
     reason = [f"Not comparable with others: {table['reason']}."] if table["reason"] else []
-    shown = tabulate(body, heads, tablefmt="github", disable_numparse=True)
+    shown = tabulate(body, heads, tablefmt="github", **_aligned(columns))
     legend = [f"- {escaped(line)}" for line in table["legend"]]
     return "\n\n".join([head, *reason, "; ".join(facts), shown, "\n".join(legend)]) + "\n"
 
@@ -71,7 +71,7 @@ def latex(table: Mapping[str, Any]) -> str:
 
     columns = [c for c in table["columns"] if c["key"] in _BRIEF or c["key"][:7] == "metric:"]
     heads, body = _shown(table, columns, one_line)
-    shown = tabulate(body, heads, tablefmt="latex_booktabs", disable_numparse=True)
+    shown = tabulate(body, heads, tablefmt="latex_booktabs", **_aligned(columns))
     # What begins a row with a bracket or a star would be an argument of the line break before it.
     shown = re.sub(r"(?m)^( *)(?=[\[*])", r"\1{}", shown)
     for symbol, command in _SYMBOLS.items():
@@ -103,6 +103,12 @@ def _shown(
         for row in table["rows"]
     ]
     return heads, body
+
+
+def _aligned(columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how tabulate aligns columns: text to the left, numbers to the right."""
+    sides = ["left" if column["type"] == "text" else "right" for column in columns]
+    return {"colalign": sides, "disable_numparse": True}
 
 
 def _cell(

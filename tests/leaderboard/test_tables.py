@@ -4,6 +4,8 @@ import copy
 import csv
 import io
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +292,18 @@ def test_what_strangers_wrote_stays_text(make: Make, tmp_path: Path) -> None:
     assert any("<script>" in own["versions"] for own in rows)  # a CSV file is text
     assert len(rows) == len(table["rows"])
     figures.draw(board, tmp_path)  # dollar signs are no formulas
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
+def test_tables_can_be_set_by_latex(make: Make, tmp_path: Path) -> None:
+    tables = [*hostile(make)["tables"], *board_of([make(), make("embedding")], [])["tables"]]
+    paper = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
+    paper += [*map(text.latex, tables), "\\end{document}"]
+    (tmp_path / "paper.tex").write_text("\n".join(paper), encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 10_000
 
 
 def test_brackets_are_no_arguments_of_a_line_break_in_latex(make: Make) -> None:
