@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench import __version__
-from dihal_bench.leaderboard.groups import grouped, public, safe
+from dihal_bench.leaderboard.groups import grouped, public
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
+from dihal_bench.names import safe
 from dihal_bench.progress import progress
 from dihal_bench.scoring.intervals import over_trainings
 

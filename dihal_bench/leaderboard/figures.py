@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.markdown import one_line
+from dihal_bench.names import safe
 from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.config import RunConfig
 from dihal_bench.leaderboard.verify import own_task, within_budget
 from dihal_bench.markdown import one_line
+from dihal_bench.names import safe
 from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _SHARED = (  # keys that a setting has in common, and what never tells two rows 
 _OVERSPENT = "spent more or less than the budget gives, or has a trunk of another size"
 _APART = 0.01  # nats: further than arithmetic of another machine moves a teacher
 _ROW = ("subject", "steps", "chains", "signal")
-_FILE = 80  # letters of a file's name
 _LONGEST = 60  # letters of a value in a label
 
 
@@ -177,12 +176,6 @@ def _plain_name(own: Setting) -> str:
     parts = [backbone, block, f"{own.matched}-{own.diffusion_tokens}"]
     parts += ["unmatched"] if own.reason else []
     return safe("-".join(parts))
-
-
-def safe(name: str) -> str:
-    """Return a name for a file."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "unnamed"
-    return plain if len(plain) <= _FILE else f"{plain[:_FILE]}-{_digest(name)}"
 
 
 def _labelled(records: list[Record]) -> dict[str, list[Record]]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
-from dihal_bench.leaderboard.groups import safe
 from dihal_bench.leaderboard.tables import facts, present, section, title, versions
+from dihal_bench.names import safe
 from dihal_bench.scoring.intervals import over_trainings
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 import copy
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +17,11 @@ from .conftest import Make, reseed
 RECORDS, SEEDS = 2000, 3
 BYTES = 60_000  # of a record of the bundled text, about
 SECONDS = 20.0  # on two cores that have nothing else to do
-BUSY = 2.0  # how much slower the machine that tests may be
+BUSY = 3.0  # how much longer it may take on a machine that has
 GIGABYTE = 1e6  # in the units of ru_maxrss
 
 
-def of_real_size(record: Record) -> dict[str, object]:
+def of_real_size(record: Record) -> dict[str, Any]:
     """A record with its documents repeated until it is as long as that of a real run."""
     data, length = copy.deepcopy(record.data), len(record.text())
     sums = data["sums"]
@@ -51,12 +51,15 @@ def test_two_thousand_records_are_rendered_in_seconds(make: Make, tmp_path: Path
         path.write_text(record.text(), encoding="utf-8")  # not synchronised: that takes minutes
         written.append(path.stat().st_size)
     assert BYTES / 2 < sum(written) / RECORDS < 2 * BYTES
-    start = time.perf_counter()
+    said = tmp_path / "said.txt"
     command = [sys.executable, "-m", "dihal_bench", "leaderboard", "--dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    start = time.perf_counter()
+    with said.open("w") as out:
+        job = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(job.pid, 0)  # of this process and of all that it started
     seconds = time.perf_counter() - start
-    assert done.returncode == 0, done.stderr
-    assert f"{RECORDS:,} runs" in done.stdout
+    assert status == 0, said.read_text()
+    assert f"{RECORDS:,} runs" in said.read_text()
     assert len(list((tmp_path / "runs").iterdir())) == RECORDS
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < GIGABYTE
-    assert seconds < SECONDS * BUSY
+    assert used.ru_maxrss < GIGABYTE
+    assert seconds < BUSY * SECONDS
