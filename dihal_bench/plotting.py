@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#1f6f8b", "#d1603d", "#8a8a8a"  # told apart without colour vision as well
+GREEN = "#9bbf85"  # lighter than these
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from dihal_bench.claims.claim import (
 from dihal_bench.claims.evidence import LAYERS, TRANSFORM
 from dihal_bench.ranking.agreement import kendall
 from dihal_bench.ranking.replication import sign_flip
-from dihal_bench.sweep.outcomes import SHORT
+from dihal_bench.sweep.outcomes import DOWNSTREAM, SHORT
 from dihal_bench.sweep.predictors import DEPTH, SCORE
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def carries_over(evidence: Evidence) -> Claim:
     findings = []
     for axis in (*evidence.spans, LAYERS):
         sweeps = evidence.backbones(axis)
-        for loss in ("kl", "nll"):
+        for loss in DOWNSTREAM:
             statistic, taus = f"τ(bridge loss, {SHORT[loss]}) over layers", {}
             for name, own in sweeps.items():
                 if loss not in own["losses"]:

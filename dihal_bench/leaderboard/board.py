@@ -13,6 +13,7 @@ from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.names import safe
 from dihal_bench.progress import progress
 from dihal_bench.scoring.intervals import over_trainings
+from dihal_bench.sweep.outcomes import SHORT, TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -104,7 +105,6 @@ def _thinned(value: Any) -> Any:
 
 def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
     axis = own.get("axis", "")
-    short = {"fvu_mmse": "fvu"}
     return {
         "id": safe(f"{own['backbone']}-{axis}"),
         "title": own["title"],
@@ -112,14 +112,14 @@ def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": public(own["backbone"]),
         "layers": list(own["layers"]),
         "losses": {
-            short.get(name, name): _intervals(np.array(values))
+            name: {"title": TITLES.get(name, name), "cells": _intervals(np.array(values))}
             for name, values in own["losses"].items()
         },
         "predictors": dict(own["predictions"]),
         "correlations": [
             {
                 "predictor": predictor,
-                "loss": short.get(loss, loss),
+                "loss": SHORT.get(loss, loss),
                 "kendall": found["kendall"],
                 "minus_depth": found["advantage"],
                 "picks": own["candidates"][found["predicted"]],

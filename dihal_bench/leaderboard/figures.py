@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
 _CELLS = {"paper": "raw states", "matched": "what is diffused"}
+_LOSSES = ("fvu_mmse", "kl_one_step", "kl")  # of a sweep, that are drawn
 _MARKERS = "osD^vP*X"
 _ROWS = 40  # of a figure: more cannot be read
 
@@ -217,31 +218,32 @@ def _proxies(figure: Any, located: Mapping[str, Any]) -> None:
 
 def _layers(figure: Any, sweep: Mapping[str, Any]) -> None:
     """Scores and losses over layers, and each score against each loss: falling is as promised."""
-    losses = [(name, sweep["losses"][name]) for name in ("fvu", "kl") if name in sweep["losses"]]
+    losses = [sweep["losses"][name] for name in _LOSSES if name in sweep["losses"]]
     wanted = ("score", "score, matched", "score, raw")
     scores = [(name, sweep["predictors"][name]) for name in wanted if name in sweep["predictors"]]
     figure.set_size_inches(3.6 * (1 + len(losses)), 4.8)
     axes = figure.subplots(2, 1 + len(losses), squeeze=False)
     for (name, values), colour in zip(scores, (BLUE, ORANGE, GREY), strict=False):
         axes[0, 0].plot(sweep["layers"], values, "o-", ms=3.5, lw=1, color=colour, label=name)
-        for axis, (_, found) in zip(axes[1, 1:], losses, strict=True):
-            axis.plot(values, [own["value"] for own in found], "o", ms=4, color=colour)
-            for layer, x, own in zip(sweep["layers"], values, found, strict=True):
+        for axis, loss in zip(axes[1, 1:], losses, strict=True):
+            axis.plot(values, [own["value"] for own in loss["cells"]], "o", ms=4, color=colour)
+            for layer, x, own in zip(sweep["layers"], values, loss["cells"], strict=True):
                 axis.annotate(
                     str(layer), (x, own["value"]), xytext=(4, 2),
                     textcoords="offset points", fontsize=7, color=colour,
                 )  # fmt: skip
     axes[0, 0].legend(fontsize=7, frameon=False)
     axes[0, 0].set_ylabel("score, higher: chosen")
-    for above, below, (name, values) in zip(axes[0, 1:], axes[1, 1:], losses, strict=True):
+    for above, below, loss in zip(axes[0, 1:], axes[1, 1:], losses, strict=True):
+        values = loss["cells"]
         middle = [own["value"] for own in values]
         ends = [
             [own["value"] - own.get("lo", own["value"]) for own in values],
             [own.get("hi", own["value"]) - own["value"] for own in values],
         ]
         above.errorbar(sweep["layers"], middle, yerr=ends, fmt="o-", ms=3.5, lw=1, color="black")
-        above.set_ylabel(f"{name.upper()}, lower is better")
-        below.set_ylabel(f"{name.upper()}, lower is better")
+        above.set_ylabel(_plain(f"{loss['title']}, lower is better"), fontsize=8)
+        below.set_ylabel(_plain(loss["title"]), fontsize=8)
         below.set_xlabel("score (numbers: layers)")
     for axis in axes[0]:
         axis.set_xticks(sweep["layers"][:: 1 + len(sweep["layers"]) // 12])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
-from dihal_bench.sweep.outcomes import SHORT, TITLES
+from dihal_bench.plotting import BLUE, GREEN, GREY, ORANGE, bare, save, style
+from dihal_bench.sweep.outcomes import DRAWN, SHORT, TITLES
 from dihal_bench.sweep.predictors import SCORE
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def draw(table: Table, stem: Path) -> list[Path]:
     with style():
         from matplotlib.figure import Figure
 
-        losses = table.outcomes.losses
-        figure = Figure(figsize=(3.5 * (1 + len(losses)), 6.4), layout="constrained")
+        losses = [name for name in table.outcomes.losses if name in DRAWN]
+        figure = Figure(figsize=(3.3 * (1 + len(losses)), 6.4), layout="constrained")
         axes = figure.subplots(2, 1 + len(losses))
         _scores(axes[0, 0], table)
-        _promise(axes[1, 0], table)
+        _promise(axes[1, 0], table, losses)
         for column, name in enumerate(losses, start=1):
             _curve(axes[0, column], table, name)
             _scatter(axes[1, column], table, name)
@@ -83,16 +83,17 @@ def _curve(axis: Any, table: Table, name: str) -> None:
     _over_layers(axis, layers)
 
 
-def _promise(axis: Any, table: Table) -> None:
+def _promise(axis: Any, table: Table, losses: Sequence[str]) -> None:
     """How well each predictor ranks, for every loss: Kendall's tau with its interval."""
     names = [n for n, p in table.predictions.items() if p.orders and ", " not in n]
-    colours = dict(zip(table.ranking, ("0.15", BLUE, ORANGE), strict=False))
-    for shift, (loss, some) in enumerate(table.ranking.items()):
+    ranked = {name: table.ranking[name] for name in losses if name in table.ranking}
+    colours = dict(zip(ranked, ("0.15", GREEN, BLUE, ORANGE), strict=False))
+    for shift, (loss, some) in enumerate(ranked.items()):
         for place, name in enumerate(names):
             own = some[name].kendall
             if own.value is None or own.lo is None or own.hi is None:
                 continue
-            y = len(names) - place - 0.22 * (shift - (len(table.ranking) - 1) / 2)
+            y = len(names) - place - 0.2 * (shift - (len(ranked) - 1) / 2)
             label = SHORT[loss] if place == 0 else None
             axis.plot([own.lo, own.hi], [y, y], color=colours[loss], linewidth=1.4)
             axis.plot(own.value, y, "o", color=colours[loss], markersize=4, label=label)
@@ -149,7 +150,8 @@ def draw_replicated(rows: Sequence[Replicated], stem: Path) -> list[Path]:
     with style():
         from matplotlib.figure import Figure
 
-        outcomes = list(dict.fromkeys(row.outcome for row in rows))
+        found = {row.outcome for row in rows}
+        outcomes = [name for name in DRAWN if name in found]
         most = max(sum(row.outcome == name for row in rows) for name in outcomes)
         size = (4.4 * len(outcomes) + 1.2, 1.3 + 0.32 * most)
         figure = Figure(figsize=size, layout="constrained")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
 from dihal_bench.sweep.intervention import VIEWS
-from dihal_bench.sweep.outcomes import SHORT
+from dihal_bench.sweep.outcomes import DRAWN, SHORT
 from dihal_bench.sweep.plan import IDENTITY
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ LEGEND = (
     "identity over layers, of the space that is diffused, A (h - mean) / r, and of A h. Losses: "
     "minus those of the identity, mean over layers, 95 % over seeds (t). rotate is the null: no "
     "score moves, and losses differ by what another start of training differs by. scale divides "
-    "out of what is diffused: losses must not move, though the raw score does."
+    "out of what is diffused: losses must not move, though the raw score does. So that coordinates "
+    "can be changed, every bridge of these, identity's too, predicts the state itself "
+    "(bridge.residual=none) and not what its token leaves open, as in other sweeps: that is harder."
 )
 
 
@@ -65,8 +67,8 @@ def draw(change: Intervention, stem: Path) -> list[Path]:
     with style():
         from matplotlib.figure import Figure
 
-        losses = change.losses
-        figure = Figure(figsize=(4.2 * len(losses), 3.6 * len(VIEWS)), layout="constrained")
+        losses = [name for name in change.losses if name in DRAWN]
+        figure = Figure(figsize=(3.8 * len(losses), 3.6 * len(VIEWS)), layout="constrained")
         axes = figure.subplots(len(VIEWS), len(losses), squeeze=False)
         for row, view in enumerate(VIEWS):
             for column, loss in enumerate(losses):

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 TITLES = {
     "fvu_mmse": "FVU, one step",
-    "kl": "KL(teacher ‖ q), nats",
-    "nll": "NLL, nats/token",
+    "kl_one_step": "KL(teacher ‖ q), nats, one step",
+    "kl": "KL(teacher ‖ q), nats, sampled",
+    "nll": "NLL, nats/token, sampled",
+    "brier": "1 - Brier-1, sampled",
 }
-SHORT = {"fvu_mmse": "FVU", "kl": "KL", "nll": "NLL"}
+DOWNSTREAM = tuple(name for name in TITLES if name != "fvu_mmse")
+DRAWN = tuple(name for name in TITLES if name != "nll")  # which moves as KL does
+SHORT = {"fvu_mmse": "FVU", "kl_one_step": "KL S=1", "kl": "KL", "nll": "NLL", "brier": "Brier"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ class Outcomes:
         candidates: of the axis, in its order.
         seeds: in the order of the rows.
         losses: name of ``TITLES`` -> [seeds, candidates].
-        steps: network evaluations per chain that KL and NLL are of; a single chain.
+        steps: network evaluations per chain of what is sampled: KL and NLL of a single chain, Brier
+            over the pairs of all.
         budget: of all runs.
         costs: per candidate, as ``scoring.cost`` has them.
         origins: versions of the code that made them.
@@ -82,17 +87,27 @@ class Outcomes:
 
 
 def _losses(record: Record) -> dict[str, float]:
-    """Return the losses of a run: one chain of the interface's own signal, at the most steps."""
+    """Return the losses of a run, of the interface's own signal.
+
+    What is not iterative has one step alone, and no loss of its own for it.
+    """
     data = record.data
-    name, steps = data["interface"]["name"], data["config"]["score"]["steps"][-1]
-    found = {"fvu_mmse": float(data["bridge"]["fvu_mmse"])}
-    for score in record.own_scores:
-        own = score.subject == name and score.signal == SAMPLED and score.chains == 1
-        if own and score.steps in (steps, 1):  # one step of what is not iterative
-            metric = score.metric.removeprefix("first_token_")
-            if metric in ("kl", "nll") and (score.steps == steps or metric not in found):
-                found[metric] = score.value
-    return found
+    subject, most = data["interface"]["name"], max(data["config"]["score"]["steps"])
+    own = {
+        (score.metric.removeprefix("first_token_"), score.steps, score.chains): score.value
+        for score in record.own_scores
+        if score.subject == subject and score.signal == SAMPLED
+    }
+    steps = most if any(key[1] == most for key in own) else 1
+    brier = [value for (metric, s, _), value in own.items() if (metric, s) == ("brier1", steps)]
+    found = {
+        "fvu_mmse": float(data["bridge"]["fvu_mmse"]),
+        "kl_one_step": own.get(("kl", 1, 1)) if steps > 1 else None,
+        "kl": own.get(("kl", steps, 1)),
+        "nll": own.get(("nll", steps, 1)),
+        "brier": 1 - brier[0] if brier else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _check_budgets(entries: Sequence[Entry], records: Sequence[Record]) -> None:

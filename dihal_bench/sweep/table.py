@@ -98,8 +98,8 @@ def show(table: Table, *, form: str = "simple") -> str:
     parts = [
         _head(table.title, form),
         tabulate(_candidates(outcomes), headers="keys", tablefmt=form, disable_numparse=True),
-        f"KL and NLL: one chain of {outcomes.steps} network evaluations; ±: standard deviation "
-        f"over {len(outcomes.seeds)} seeds.",
+        f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain."
+        f"{_spread(len(outcomes.seeds))}",
     ]
     for name, some in table.ranking.items():
         best = outcomes.candidates[next(iter(some.values())).observed].label
@@ -111,6 +111,10 @@ def show(table: Table, *, form: str = "simple") -> str:
         ]
     legend = [LEGEND] if table.ranking else []
     return "\n\n".join([*parts, *legend, "made by " + "; ".join(outcomes.origins)])
+
+
+def _spread(seeds: int) -> str:
+    return f" ±: standard deviation over {seeds} seeds." if seeds > 1 else " One seed."
 
 
 def _head(text: str, form: str) -> str:

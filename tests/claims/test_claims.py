@@ -18,7 +18,7 @@ from dihal_bench.cli import main
 from dihal_bench.errors import UserError
 from dihal_bench.ranking.agreement import Prediction
 from dihal_bench.records import Record
-from dihal_bench.sweep.outcomes import Outcomes
+from dihal_bench.sweep.outcomes import DOWNSTREAM, TITLES, Outcomes
 from dihal_bench.sweep.plan import layer_axis
 from dihal_bench.sweep.replicate import over_layers
 from dihal_bench.sweep.table import Table
@@ -34,7 +34,7 @@ def table(loss: np.ndarray, score: np.ndarray, spread: float = 0.01) -> Table:
     outcomes = Outcomes(
         candidates=list(layer_axis(LAYERS, start=0, span=None).candidates),
         seeds=[0, 1, 2],
-        losses=dict.fromkeys(("fvu_mmse", "kl", "nll"), losses),
+        losses=dict.fromkeys(TITLES, losses),
         steps=4,
         budget={"diffusion_tokens": 1024},
         costs=[{"ratio": 1.0}] * 8,
@@ -129,7 +129,8 @@ def test_losses_that_agree_on_every_backbone_carry_over(tmp_path: Path) -> None:
     evidence = write(tmp_path, "span-2", {f"b{i}": table(WAVE, -WAVE) for i in range(6)})
     assert carries_over(evidence).verdict == HOLDS
     for own in evidence.sweeps["span-2"].values():
-        own["losses"]["kl"] = own["losses"]["nll"] = (-np.array(own["losses"]["kl"])).tolist()
+        for name in DOWNSTREAM:
+            own["losses"][name] = (-np.array(own["losses"][name])).tolist()
     assert carries_over(evidence).verdict == FAILS
 
 
@@ -140,7 +141,8 @@ def test_unrelated_curves_of_one_backbone_do_not_lead(tmp_path: Path) -> None:
         curves = np.random.default_rng(seed).normal(size=(2, 8))
         evidence = write(tmp_path, "span-2", {"b": table(curves[0], -WAVE)})
         own = evidence.sweeps["span-2"]["b"]["losses"]
-        own["kl"] = (np.array(own["fvu_mmse"]) - curves[0] + curves[1]).tolist()
+        other = (np.array(own["fvu_mmse"]) - curves[0] + curves[1]).tolist()
+        own |= dict.fromkeys(DOWNSTREAM, other)
         claim = carries_over(evidence)
         held += claim.findings[0].verdict == HOLDS
         leading.append(claim.verdict)

@@ -201,7 +201,7 @@ def _run(
 
 def _sweep() -> dict[str, Any]:
     losses = {
-        "fvu": (0.0382, 0.0753, 0.0974, 0.1365, 0.1581, 0.2128),
+        "fvu_mmse": (0.0382, 0.0753, 0.0974, 0.1365, 0.1581, 0.2128),
         "kl": (0.0926, 0.2240, 0.2955, 0.4205, 0.5062, 0.6397),
         "nll": (3.3292, 3.4411, 3.4968, 3.5980, 3.6654, 3.8638),
     }
@@ -214,7 +214,10 @@ def _sweep() -> dict[str, Any]:
     return {
         **{"id": "bundled-span-2", "title": "one bridge per layer l, blocks (l - 2, l] replaced"},
         **{"axis": "span-2", "backbone": "bundled", "layers": [2, 3, 4, 5, 6, 7]},
-        "losses": {k: [estimate(v, 0.04 * v) for v in values] for k, values in losses.items()},
+        "losses": {
+            name: {"title": name.upper(), "cells": [estimate(v, 0.04 * v) for v in values]}
+            for name, values in losses.items()
+        },
         "predictors": predictors,
         "correlations": [
             {

@@ -12,7 +12,7 @@ from scipy import stats
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
 from dihal_bench.records import Record
-from dihal_bench.sweep.outcomes import Outcomes
+from dihal_bench.sweep.outcomes import TITLES, Outcomes
 from dihal_bench.sweep.plan import layer_axis, plan
 from dihal_bench.training import phases
 
@@ -58,13 +58,28 @@ def test_every_layer_and_seed_has_its_run(swept) -> None:
     found = results(folder)
     assert found["candidates"] == ["1", "2", "3"]
     shapes = {name: np.shape(v) for name, v in found["losses"].items()}
-    assert shapes == dict.fromkeys(("fvu_mmse", "kl", "nll"), (2, 3))
+    assert shapes == dict.fromkeys(TITLES, (2, 3))
     records = [json.loads(p.read_text()) for p in folder.glob("runs/*/record.json")]
     assert sorted((r["config"]["seed"], r["layer"]) for r in records) == [
         *((0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3))
     ]
     by_place = {(r["config"]["seed"], r["layer"]): r["bridge"]["fvu_mmse"] for r in records}
     assert found["losses"]["fvu_mmse"][1][2] == by_place[1, 3]
+    first = next(r for r in records if (r["config"]["seed"], r["layer"]) == (0, 1))
+    own = {
+        (s["metric"], s["steps"], s["chains"]): s["value"]
+        for s in first["scores"]
+        if (s["subject"], s["signal"]) == ("hidden", "sampled")
+    }
+    most = max(steps for _, steps, _ in own)
+    chains = max(k for metric, steps, k in own if (metric, steps) == ("brier1", most))
+    assert {name: values[0][0] for name, values in found["losses"].items()} == {
+        "fvu_mmse": first["bridge"]["fvu_mmse"],
+        "kl_one_step": own["kl", 1, 1],
+        "kl": own["kl", most, 1],
+        "nll": own["nll", most, 1],
+        "brier": 1 - own["brier1", most, chains],
+    }
     assert "one bridge per layer" in text
     for suffix in ("md", "png", "svg"):
         assert (folder / f"sweep-layers.{suffix}").stat().st_size > 100

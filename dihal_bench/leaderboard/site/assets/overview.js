@@ -141,13 +141,13 @@ dihal.overview = (() => {
 
   /** Losses with intervals over the layers, and under them the scores, each on its own scale. */
   function drawSweep(sweep) {
-    const losses = ["fvu", "kl"].filter((name) => name in sweep.losses);
+    const losses = ["fvu_mmse", "kl_one_step", "kl"].filter((name) => name in sweep.losses);
     const scores = Object.keys(sweep.predictors).filter((name) => name.startsWith("score"));
     byId("caption-sweep").textContent =
       `${sweep.backbone}, ${sweep.title}. Above, the bridge's losses (lower is better); below, the geometry score ` +
       "(higher: to be chosen). Large marks: the best layer of each. Where they stand in one column, they agree.";
     const panels = [
-      ...losses.map((name) => ({ name, title: name.toUpperCase(), cells: list(sweep.losses[name]), best: Math.min, colour: 0 })),
+      ...losses.map((name) => ({ name, title: sweep.losses[name].title, cells: list(sweep.losses[name].cells), best: Math.min, colour: 0 })),
       ...scores.map((name) => ({ name, title: name, cells: list(sweep.predictors[name]), best: Math.max, colour: 1 })),
     ];
     const share = 92 / panels.length;
