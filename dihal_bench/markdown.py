@@ -24,6 +24,11 @@ def escaped(value: object) -> str:
     return _SPECIAL.sub(r"\\\g<0>", one_line(value)).translate(_ENTITIES)
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """Return a number with its noun: 1 run, 2 runs; ``more`` is the plural that takes no s."""
+    return f"{number:,} {one if number == 1 else more or f'{one}s'}"
+
+
 def block(text: str, language: str) -> str:
     """Return code between fences that are longer than any in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)

@@ -6,6 +6,7 @@ figure or a page reads is said here. What nobody reads may hold anything.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -43,6 +44,20 @@ def _not_teacher(name: str) -> str:
     return name
 
 
+def _is_time(text: str) -> str:
+    """Take a time in ISO 8601, with its zone."""
+    try:
+        known = datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError(
+            f"{text[:40]!r} is no time in ISO 8601 with its zone, such as 2026-01-31T12:00:00+00:00"
+        )
+    return text
+
+
+_Time = Annotated[_Line, AfterValidator(_is_time)]
 _Name = Annotated[Subject, AfterValidator(_not_teacher)]
 
 
@@ -296,7 +311,7 @@ class Schema(_Closed):
     id: str
     seal: dict[str, str]
     run: str
-    created: _Line
+    created: _Time
     command: _Text
     config: Config
     interface: Interface

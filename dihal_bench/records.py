@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.explain import no_json, sentence
 from dihal_bench.files import write_text
 from dihal_bench.seal import broken, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from pydantic import ValidationError
 
 COUNTS = ("tokens", "words", "bytes")
 _LARGEST = 2**63 - 1
@@ -119,10 +118,14 @@ class Record:
         """
         try:
             text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            raise UserError(f"{path} is not a readable record ({reason}).") from error
+        try:
             data = json.loads(text, object_pairs_hook=_once)
-            validate(data, str(path))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} is not a readable record ({error}).") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not a readable record: {no_json(error, text)}.") from error
+        validate(data, str(path))
         return cls(data)
 
 
@@ -156,12 +159,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object of JSON, each key of which is there once: a reader would see one, we another.
 
     Raises:
-        ValueError: a key is there twice.
+        UserError: a key is there twice.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise ValueError(f"the key {twice} is there twice")
+        raise UserError(f"the key {twice} is there twice")
     return found
 
 
@@ -191,27 +194,7 @@ def _check_schema(data: dict[str, Any], where: str) -> None:
     try:
         Schema.model_validate(data)
     except ValidationError as error:
-        raise UserError(_sentence(error, where)) from None
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    """Return the first thing that is wrong: file, place, field, and what."""
-    first = error.errors(include_url=False)[0]
-    place = ""
-    for part in first["loc"]:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
-    outer, _, name = place.rpartition(".")
-    at = f"{where}: {outer}: the field {name}" if outer else f"{where}: the field {name}"
-    kind, said = first["type"], first["msg"].removeprefix("Value error, ")
-    if kind == "missing":
-        return f"{at} is missing."
-    if kind == "extra_forbidden":
-        return f"{at} is unknown to this version."
-    if kind == "value_error":
-        return f"{where}: {place}: {said}." if place else f"{where}: {said}."
-    if kind.endswith(("_type", "_parsing")):
-        return f"{at} has the wrong type ({type(first['input']).__name__}): {said}."
-    return f"{at} is {str(first['input'])[:80]!r}: {said}."
+        raise UserError(sentence(error, where)) from None
 
 
 def _check_sums(sums: dict[str, Any], where: str) -> None:

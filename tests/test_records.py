@@ -196,7 +196,16 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
     [
         ([], "a record is a JSON object"),
         (changed("schema", to=SCHEMA + 1), f"schema is {SCHEMA + 1}, this version reads {SCHEMA}"),
-        (changed("scores", 0, to=3), r"the field scores\[0\] has the wrong type \(int\)"),
+        (
+            changed("scores", 0, to=3),
+            r"scores\[0\] has the wrong type: it is a number and must be an object",
+        ),
+        (changed("gates", to=[]), "the field gates .* it is a list and must be an object"),
+        (changed("config", "seed", to="a"), "field seed .* it is text and must be a whole number"),
+        (changed("interface", "replaced", to=-3), "replaced is '-3'; it must be 1 or more"),
+        (changed("regime", to="both"), "regime is 'both'; it must be 'causal' or 'sequence'"),
+        (changed("created", to="tomorrow"), "created: 'tomorrow' is no time in ISO 8601"),
+        (changed("created", to="2026-01-01T00:00:00"), "is no time in ISO 8601 with its zone"),
         (changed("scores", 0, "kind", to="guess"), f"kind is 'guess', not one of {KINDS[0]}"),
         (changed("scores", 0, "extra", to=1), "the field extra is unknown"),
         (changed("gates", to={}), "gates: the field leak is missing"),
@@ -313,8 +322,35 @@ def test_a_file_that_is_no_record_is_named(tmp_path, content):
     path = tmp_path / "record.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"record\.json is not a readable record"):
+    with pytest.raises(UserError, match=r"record\.json is not a readable record") as raised:
         Record.read(path)
+    assert str(raised.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{\n "schema": 3,\n "id": "hid', "is cut off in line 3"),
+        ('{\n "schema": 3,\n', "is cut off in line 2"),
+        ('{\n "schema" 3}\n', "line 2, column 11 is no JSON"),
+        ('{"schema": ' + "9" * 5000 + "}", "more digits than can be read"),
+        ("[" * 200_000, "nested too deeply"),
+    ],
+)
+def test_broken_json_is_said_with_its_line(tmp_path, content, said):
+    path = tmp_path / "record.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        Record.read(path)
+
+
+def test_what_is_wrong_with_a_record_names_its_file_once(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(changed("gates", to=[])))
+    with pytest.raises(UserError) as raised:
+        Record.read(path)
+    assert str(raised.value).count(str(path)) == 1
+    assert "Input should" not in str(raised.value)
 
 
 def test_a_write_that_is_cut_off_leaves_the_old_file(tmp_path):

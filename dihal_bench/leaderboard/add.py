@@ -69,6 +69,11 @@ def add(store: Store, runs: Sequence[Path], *, say: Callable[[str], None]) -> li
 def _read(run: Path) -> Record:
     path = run / _RECORD if run.is_dir() else run
     if not path.exists():
+        if any(run.glob("*-*.json")):
+            raise UserError(
+                f"{run} is no folder of a run (there is no {_RECORD}); to add the records in it "
+                f"give the files: {run}/*.json."
+            )
         raise UserError(
             f"{run} holds no complete run (there is no {_RECORD}); give the folder that "
             "dihal-bench run named, or finish that run first."

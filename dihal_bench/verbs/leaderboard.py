@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dihal_bench.errors import UserError
+from dihal_bench.markdown import counted
 from dihal_bench.progress import say
 
 if TYPE_CHECKING:
-    import argparse
-
+    from dihal_bench.leaderboard.store import Store
     from dihal_bench.verbs.common import Verbs
 
 _FOLDER = Path("leaderboards")
+_RENDERING = ("keep_going", "check", "readme")  # flags of rendering, none of which an action takes
 
 
 def add(verbs: Verbs) -> None:
@@ -20,7 +23,7 @@ def add(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "leaderboard", help="render tables, figures and pages from records; add records"
     )
-    _folder(parser)
+    _folder(parser, default=None)
     parser.add_argument("--keep-going", action="store_true", help="leave out what cannot be read")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 if files differ"
@@ -41,58 +44,84 @@ def add(verbs: Verbs) -> None:
     own.set_defaults(work=_template)
 
 
-def _folder(parser: argparse.ArgumentParser) -> None:
+def _folder(parser: argparse.ArgumentParser, default: str | None = argparse.SUPPRESS) -> None:
+    """Declare --dir; an action that is not given it leaves what stood before the action."""
     parser.add_argument(
-        "--dir", type=Path, default=_FOLDER, help="the leaderboard (default: leaderboards)"
+        "--dir", type=Path, default=default, help=f"the leaderboard (default: {_FOLDER})"
     )
+
+
+def _refuse(arguments: argparse.Namespace, what: str, *names: str) -> None:
+    """Refuse flags that would be ignored.
+
+    Raises:
+        UserError: one of them is given.
+    """
+    for name in names:
+        if getattr(arguments, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"leaderboard {what} has no use for {flag}; leave it out.")
 
 
 def _render(arguments: argparse.Namespace) -> int:
     if arguments.hub_card is not None:
-        from dihal_bench.publishing.card import write_card
-
-        print(f"written: {write_card(arguments.hub_card)}")
-        return 0
+        return _card(arguments)
     from dihal_bench.files import write_text
     from dihal_bench.leaderboard import render
 
-    board = render.read(arguments.dir, keep_going=arguments.keep_going, say=say)
+    folder = arguments.dir or _FOLDER
+    board = render.read(folder, keep_going=arguments.keep_going, say=say)
     readme, filled = arguments.readme, ""
     if readme is not None:
         filled = render.fill_readme(readme, board)
     stale = readme is not None and readme.read_text(encoding="utf-8") != filled
     if arguments.check:
-        found = [arguments.dir / path for path in render.check(board, arguments.dir)]
+        found = [folder / path for path in render.check(board, folder)]
         found += [readme] if stale else []
         for path in found:
             print(f"{path} differs from what the records say")
-        print(f"{len(found)} files differ" if found else "everything is what the records say")
+        number = counted(len(found), "file differs", "files differ")
+        print(number if found else "everything is what the records say")
         return 1 if found else 0
-    changed = render.write(board, arguments.dir)
+    changed = render.write(board, folder)
     if stale:
         write_text(readme, filled)
-    count = len(board["runs"])
-    tables = len(board["tables"])
-    print(f"{count:,} runs, {tables:,} tables; {len(changed):,} files changed")
-    print(f"open {arguments.dir / 'index.html'}")
+    shown = [counted(len(board["runs"]), "run"), counted(len(board["tables"]), "table")]
+    print(f"{', '.join(shown)}; {counted(len(changed), 'file')} changed")
+    print(f"open {folder / 'index.html'}")
     return 0
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    from dihal_bench.publishing.card import write_card
+
+    _refuse(arguments, "--hub-card", "dir", *_RENDERING)
+    print(f"written: {write_card(arguments.hub_card)}")
+    return 0
+
+
+def _store(arguments: argparse.Namespace) -> Store:
+    from dihal_bench.leaderboard.render import RECORDS
+    from dihal_bench.leaderboard.store import Store
+
+    return Store((arguments.dir or _FOLDER) / RECORDS)
 
 
 def _add(arguments: argparse.Namespace) -> int:
     from dihal_bench.leaderboard.add import add as add_records
-    from dihal_bench.leaderboard.render import RECORDS
-    from dihal_bench.leaderboard.store import Store
 
-    add_records(Store(arguments.dir / RECORDS), arguments.runs, say=print)
+    _refuse(arguments, "add", *_RENDERING, "hub_card")
+    add_records(_store(arguments), arguments.runs, say=print)
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from dihal_bench.leaderboard.render import RECORDS
-    from dihal_bench.leaderboard.store import Store
     from dihal_bench.leaderboard.verify import verify_all
 
-    paths = arguments.records or Store(arguments.dir / RECORDS).paths()
+    _refuse(arguments, "verify", *_RENDERING, "hub_card")
+    if arguments.records:
+        _refuse(arguments, "verify RECORD", "dir")
+    paths = arguments.records or _store(arguments).paths()
     problems = verify_all(paths)
     for problem in problems:
         print(problem)
@@ -101,8 +130,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _template(arguments: argparse.Namespace) -> int:
-    del arguments
     from dihal_bench.leaderboard.template import page
 
+    _refuse(arguments, "submit-template", *_RENDERING, "hub_card", "dir")
     print(page(), end="")
     return 0

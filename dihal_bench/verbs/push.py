@@ -37,6 +37,8 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.publishing.hub import bundle, check_repository, find_token, upload
 
     check_repository(arguments.repo)
+    if arguments.token_file is not None:  # before anything is listed, also by a dry run
+        find_token(arguments.token_file)
     own = bundle(arguments.run)
     show = say if arguments.json else print
     for line in _listing(own, arguments.repo, private=arguments.private):

@@ -45,6 +45,13 @@ def test_all_or_none_are_added(finished: dict[str, Path], store: Store, tmp_path
     assert not store.folder.exists()
 
 
+def test_a_folder_of_records_is_told_from_a_run(make: Make, store: Store, tmp_path: Path) -> None:
+    record = make()
+    record.write(tmp_path / f"{record.data['id']}.json")
+    with pytest.raises(UserError, match=rf"give the files: {tmp_path}/\*\.json"):
+        add(store, [tmp_path], say=quiet)
+
+
 def test_another_record_of_a_run_is_refused(make: Make, store: Store, tmp_path: Path) -> None:
     first, other = make(), make(created="2020-01-01T00:00:00+00:00")
     for name, record in (("first", first), ("other", other)):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_the_same_records_give_the_same_bytes(board: Path, tmp_path: Path) -> No
     for folder in (board, again):
         status, out, err = dihal("leaderboard", "--dir", str(folder))
         assert status == 0, err
-        assert "6 runs, 1 tables" in out
+        assert "6 runs, 1 table; " in out
     first = contents(board)
     assert first == contents(again)
     kinds = {Path(name).suffix for name in first}
@@ -127,6 +128,57 @@ def test_the_readme_has_the_headline(board: Path, tmp_path: Path) -> None:
     status, _, err = dihal(*flags)
     assert status == 2
     assert "has no <!-- leaderboard -->" in err
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_folder_may_be_named_before_and_after_the_action(
+    finished: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = ("--dir", "mine")
+
+    def act(*words: str) -> tuple[int, str, str]:
+        return (
+            dihal("leaderboard", *folder, *words)
+            if before
+            else dihal("leaderboard", *words, *folder)
+        )
+
+    status, _, err = act("add", str(finished["hidden"]))
+    assert status == 0, err
+    assert len(list((tmp_path / "mine" / "records").glob("*.json"))) == 1
+    assert act("verify")[1] == "1 of 1 records say the same as their sums\n"
+    assert not (tmp_path / "leaderboards").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--check", "--hub-card", "RUN"), "leaderboard --hub-card has no use for --check"),
+        (("--dir", "x", "--hub-card", "RUN"), "leaderboard --hub-card has no use for --dir"),
+        (("--check", "verify"), "leaderboard verify has no use for --check"),
+        (("--keep-going", "verify"), "leaderboard verify has no use for --keep-going"),
+        (("--readme", "x", "add", "RUN"), "leaderboard add has no use for --readme"),
+        (("--hub-card", "RUN", "add", "RUN"), "leaderboard add has no use for --hub-card"),
+        (("--dir", "x", "submit-template"), "leaderboard submit-template has no use for --dir"),
+        (("--dir", "x", "verify", "y.json"), "leaderboard verify RECORD has no use for --dir"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(
+    finished: dict[str, Path], words: tuple[str, ...], said: str
+) -> None:
+    run = str(finished["embedding"])
+    status, out, err = dihal("leaderboard", *(run if word == "RUN" else word for word in words))
+    assert (status, out) == (2, "")
+    assert f"{said}; leave it out." in err
+    assert not (finished["embedding"] / "README.md").exists()
+
+
+def test_locks_are_not_committed() -> None:
+    git = ["git", "-C", str(ROOT), "check-ignore", "-q", "leaderboards/.records.lock"]
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    assert subprocess.run(git, check=False).returncode == 0
 
 
 def test_an_empty_leaderboard_says_how_to_begin(tmp_path: Path) -> None:

@@ -173,7 +173,6 @@ def test_what_a_record_says_stays_text():
         "environment": {"git": HOSTILE, "versions": {HOSTILE: HOSTILE, "dihal-bench": HOSTILE}},
         "scores": [{**s, "task": HOSTILE, "unit": HOSTILE} for s in SCORES[1:8]]
         + [{**gain(1.0, 0.5, 1.5), "details": {"control": HOSTILE}}],
-        "created": HOSTILE,
     }
     text = card_of(Record.of(content(**changes)))
     read = ModelCard(text)

@@ -104,6 +104,11 @@ def test_json_says_the_same(hub: Hub, run, token, capsys):
     assert planned == {**said, "uploaded": False, "commit": None}
 
 
+def test_a_dry_run_reads_a_token_that_it_is_given(hub: Hub, run, capsys, tmp_path):
+    assert push(run, "--dry-run", "--token-file", str(tmp_path / "none")) == 2
+    assert "cannot be read (No such file or directory)" in refused(capsys)
+
+
 def test_a_dry_run_needs_no_token_and_asks_nobody(hub: Hub, run, capsys):
     assert push(run, "--dry-run", "--yes") == 0
     out = capsys.readouterr().out
