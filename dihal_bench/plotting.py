@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#1f6f8b", "#d1603d", "#8a8a8a"  # told apart without colour vision as well
+DPI = 160  # of PNG files
 GREEN = "#9bbf85"  # lighter than these
 
 
@@ -43,6 +44,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         path = stem.with_suffix(f".{suffix}")
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=suffix, dpi=160, metadata=metadata)
+            figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
         paths.append(path)
     return paths

@@ -20,6 +20,7 @@ class Column:
         type: "estimate" (with an interval), "number", "integer", "tokens", "flops" or "text".
         digits: after the point.
         likelihood: whether kinds must not be ranked against each other by it.
+        brief: whether it stands where there is little room; CSV files have all columns.
     """
 
     key: str
@@ -29,13 +30,16 @@ class Column:
     type: str = "text"
     digits: int = 0
     likelihood: bool = False
+    brief: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return asdict(self)
 
 
-def _estimate(key: str, title: str, text: str, better: str | None, digits: int) -> Column:
+def _estimate(
+    key: str, title: str, text: str, better: str | None, digits: int, *, brief: bool = True
+) -> Column:
     likely = key in ("nll", "kl", "gain", "bound")
     return Column(
         key=key,
@@ -45,16 +49,27 @@ def _estimate(key: str, title: str, text: str, better: str | None, digits: int) 
         type="estimate",
         digits=digits,
         likelihood=likely,
+        brief=brief,
     )
 
 
-def _count(key: str, title: str, text: str, type_: str = "integer") -> Column:
-    return Column(key=key, title=title, help=text, type=type_)
+def _count(
+    key: str, title: str, text: str, type_: str = "integer", *, brief: bool = True
+) -> Column:
+    return Column(key=key, title=title, help=text, type=type_, brief=brief)
 
 
 LIKELIHOOD: tuple[Column, ...] = (
-    Column(key="row", title="row", help="the interface, a control beside it, or the teacher"),
-    _estimate("brier1", "Brier-1", "2 p(x) - Σ p², unbiased over chains, at most 1", HIGHER, 4),
+    Column(
+        key="row",
+        title="row",
+        help="the teacher; an interface and the blocks (a, b] that it replaces, those above layer "
+        "a up to layer b; or a control beside one",
+    ),
+    _count("rank", "rank", "by Brier-1, and among what: equal S, as many replaced blocks"),
+    _estimate(
+        "brier1", "Brier-1", "2 p(x) - Σ p² of the true token x, unbiased, at most 1", HIGHER, 4
+    ),
     _estimate("nll", "NLL", "nats per token, of the ensemble of K chains", LOWER, 3),
     _estimate("kl", "KL", "KL(teacher ‖ row) over the vocabulary, nats per token", LOWER, 4),
     _estimate(
@@ -69,44 +84,52 @@ LIKELIHOOD: tuple[Column, ...] = (
     _count("retained", "retained", "blocks of the backbone that are executed"),
     Column(
         key="flop_ratio",
-        title="FLOPs / replaced",
+        title="FLOP ratio",
         help="FLOPs of a chain over those of the replaced blocks",
         better=LOWER,
         type="number",
         digits=2,
     ),
-    _count("rank", "rank", "by Brier-1 at equal S among those that replace as many blocks"),
-    Column(key="kind", title="kind", help="exact, or ensemble(K): kinds are not compared by NLL"),
     _count("steps", "S", "network evaluations per chain"),
     _count("chains", "K", "chains of the ensemble"),
     _count("nfe", "NFE", "network evaluations in all, a decoder's included"),
-    _estimate("top1", "top-1", "how often its likeliest token is the teacher's", HIGHER, 3),
+    Column(key="kind", title="kind", help="exact, or ensemble(K): kinds are not compared by NLL"),
     _estimate("bound", "block bound", "variational bound of a block, nats per token", LOWER, 3),
     _count("seeds", "seeds", "trainings behind the row"),
     _count("n", "n", "scored tokens", "tokens"),
     _count("diffusion_tokens", "diffusion tokens", "seen while the trunk was trained", "tokens"),
-    _count("recovery_tokens", "recovery tokens", "seen while the recovery was trained", "tokens"),
-    _count("trunk", "trunk", "parameters of the denoiser", "tokens"),
-    _count("recovery", "recovery", "parameters trained besides", "tokens"),
-    _count("flops", "training FLOPs", "of all phases, mean over seeds", "flops"),
-    _count("seconds", "seconds", "of training, mean over seeds"),
+    Column(key="dtype", title="dtype", help="of the backbone's arithmetic"),
+    Column(key="versions", title="code", help="version and commit that made the row"),
+    _estimate(
+        "top1", "top-1", "how often its likeliest token is the teacher's", HIGHER, 3, brief=False
+    ),
+    _count(
+        *("recovery_tokens", "recovery tokens", "seen while the recovery was trained", "tokens"),
+        brief=False,
+    ),
+    _count("trunk", "trunk", "parameters of the denoiser", "tokens", brief=False),
+    _count("recovery", "recovery", "parameters trained besides", "tokens", brief=False),
+    _count("flops", "training FLOPs", "of all phases, mean over seeds", "flops", brief=False),
+    _count("seconds", "seconds", "of training, mean over seeds", brief=False),
     Column(
         key="oracle",
         title="oracle",
-        help="agreement of what is recovered from the true signal with the text or the teacher",
+        help="how often the recovery, given the true signal, names the teacher's token, or the "
+        "text's: its ceiling",
         better=HIGHER,
         type="number",
         digits=4,
+        brief=False,
     ),
     Column(
         key="sigma_half",
         title="σ½",
-        help="noise at which that agreement halves",
+        help="standard deviation of noise on the true signal, in units of the signal's, at which "
+        "the oracle is down to half",
         type="number",
         digits=2,
+        brief=False,
     ),
-    Column(key="dtype", title="dtype", help="of the backbone's arithmetic"),
-    Column(key="versions", title="code", help="version and commit that made the row"),
 )
 
 _DIRECTIONS = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.markdown import one_line
 from dihal_bench.names import safe
-from dihal_bench.plotting import BLUE, GREY, ORANGE, bare, save, style
+from dihal_bench.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ _COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "bla
 _CELLS = {"paper": "raw states", "matched": "what is diffused"}
 _LOSSES = ("fvu_mmse", "kl_one_step", "kl")  # of a sweep, that are drawn
 _MARKERS = "osD^vP*X"
+_LETTERS = 40  # of a label in a legend
 _ROWS = 40  # of a figure: more cannot be read
 
 
@@ -59,9 +60,9 @@ def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             if _points(table):
                 yield "cost", f"nll-flops-{name}", table
             if any(run["sigmas"] and run["agreement"] for run in runs):
-                yield "recovery", f"recovery-{name}", runs
+                yield "recovery", f"recovery-{name}", {"title": table["title"], "runs": runs}
             if any(run["frontier"] for run in runs):
-                yield "frontier", f"frontier-{name}", runs
+                yield "frontier", f"frontier-{name}", {"title": table["title"], "runs": runs}
     for name, located in _located(data).items():
         yield "proxies", f"proxies-{name}", located
     for sweep in data["sweeps"]:
@@ -85,7 +86,8 @@ def _one(job: tuple[str, Path, Any]) -> list[Path]:
     with style():
         from matplotlib.figure import Figure
 
-        figure = Figure(layout="constrained")
+        figure = Figure(layout="constrained", dpi=DPI)  # letters are as wide as where they are drawn
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
         _PANELS[kind](figure, what)
         return save(figure, stem)
 
@@ -119,28 +121,27 @@ def _brier(figure: Any, table: Mapping[str, Any]) -> None:
 
 def _cost(figure: Any, table: Mapping[str, Any]) -> None:
     """NLL of the best of each row's numbers of evaluations against what its training took."""
-    figure.set_size_inches(6.4, 4.2)
+    points = _points(table)
+    figure.set_size_inches(7.2, max(4.2, 0.7 + 0.16 * len(points)))
     axis = figure.subplots()
     bare(axis, "y")
-    interfaces = sorted({row["cells"]["interface"] for row in _points(table)})
-    for row in _points(table):
+    interfaces = sorted({row["cells"]["interface"] for row in points})
+    for row in points:
         cells = row["cells"]
-        marker = _MARKERS[interfaces.index(cells["interface"]) % len(_MARKERS)]
+        place = interfaces.index(cells["interface"])
+        colour, hollow = f"C{place % 10}", cells["role"] == "control"
         axis.plot(
-            cells["flops"], cells["nll"]["value"], marker, ms=5, color=_COLOURS[cells["role"]]
-        )
-        text = cells["row"] if len(cells["row"]) < 32 else f"{cells['row'][:31]}…"
-        axis.annotate(
-            _plain(text), (cells["flops"], cells["nll"]["value"]), xytext=(5, 2),
-            textcoords="offset points", fontsize=6.5, color=_COLOURS[cells["role"]],
+            cells["flops"], cells["nll"]["value"], _MARKERS[place % len(_MARKERS)], ms=6,
+            color=colour, mfc="white" if hollow else colour, label=_plain(_cut(cells["row"])),
         )  # fmt: skip
     for row in table["rows"]:
         if row["cells"]["role"] == "teacher" and row["cells"].get("nll"):
             axis.axhline(row["cells"]["nll"]["value"], color="black", linestyle=":", linewidth=0.9)
     axis.set_xlabel("FLOPs of training")
-    axis.set_ylabel("NLL, nats per token")
-    note = "single chains and exact rows (controls grey, dotted: teacher)"
-    axis.set_title(f"{_wrapped(table['title'])}\n{note}", loc="left", fontsize=9)
+    axis.set_ylabel("NLL, nats per token, lower is better")
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    note = "single chains and exact rows (hollow: controls; dotted: teacher)"
+    axis.set_title(f"{_wrapped(table['title'], 60)}\n{note}", loc="left", fontsize=9)
 
 
 def _points(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -154,13 +155,13 @@ def _points(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(found.values(), key=lambda row: row["cells"]["nll"]["value"])[:_ROWS]
 
 
-def _recovery(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+def _recovery(figure: Any, what: Mapping[str, Any]) -> None:
     """What recovery makes of the true signal under noise, a line per interface's first run."""
     figure.set_size_inches(6.4, 3.6)
     axis = figure.subplots()
     bare(axis, "y")
     shown: dict[str, Mapping[str, Any]] = {}
-    for run in runs:
+    for run in what["runs"]:
         if run["sigmas"] and run["agreement"]:
             shown.setdefault(run["label"], run)
     for place, (label, own) in enumerate(list(shown.items())[: len(_MARKERS)]):
@@ -170,17 +171,19 @@ def _recovery(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
         )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("standard deviation of noise on the true signal, in units of the signal's")
-    axis.set_ylabel("agreement")
+    axis.set_ylabel("tokens that are recovered")
     axis.legend(fontsize=7, frameon=False)
+    note = "what recovery makes of the true signal under noise"
+    axis.set_title(f"{_wrapped(what['title'])}\n{note}", loc="left", fontsize=9)
 
 
-def _frontier(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+def _frontier(figure: Any, what: Mapping[str, Any]) -> None:
     """Generative perplexity against entropy, a line per row over temperatures."""
     figure.set_size_inches(6.4, 4.2)
     axis = figure.subplots()
     bare(axis, "y")
     lines: dict[str, list[tuple[float, float]]] = {}
-    for run in runs:
+    for run in what["runs"]:
         for point in run["frontier"]:
             own = point["row"] == "teacher"
             name = point["row"] if own else f"{point['row']} ({run['label']}, seed {run['seed']})"
@@ -193,6 +196,7 @@ def _frontier(figure: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     axis.set_xlabel("entropy of a sample's tokens, nats")
     axis.set_ylabel("generative perplexity")
     axis.legend(fontsize=6.5, frameon=False)
+    axis.set_title(_wrapped(what["title"]), loc="left", fontsize=9)
 
 
 def _proxies(figure: Any, located: Mapping[str, Any]) -> None:
@@ -232,8 +236,8 @@ def _layers(figure: Any, sweep: Mapping[str, Any]) -> None:
                     str(layer), (x, own["value"]), xytext=(4, 2),
                     textcoords="offset points", fontsize=7, color=colour,
                 )  # fmt: skip
-    axes[0, 0].legend(fontsize=7, frameon=False)
-    axes[0, 0].set_ylabel("score, higher: chosen")
+    axes[0, 0].set_title("score, higher: chosen", loc="left", fontsize=9)
+    axes[1, 0].legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left", frameon=False)
     for above, below, loss in zip(axes[0, 1:], axes[1, 1:], losses, strict=True):
         values = loss["cells"]
         middle = [own["value"] for own in values]
@@ -242,8 +246,8 @@ def _layers(figure: Any, sweep: Mapping[str, Any]) -> None:
             [own.get("hi", own["value"]) - own["value"] for own in values],
         ]
         above.errorbar(sweep["layers"], middle, yerr=ends, fmt="o-", ms=3.5, lw=1, color="black")
-        above.set_ylabel(_plain(f"{loss['title']}, lower is better"), fontsize=8)
-        below.set_ylabel(_plain(loss["title"]), fontsize=8)
+        above.set_title(_wrapped(f"{loss['title']}, lower is better", 52), loc="left", fontsize=9)
+        below.set_title(_wrapped(loss["title"], 52), loc="left", fontsize=9)
         below.set_xlabel("score (numbers: layers)")
     for axis in axes[0]:
         axis.set_xticks(sweep["layers"][:: 1 + len(sweep["layers"]) // 12])
@@ -266,10 +270,14 @@ def _plain(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
-def _wrapped(text: str) -> str:
+def _cut(text: str) -> str:
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
+
+
+def _wrapped(text: str, width: int = 80) -> str:
     import textwrap
 
-    return "\n".join(map(_plain, textwrap.wrap(text, 80)))
+    return "\n".join(map(_plain, textwrap.wrap(text, width)))
 
 
 _PANELS: dict[str, Callable[[Any, Any], None]] = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SHARED = (  # keys that a setting has in common, and what never tells two rows apart
     *("seed", "backbone", "corpus", "regime", "block", "dtype", "interface", "device"),
-    *("layer", "from_layer"),  # the blocks that they come to are told
+    *("layer", "from_layer"),  # the blocks that they come to are in the label
     *("budget.name", "budget.diffusion_tokens", "budget.recovery_tokens", "budget.matched"),
 )
 _OVERSPENT = "spent more or less than the budget gives, or has a trunk of another size"
@@ -119,8 +119,8 @@ class Group:
 def grouped(records: Iterable[Record]) -> list[Group]:
     """Sort records into tables, matched ones first.
 
-    Runs of one interface that differ in their settings are rows of their own, and labelled with
-    what they differ in.
+    Runs of one interface that replace other blocks or differ in their settings are rows of their
+    own, and labelled with the blocks and what they differ in.
     """
     settings: dict[Setting, list[Record]] = defaultdict(list)
     for record in records:
@@ -190,9 +190,11 @@ def _labelled(records: list[Record]) -> dict[str, list[Record]]:
     return dict(found)
 
 
-def _order(item: tuple[str, Record]) -> tuple[str, int, str]:
+def _order(item: tuple[str, Record]) -> tuple[int, int, str, int, str]:
+    """From the first block upwards, whatever the blocks' numbers look like as text."""
     label, record = item
-    return label, record.data["config"]["seed"], record.data["id"]
+    data = record.data
+    return data["interface"]["from"], data["layer"], label, data["config"]["seed"], data["id"]
 
 
 def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
@@ -205,9 +207,9 @@ def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
     found = []
     for record, own in zip(records, traits, strict=True):
         what = {key: own[key] for key in telling if key in own and own[key] != usual.get(key)}
-        row = json.dumps(what, sort_keys=True)
-        parts = [f"{key}={_short(value)}" for key, value in what.items()]
-        label = f"{name} ({', '.join(parts)})" if parts else name
+        place = f"{name} {_span(record)}"
+        row = json.dumps([place, what], sort_keys=True)
+        label = ", ".join([place, *(f"{key}={_short(value)}" for key, value in what.items())])
         if row not in rows:
             rows[row] = f"{label} #{_digest(what)}" if label in rows.values() else label
         label, seed = rows[row], record.data["config"]["seed"]
@@ -219,15 +221,19 @@ def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
     return found
 
 
+def _span(record: Record) -> str:
+    """Return the blocks that a run replaces, as everything writes them: (a, b]."""
+    return f"({record.data['interface']['from']}, {record.data['layer']}]"
+
+
 def _traits(record: Record) -> dict[str, Any]:
-    """Return what tells a run from others of its interface: settings, the span, its code."""
+    """Return what tells a run from others of its interface and blocks: settings, its code."""
     data = record.data
     own = {key: value for key, value in _flat(data["config"]).items() if key not in _SHARED}
     sums = [[row[k] for k in _ROW] + sorted(row["sums"]) for row in data["sums"]["rows"]]
     subject = data["interface"]["name"]
     return {
         **own,
-        "blocks": f"{data['interface']['from']}-{data['layer']}",
         "code": data["interface"]["origin"],
         "version": data["environment"]["versions"]["dihal-bench"],
         "sums": _digest([row for row in sums if row[0] == subject]),

@@ -25,8 +25,8 @@ _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
 _MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _HEADLINE = (
-    *("row", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio", "rank", "kind"),
-    *("steps", "nfe", "seeds", "n"),
+    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio"),
+    *("steps", "nfe", "kind", "seeds", "n"),
 )
 
 

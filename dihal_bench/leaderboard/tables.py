@@ -8,7 +8,7 @@ from dihal_bench.comparison.paired import Paired
 from dihal_bench.comparison.pool import Pool
 from dihal_bench.comparison.table import Line, lines
 from dihal_bench.leaderboard.columns import LIKELIHOOD
-from dihal_bench.markdown import one_line
+from dihal_bench.markdown import counted, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_RESAMPLES = 2000
 _ESTIMATES = ("brier1", "nll", "kl", "gain", "top1")
 _PLAIN = (
-    *("replaced", "retained", "flop_ratio", "rank", "steps", "chains", "nfe", "seeds", "n"),
+    *("replaced", "retained", "flop_ratio", "steps", "chains", "nfe", "seeds", "n"),
     *("diffusion_tokens", "recovery_tokens", "trunk", "recovery", "flops", "seconds", "oracle"),
     *("sigma_half",),
 )
@@ -28,8 +28,8 @@ TIED, UNCONVERGED, FEWER = "tied", "not converged", "fewer tokens"
 LEGEND = (
     "Intervals are 95 %, over documents, and over trainings where there are several; of fewer than "
     "three seeds no row has a rank.",
-    "Rank is by Brier-1, paired, at equal S, among interfaces that replace as many blocks: 1 + how "
-    "many are surely better.",
+    "Rank is by Brier-1, paired: 1 + how many are surely better, among the interfaces of equal S "
+    "that replace as many blocks, which stands beside it; one ranking's rows stand together.",
     "NLL of an ensemble is a proper likelihood of its own generator, at NFE = S x K evaluations; "
     "exact and ensemble rows are of different kinds, and so are other numbers of evaluations.",
     f"= {TIED}: another interface is neither surely better nor surely worse.",
@@ -43,7 +43,7 @@ def likelihood_table(group: Group) -> dict[str, Any]:
     pool = Pool.gather(group.all)
     wanted = max(r.data["config"]["score"]["resamples"] for _, r in group.all)
     paired = Paired(pool, resamples=min(wanted, _MOST_RESAMPLES))
-    rows = [_row(line, group) for line in lines(paired, group.name, reference=None)]
+    rows = [_row(line, group) for line in _ordered(lines(paired, group.name, reference=None))]
     return {
         "id": group.name,
         "title": title(group),
@@ -55,6 +55,23 @@ def likelihood_table(group: Group) -> dict[str, Any]:
         "legend": list(LEGEND),
         "reason": group.setting.reason,
     }
+
+
+def _ordered(found: Sequence[Line]) -> list[Line]:
+    """Return the teacher, then ranking by ranking the interfaces, best first, then all the rest."""
+    standing = {
+        (line.interface, line.steps): (line.rank or len(found), -line.brier1.value)
+        for line in found
+        if line.role == "interface" and line.brier1 is not None
+    }
+
+    def place(line: Line) -> tuple[Any, ...]:
+        if line.role != "interface":
+            return (0 if line.role == "teacher" else 2,)
+        own = standing[line.interface, line.steps]
+        return 1, line.replaced, line.steps, *own, line.interface, -line.chains
+
+    return sorted(found, key=place)
 
 
 def section(group: Group) -> str:
@@ -118,6 +135,14 @@ def cell(estimate: Estimate | None, *flags: str) -> dict[str, Any] | None:
     }
 
 
+def _rank(line: Line) -> dict[str, Any] | None:
+    """Return a rank with what it is among: those that it was held against."""
+    if line.rank is None:
+        return None
+    blocks = counted(line.replaced or 0, "block")
+    return {"value": line.rank, "among": f"S={line.steps}, {blocks}"}
+
+
 def _row(line: Line, group: Group) -> dict[str, Any]:
     records = group.records[line.interface]
     marks = {
@@ -135,6 +160,7 @@ def _row(line: Line, group: Group) -> dict[str, Any]:
             "row": line.row,
             "interface": line.interface,
             "role": line.role,
+            "rank": _rank(line),
             "gain_over": line.gain_over or None,
             "kind": "exact" if exact else f"ensemble({line.chains})",
             "bound": None if line.bound is None else {"value": line.bound, "flags": []},

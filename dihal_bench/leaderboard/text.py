@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 _BRIEF = (  # what a paper has room for
-    *("row", "kind", "steps", "chains", "nfe", "brier1", "nll", "kl", "gain", "gain_over"),
-    *("replaced", "flop_ratio", "rank", "seeds", "n"),
+    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio"),
+    *("steps", "chains", "nfe", "kind", "seeds", "n"),
 )
+_ENDS = ("", "_lo", "_hi", "_among", "_flags")  # of the names of what a cell has in a CSV file
 _SYMBOLS = {
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$\ddagger$", "σ": r"$\sigma$"},
     **{
@@ -30,17 +31,30 @@ _SYMBOLS = {
 
 
 def markdown(table: Mapping[str, Any]) -> str:
-    """Return a table with its facts and legend; what strangers wrote stays text."""
+    """Return the columns that a reader compares, with facts, legend and what all columns mean.
+
+    What strangers wrote stays text.
+    """
     from tabulate import tabulate
 
-    columns = table["columns"]
+    columns = [column for column in table["columns"] if column["brief"]]
     heads, body = _shown(table, columns, escaped)
     facts = [f"{name.replace('_', ' ')}: {escaped(value)}" for name, value in _facts(table)]
     head = f"### {escaped(table['title'])}"
     reason = [f"Not comparable with others: {table['reason']}."] if table["reason"] else []
     shown = tabulate(body, heads, tablefmt="github", **_aligned(columns))
     legend = [f"- {escaped(line)}" for line in table["legend"]]
-    return "\n\n".join([head, *reason, "; ".join(facts), shown, "\n".join(legend)]) + "\n"
+    parts = [head, *reason, "; ".join(facts), shown, "\n".join(legend), *_explained(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _explained(table: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what the columns mean: those that are shown, and those of the CSV file alone."""
+    for brief, head in ((True, "Columns"), (False, "In the CSV file besides")):
+        own = [column for column in table["columns"] if column["brief"] is brief]
+        said = [f"**{escaped(c['title'])}** {escaped(c['help'])}" for c in own]
+        if said:
+            yield f"{head}: {'; '.join(said)}."
 
 
 def csv(table: Mapping[str, Any]) -> str:
@@ -55,7 +69,10 @@ def csv(table: Mapping[str, Any]) -> str:
         plain |= {"ties": "; ".join(row["ties"]), "runs": " ".join(row["runs"])}
         facts = {f"table:{name}": value for name, value in table["facts"].items()}
         rows.append(plain | facts | {"table:section": table["section"]})
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, dtype=object)
+    spread = [f"{c['key']}{end}" for c in table["columns"] for end in _ENDS]
+    spread = [name for name in spread if name in frame]  # what is of one column stands together
+    frame = frame[[*spread, *(name for name in frame if name not in spread)]]
     for name in frame.columns:  # counts stay whole where a row has none
         values = frame[name].dropna()
         if len(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
@@ -130,6 +147,8 @@ def _cell(
     shown = number(plain["value"], *form)
     if plain.get("lo") is not None:
         shown += f" [{number(plain['lo'], *form)}, {number(plain['hi'], *form)}]"
+    if plain.get("among"):
+        shown += f" ({text(plain['among'])})"
     return shown + "".join(_marks(plain.get("flags", ()), legend))
 
 
@@ -145,6 +164,8 @@ def _spread(name: str, value: Any) -> dict[str, Any]:
     plain = {name: value["value"]}
     if "lo" in value:
         plain |= {f"{name}_lo": value["lo"], f"{name}_hi": value["hi"]}
+    if "among" in value:
+        plain[f"{name}_among"] = value["among"]
     flags = "; ".join(value.get("flags", ()))
     return plain | ({f"{name}_flags": flags} if flags else {})
 

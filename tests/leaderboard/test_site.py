@@ -102,7 +102,7 @@ def test_the_verdict_says_who_is_first_and_what_noise_bought(site):
     folder, _ = site
     table = board(24)["tables"][0]
     said = verdict(table)
-    assert said.startswith("hidden (layer=1) S=1, replacing 1 of 8 blocks, is first with Brier-1")
+    assert said.startswith("Where 1 of 8 blocks are replaced, at S=1 hidden (layer=1) is first: Brier")
     assert said.endswith("level, the interval holds zero.")
     assert said in Page(read(folder, "index.html")).text
     first = next(row["cells"] for row in table["rows"] if row["cells"].get("rank") == 1)

@@ -22,6 +22,7 @@ from dihal_bench.leaderboard.site.pages import (
     thinned_record,
 )
 from dihal_bench.leaderboard.site.verdict import verdict
+from dihal_bench.markdown import counted
 from dihal_bench.names import is_plain
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     templates.filters |= {
+        "counted": counted,
         "curve_points": curve_points,
         "estimate": estimate,
         "flattened": flattened,

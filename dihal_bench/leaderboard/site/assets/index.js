@@ -91,7 +91,7 @@
   function key() {
     byId("key").replaceChildren(
       ...names.slice(0, 8).map((name, index) => el("span", { class: `swatch c${index}` }, name)),
-      el("span", {}, "filled: interface · hollow: control or trial · dashed line: teacher · shapes: ● exact ◆ ensemble ▲ estimate ■ bound"));
+      el("span", {}, "filled: interface · hollow: control or trial · dashed line: teacher · shapes: ● exact ◆ ensemble ▲ estimate ■ bound · ranks come from differences in pairs, which are finer than these intervals"));
   }
 
   function chooseSweep(id) {

@@ -3,6 +3,7 @@
 dihal.overview = (() => {
   const { byId, charts, estimate, finite, list, number, point } = dihal;
   const MOST = 24; // rows of a figure
+  const PANEL = 132; // pixels of height of one panel of a sweep
   const SYMBOLS = { exact: "circle", ensemble: "diamond", estimate: "triangle", bound: "rect" };
   const ROLES = ["interface", "trial", "control"];
 
@@ -54,11 +55,18 @@ dihal.overview = (() => {
     return {
       markLine: {
         silent: true, symbol: "none", animation: false, data: [{ [along]: value }],
+        precision: 12, // or the line would stand at two decimals of it
         lineStyle: { color: theme.ink, type: "dashed", width: 1.25 },
         label: { formatter: () => `teacher${along === "xAxis" ? " " : "\n"}${number(value, column.digits)}`, color: theme.ink, fontSize: 11, lineHeight: 13,
           position: along === "xAxis" ? "start" : "end" },
       },
     };
+  }
+
+  /** A point that is not seen, so that the axis reaches as far as the teacher's line. */
+  function reach(table, column, place) {
+    const value = point(table.rows.find((row) => row.cells.role === "teacher")?.cells[column.key]);
+    return { type: "scatter", name: "reach", symbolSize: 0, silent: true, data: finite(value) ? [place(value)] : [] };
   }
 
   const lines = (row, columns) => columns
@@ -68,7 +76,7 @@ dihal.overview = (() => {
   function drawRows(table, rows, names) {
     const column = mainColumn(table);
     const shown = column ? chosenRows(rows, column) : [];
-    const all = rows.filter((row) => row.cells.role !== "teacher").length;
+    const all = column ? rows.filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key]))).length : 0;
     byId("caption-rows").textContent = column
       ? `${column.title} (${column.better} is better) with 95 % intervals${all > shown.length ? `; the first ${shown.length} of ${number(all)} rows` : ""}`
       : "No number of this table has a direction.";
@@ -85,6 +93,7 @@ dihal.overview = (() => {
           formatter: (index) => label(shown[index]) },
       },
       series: [
+        reach(table, column, (value) => [value, 0]),
         charts.whiskers(shown.map((row, index) => {
           const cell = row.cells[column.key];
           return { value: [cell.value ?? cell, index, cell.lo ?? NaN, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
@@ -116,6 +125,7 @@ dihal.overview = (() => {
         color: theme.muted, fontSize: 11, hideOverlap: true, formatter: (value) => number(value) } }),
       yAxis: charts.axis(theme, nll.title, { nameGap: 34 }),
       series: [
+        reach(table, nll, (value) => [order[0].cells[flops.key], value]),
         charts.whiskers(order.map((row) => {
           const cell = row.cells[nll.key];
           return { value: [row.cells[flops.key], cell.value ?? cell, cell.lo ?? NaN, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
@@ -150,20 +160,21 @@ dihal.overview = (() => {
       ...losses.map((name) => ({ name, title: sweep.losses[name].title, cells: list(sweep.losses[name].cells), best: Math.min, colour: 0 })),
       ...scores.map((name) => ({ name, title: name, cells: list(sweep.predictors[name]), best: Math.max, colour: 1 })),
     ];
-    const share = 92 / panels.length;
     const build = (theme) => ({
       aria: charts.aria(`${byId("caption-sweep").textContent} ${panels.map(said(sweep)).join("; ")}.`),
       tooltip: { ...charts.tooltip(theme), trigger: "axis" },
       axisPointer: { link: [{ xAxisIndex: "all" }] },
-      grid: panels.map((_, index) => ({ left: 64, right: 14, top: `${1.5 + index * share}%`, height: `${share - 5}%` })),
+      title: panels.map(({ title }, index) => ({ text: title, left: 0, top: index * PANEL + 8, padding: 0,
+        textStyle: { color: theme.ink, fontSize: 12, fontWeight: "normal" } })),
+      grid: panels.map((_, index) => ({ left: 44, right: 14, top: index * PANEL + 32, height: PANEL - 58 })),
       xAxis: panels.map((_, index) => charts.axis(theme, index === panels.length - 1 ? "layer" : "", {
         type: "category", gridIndex: index, data: sweep.layers.map(String), nameGap: 22,
         axisPointer: { show: true, type: "shadow", label: { show: false }, shadowStyle: { color: theme.muted, opacity: 0.12 } },
       })),
-      yAxis: panels.map(({ title }, index) => charts.axis(theme, title, { gridIndex: index, nameGap: 44, splitNumber: 3 })),
+      yAxis: panels.map((_, index) => charts.axis(theme, "", { gridIndex: index, splitNumber: 3 })),
       series: panels.flatMap((panel, index) => sweepSeries(sweep, panel, index, theme)),
     });
-    draw("chart-sweep", panels.length ? build : null, 60 + 110 * panels.length);
+    draw("chart-sweep", panels.length ? build : null, PANEL * panels.length + 16);
   }
 
   const bestOf = ({ cells, best }) => best(...cells.map(point).filter(finite));

@@ -29,18 +29,19 @@ dihal.table = (() => {
     };
   }
 
-  /** Return the rows in order, as groups of [kind or null, rows]. */
+  /** What a cell's number is among, of a rank: others' ranks are of other rankings. */
+  const among = (cell) => (isObject(cell) && cell.among ? String(cell.among) : null);
+
+  /** Return the rows in order, as groups of [what sets them apart or null, rows]. */
   function grouped(rows, column, direction) {
     if (!column) return [[null, rows]];
-    const sorted = [...rows].sort(compareCells(column, direction));
-    if (!column.likelihood) return [[null, sorted]];
     const groups = new Map();
-    for (const row of sorted) {
-      const kind = row.cells.kind ?? "–";
-      if (!groups.has(kind)) groups.set(kind, []);
-      groups.get(kind).push(row);
+    for (const row of [...rows].sort(compareCells(column, direction))) {
+      const apart = column.likelihood ? row.cells.kind ?? "–" : among(row.cells[column.key]);
+      if (!groups.has(apart)) groups.set(apart, []);
+      groups.get(apart).push(row);
     }
-    return [...groups].sort(([a], [b]) => compareKinds(a, b));
+    return column.likelihood ? [...groups].sort(([a], [b]) => compareKinds(a, b)) : [...groups];
   }
 
   /** Give every flag of a table its mark: the legend's where it explains the flag. */
@@ -69,6 +70,7 @@ dihal.table = (() => {
     return el("td", { class: "num" },
       number(point(cell), digits),
       range ? el("small", {}, ` ${range}`) : null,
+      among(cell) ? el("small", {}, ` (${among(cell)})`) : null,
       (isObject(cell) ? list(cell.flags) : []).map((flag) =>
         el("abbr", { title: flag, class: "flag" },
           el("span", { "aria-hidden": "true" }, marks.get(flag)), el("span", { class: "vh" }, ` (${flag})`))));
@@ -124,9 +126,9 @@ dihal.table = (() => {
       draw();
     }
 
-    function body(kind, rows) {
-      const title = `${kind}: ranked apart from other kinds`;
-      const head = kind === null ? null :
+    function body(apart, rows, column) {
+      const title = column?.likelihood ? `${apart}: ranked apart from other kinds` : `${apart}: a ranking of its own`;
+      const head = apart === null ? null :
         el("tr", { class: "kind" }, el("th", { colspan: columns.length, scope: "rowgroup" }, el("span", {}, title)));
       return el("tbody", {}, head, rows.map((row) => el("tr", {},
         columns.map((column, index) => index ? cellOf(row, column, marks) : headCell(row, column, picks)))));
@@ -140,8 +142,8 @@ dihal.table = (() => {
       });
       let left = limit;
       const bodies = [];
-      for (const [kind, rows] of grouped(kept, column, direction)) {
-        if (left > 0 && rows.length) bodies.push(body(kind, rows.slice(0, left)));
+      for (const [apart, rows] of grouped(kept, column, direction)) {
+        if (left > 0 && rows.length) bodies.push(body(apart, rows.slice(0, left), column));
         left -= rows.length;
       }
       [...table.tBodies].forEach((old) => old.remove());
