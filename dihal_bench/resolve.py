@@ -109,8 +109,8 @@ def resolve(
         include(path)
     own_budget = any(key.startswith("budget.") for key in given)
     name = {"budget.name": "custom" if own_budget else preset}
-    sizes = _OF_DENOISERS.get((preset, str(given.get("denoiser.name"))), {})
-    flat = {**PRESETS[preset], **sizes, **name, **(defaults or {}).get(preset, {}), **given}
+    own = of_preset(preset, str(given.get("denoiser.name")))
+    flat = {**own, **name, **(defaults or {}).get(preset, {}), **given}
     sections = {section: kind for section, kind in _sections().items() if _within(flat, section)}
     options = {
         section: _build(
@@ -122,6 +122,11 @@ def resolve(
     }
     config = _build(RunConfig, flat, "")
     return dataclasses.replace(config, options=options)  # type: ignore[no-any-return]
+
+
+def of_preset(preset: str, denoiser: str) -> dict[str, Any]:
+    """Return the keys that a preset sets, with its sizes of a denoiser."""
+    return {**PRESETS[preset], **_OF_DENOISERS.get((preset, denoiser), {})}
 
 
 def _sections() -> dict[str, Any]:

@@ -118,6 +118,21 @@ def test_what_is_scored_already_is_not_scored_again(run: Path, task: Path) -> No
     assert "already scored" in dihal(*flags)[2]
 
 
+def test_fewer_samples_are_another_task_of_the_same_name(run: Path, task: Path) -> None:
+    flags = ("score", str(run), "--tasks", str(task), "--interfaces", "regress")
+    assert dihal(*flags)[0] == 0
+    before = Record.read(run / "record.json")
+    status, _, err = dihal(*flags, "--limit", "4")
+    assert (status, "those scores go" in err) == (0, True), err
+    after = Record.read(run / "record.json")
+    assert before.data["tasks"]["few"]["key"] != after.data["tasks"]["few"]["key"]
+    lines = (run / "samples" / "few-regress-S1.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 4
+    assert dihal(*flags, "--limit", "1000000")[0] == 0  # at most, and not instead
+    again = Record.read(run / "record.json")
+    assert again.data["tasks"]["few"]["key"] == before.data["tasks"]["few"]["key"]
+
+
 def test_scores_of_a_changed_task_go_with_a_word(run: Path, task: Path) -> None:
     flags = ("score", str(run), "--tasks", str(task), "--interfaces", "regress")
     assert dihal(*flags)[0] == 0
@@ -217,7 +232,8 @@ def test_a_trained_run_is_what_was_scored(run: Path) -> None:
         (["score", "RUN", "--tasks", "samples", "--interfaces", "latent"], "no part in this run"),
         (["score", "RUN", "--tasks", "samples", "--judge", "BACKBONE"], "judge itself"),
         (["score", "RUN", "--tasks", "samples", "--compat", "x"], "--compat x"),
-        (["score", "RUN", "--tasks", "samples", "--limit", "3"], "--limit is for none"),
+        (["score", "RUN", "--tasks", "samples", "--limit", "3"], "count=3 must be 4 or more"),
+        (["score", "RUN", "--tasks", "brierlm", "--limit", "8"], "--limit is for none"),
         (["score", "RUN", "--tasks", "brierlm", "--frontier"], "--frontier is for none"),
         (["score", "RUN", "--tasks", "brierlm", "--chains", "4"], "--chains is for none"),
         (["score", "RUN", "--tasks", "bundled", "--chains", "1"], "--chains 1"),

@@ -86,7 +86,9 @@ def _one(job: tuple[str, Path, Any]) -> list[Path]:
     with style():
         from matplotlib.figure import Figure
 
-        figure = Figure(layout="constrained", dpi=DPI)  # letters are as wide as where they are drawn
+        figure = Figure(
+            layout="constrained", dpi=DPI
+        )  # letters are as wide as where they are drawn
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
         _PANELS[kind](figure, what)
         return save(figure, stem)

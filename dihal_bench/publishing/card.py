@@ -232,12 +232,18 @@ def _limits(data: Mapping[str, Any]) -> str:
 
 
 def _origin(data: Mapping[str, Any]) -> list[str]:
+    from dihal_bench.commands import alone
+
     environment = data["environment"]
     commit = escaped(environment["git"] or "unknown")
     versions = [{"package": n, "version": v} for n, v in environment["versions"].items()]
     changed = " (+: with changes that are not committed)" if commit.endswith("+") else ""
+    made = one_line(data["command"])
+    own = alone(made, data["config"])
+    apart = ["It is one of several runs of that command. It alone:", block(own, "bash")]
     return [
-        block(one_line(data["command"]), "bash"),
+        block(made, "bash"),
+        *(apart if own else []),
         f"Record {escaped(data['id'])}, created {escaped(data['created'])}; commit "
         f"{commit}{changed}; device {escaped(environment['device'])}.",
         table(versions),

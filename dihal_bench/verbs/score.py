@@ -42,7 +42,11 @@ def add(verbs: Verbs) -> None:
         metavar="T,T,...",
         help="generated text at these temperatures too (default: 0.5 to 1.2)",
     )
-    add("--limit", type=int, help="documents of a task of lm-eval, at most (default: all)")
+    add(
+        "--limit",
+        type=int,
+        help="at most so many documents of a task of lm-eval, samples of every row (default: all)",
+    )
     add("--judge", help="bundled-judge, a folder, or a hub id (default: the task's)")
     add("--compat", help="generative perplexity as duo, bd3lms or hf-evaluate define it, besides")
     add("--device", help="torch device (default: that of the run)")
@@ -123,20 +127,30 @@ def _changed(tasks: list[Task], arguments: argparse.Namespace) -> list[Task]:
     from dihal_bench.scoring.samples.frontier import TEMPERATURES
     from dihal_bench.scoring.samples.task import SampleTask
 
-    changes: dict[type, dict[str, Any]] = {HarnessTask: {}, SampleTask: {}}
+    changes: dict[str, dict[type, dict[str, Any]]] = {}  # flag -> kind of task -> what it changes
     if arguments.limit is not None:
-        changes[HarnessTask]["limit"] = arguments.limit
+        changes["limit"] = {HarnessTask: {"limit": arguments.limit}, SampleTask: {}}
+        tasks = [_fewer(task, arguments.limit) for task in tasks]
     if arguments.frontier is not None:
         given = tuple(_numbers(arguments.frontier, "--frontier", float))
-        changes[SampleTask]["temperatures"] = given or TEMPERATURES
+        changes["frontier"] = {SampleTask: {"temperatures": given or TEMPERATURES}}
     for name in ("judge", "compat"):
         if getattr(arguments, name) is not None:
-            changes[SampleTask][name] = getattr(arguments, name)
-    for kind, own in changes.items():
-        if own and not any(isinstance(task, kind) for task in tasks):
-            flag = "frontier" if "temperatures" in own else next(iter(own))
+            changes[name] = {SampleTask: {name: getattr(arguments, name)}}
+    for flag, kinds in changes.items():
+        if not any(type(task) in kinds for task in tasks):
             raise UserError(f"--{flag} is for none of the tasks {arguments.tasks}; leave it out.")
-    return [replace(task, **changes.get(type(task), {})) for task in tasks]  # type: ignore[type-var]
+        tasks = [replace(task, **kinds.get(type(task), {})) for task in tasks]  # type: ignore[type-var]
+    return tasks
+
+
+def _fewer(task: Task, limit: int) -> Task:
+    """Return a task of samples with at most so many of every row, others as they are."""
+    from dihal_bench.scoring.samples.task import SampleTask
+
+    if not isinstance(task, SampleTask):
+        return task
+    return replace(task, count=min(task.count, limit or task.count))
 
 
 def _list(text: str | None) -> list[str]:

@@ -102,7 +102,9 @@ def test_the_verdict_says_who_is_first_and_what_noise_bought(site):
     folder, _ = site
     table = board(24)["tables"][0]
     said = verdict(table)
-    assert said.startswith("Where 1 of 8 blocks are replaced, at S=1 hidden (layer=1) is first: Brier")
+    where = "Where 1 of 8 blocks are replaced, at S=1 hidden (layer=1) is first (tied with 2 more)"
+    assert said.startswith(f"{where}: Brier-1 0.2615 [")
+    assert " (the teacher: 0.2613), mean of 3 trainings. " in said
     assert said.endswith("level, the interval holds zero.")
     assert said in Page(read(folder, "index.html")).text
     first = next(row["cells"] for row in table["rows"] if row["cells"].get("rank") == 1)
@@ -110,7 +112,28 @@ def test_the_verdict_says_who_is_first_and_what_noise_bought(site):
     assert verdict(table).endswith("noise helps here.")
     first["gain"] |= {"lo": -0.2, "hi": -0.1}
     assert verdict(table).endswith("the control is better.")
+    other = copy.deepcopy(next(row for row in table["rows"] if row["cells"] is first))
+    other["cells"] |= {"steps": 16, "row": "latent"}
+    assert "At S=16 it is latent (tied with 2 more)." in verdict(
+        {**table, "rows": [*table["rows"], other]}
+    )
+    first["gain"] = None
+    assert verdict(table).endswith("stands beside it: what its noise buys is not known.")
+    first["rank"] = None
+    assert verdict(table).startswith("No interface has a rank")
     assert verdict({**table, "rows": []}) == ""
+
+
+def test_a_run_of_a_sweep_shows_its_own_command(tmp_path):
+    given = board(1)
+    record = given["runs"][0]["record"]
+    alone = "dihal-bench run --budget tiny"
+    render_site(given, tmp_path / "run")
+    record["command"] = "dihal-bench sweep"
+    render_site(given, tmp_path / "sweep")
+    page = f"runs/{given['runs'][0]['id']}.html"
+    assert alone not in read(tmp_path / "run", page)
+    assert alone in read(tmp_path / "sweep", page)
 
 
 def test_data_files_hold_the_board_and_can_end_no_script(tmp_path):

@@ -165,7 +165,7 @@ def test_what_a_record_says_stays_text():
     usual = card()
     changes = {
         "run": HOSTILE,
-        "command": HOSTILE + "\r\x1b\n```\n<script>",
+        "command": "dihal-bench run " + HOSTILE + "\r\x1b\n```\n<script>",
         "interface": {"origin": HOSTILE},
         "backbone": {"name": HOSTILE, "architecture": HOSTILE, "fingerprint": HOSTILE},
         "corpus": {"name": HOSTILE, "fingerprint": HOSTILE, "notes": {"repository": HOSTILE}},
@@ -196,6 +196,14 @@ def test_what_a_record_says_stays_text():
         columns = table[head].count("|")
         for row in table[head - 1 : head + 2]:
             assert row.replace(r"\|", "").count("|") == columns
+
+
+def test_a_run_of_a_sweep_has_a_command_of_its_own():
+    alone = "It is one of several runs of that command. It alone:"
+    assert alone not in card(command="dihal-bench run --layer 1")
+    text = card(command="dihal-bench sweep --span 2").partition(f"{alone}\n\n```bash\n")[2]
+    assert text.startswith("dihal-bench run --budget tiny ")
+    assert " --seed 7 " in text.partition("\n")[0]
 
 
 def test_a_card_is_the_same_for_the_same_record():

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from dihal_bench.commands import alone
 from dihal_bench.leaderboard.site.numbers import pairs, parts
 
 _ROW = ("subject", "steps", "chains", "signal")
@@ -74,6 +75,12 @@ def flattened(value: Any, *, at: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple):
         return [(at, ", ".join(map(str, value)))]
     return [(at, None if value == {} else value)]
+
+
+def own_command(record: Mapping[str, Any]) -> str:
+    """Return the command of the run alone, if it was made with others."""
+    config = _mapping(record.get("config"))
+    return alone(str(record.get("command")), config) if config else ""
 
 
 def layer_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from dihal_bench.leaderboard.site.pages import (
     curve_points,
     flattened,
     layer_rows,
+    own_command,
     score_tables,
     thinned_record,
 )
@@ -162,6 +163,7 @@ def _environment() -> Environment:
         "gigabytes": gigabytes,
         "layer_rows": layer_rows,
         "number": number,
+        "own_command": own_command,
         "pairs": pairs,
         "parts": parts,
         "score_tables": score_tables,

@@ -37,7 +37,9 @@ def verdict(table: Mapping[str, Any]) -> str:
 def _elsewhere(ranked: list[Mapping[str, Any]], first: Mapping[str, Any]) -> Iterator[str]:
     """Yield who is first among as many replaced blocks at other S: it can be another."""
     own = [row for row in ranked if row["cells"].get("replaced") == first.get("replaced")]
-    for steps in sorted({str(row["cells"].get("steps")) for row in own} - {str(first.get("steps"))}):
+    for steps in sorted(
+        {str(row["cells"].get("steps")) for row in own} - {str(first.get("steps"))}
+    ):
         best = max((row for row in own if str(row["cells"].get("steps")) == steps), key=_brier)
         yield f"At S={steps} it is {best['cells'].get('row')}{_ties(best)}."
 

@@ -1,0 +1,65 @@
+"""The command that repeats one run, from its configuration: its own may be that of a whole sweep."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.config import RunConfig
+from dihal_bench.markdown import one_line
+from dihal_bench.resolve import PRESETS, flatten, of_preset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_RUN = "dihal-bench run"
+_FLAGS = {
+    **{"from_layer": "--from", "denoiser.name": "--denoiser", "include": "--include"},
+    **{key: f"--{key}" for key in ("interface", "controls", "layer", "backbone", "corpus")},
+    **{key: f"--{key}" for key in ("regime", "seed", "device", "dtype")},
+}
+
+
+def alone(command: str, config: Mapping[str, Any]) -> str:
+    """Return the command of a run alone, where the one that it was made by makes others too.
+
+    Args:
+        command: that made the run.
+        config: of the run, resolved, as plain values.
+
+    Returns:
+        ``dihal-bench run`` with the preset that is nearest, and all that is otherwise; nothing
+        where the run was made by such a command.
+    """
+    return "" if f"{command} ".startswith(f"{_RUN} ") else run_command(config)
+
+
+def run_command(config: Mapping[str, Any]) -> str:
+    """Return ``dihal-bench run`` with flags that give this configuration again."""
+    own = {key.removeprefix("options."): value for key, value in flatten(config).items()}
+    denoiser = str(own.get("denoiser.name"))
+    others = {preset: _differences(own, of_preset(preset, denoiser)) for preset in PRESETS}
+    preset = min(others, key=lambda name: len(others[name]))
+    words = ["--budget", preset]
+    for key, value in others[preset].items():
+        if key == "budget.name" and value == preset:
+            continue
+        for text in value if key == "include" else [_said(value)]:
+            flag = _FLAGS.get(key)
+            words += [flag, str(text)] if flag else ["--set", f"{key}={text}"]
+    return f"{_RUN} {shlex.join(map(one_line, words))}"
+
+
+def _differences(own: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    usual = {**flatten(RunConfig().to_dict()), **preset}
+    return {
+        key: value
+        for key, value in own.items()
+        if key not in usual or _said(value) != _said(usual[key])
+    }
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
