@@ -103,7 +103,8 @@ def _brier(figure: Any, table: Mapping[str, Any]) -> None:
         bar = sorted((row["cells"]["brier1"]["value"] for row in rows), reverse=True)[_ROWS - 1]
         rows = [row for row in rows if row["cells"]["brier1"]["value"] >= bar][:_ROWS]
     names = [_name(row["cells"]) for row in rows]
-    figure.set_size_inches(3.8 + 0.07 * max(map(len, names), default=0), 1.1 + 0.21 * len(rows))
+    high = 1 + max((name.count("\n") for name in names), default=0)
+    figure.set_size_inches(3.8 + _wide(names), 1.1 + (0.06 + 0.15 * high) * len(rows))
     axis = figure.subplots()
     bare(axis, "x")
     for place, row in enumerate(rows):
@@ -124,17 +125,18 @@ def _brier(figure: Any, table: Mapping[str, Any]) -> None:
 def _cost(figure: Any, table: Mapping[str, Any]) -> None:
     """NLL of the best of each row's numbers of evaluations against what its training took."""
     points = _points(table)
-    figure.set_size_inches(7.2, max(4.2, 0.7 + 0.16 * len(points)))
+    names = [_wrapped(row["cells"]["row"], _LETTERS, most=1) for row in points]
+    figure.set_size_inches(6 + _wide(names), max(4.2, 0.7 + 0.16 * len(points)))
     axis = figure.subplots()
     bare(axis, "y")
     interfaces = sorted({row["cells"]["interface"] for row in points})
-    for row in points:
+    for row, name in zip(points, names, strict=True):
         cells = row["cells"]
         place = interfaces.index(cells["interface"])
         colour, hollow = f"C{place % 10}", cells["role"] == "control"
         axis.plot(
             cells["flops"], cells["nll"]["value"], _MARKERS[place % len(_MARKERS)], ms=6,
-            color=colour, mfc="white" if hollow else colour, label=_plain(_cut(cells["row"])),
+            color=colour, mfc="white" if hollow else colour, label=name,
         )  # fmt: skip
     for row in table["rows"]:
         if row["cells"]["role"] == "teacher" and row["cells"].get("nll"):
@@ -169,7 +171,7 @@ def _recovery(figure: Any, what: Mapping[str, Any]) -> None:
     for place, (label, own) in enumerate(list(shown.items())[: len(_MARKERS)]):
         axis.plot(
             own["sigmas"], own["agreement"], f"{_MARKERS[place]}-", ms=3.5, lw=1,
-            color=f"C{place}", label=_plain(label),
+            color=f"C{place}", label=_wrapped(label, _LETTERS, most=2),
         )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("standard deviation of noise on the true signal, in units of the signal's")
@@ -193,7 +195,7 @@ def _frontier(figure: Any, what: Mapping[str, Any]) -> None:
     for place, (name, points) in enumerate(list(lines.items())[:12]):
         xs, ys = zip(*sorted(set(points)), strict=True)
         colour = "black" if name == "teacher" else f"C{place % 10}"
-        axis.plot(xs, ys, "o-", ms=3, lw=1, color=colour, label=_plain(name))
+        axis.plot(xs, ys, "o-", ms=3, lw=1, color=colour, label=_wrapped(name, 60, most=1))
     axis.set_yscale("log")
     axis.set_xlabel("entropy of a sample's tokens, nats")
     axis.set_ylabel("generative perplexity")
@@ -264,7 +266,7 @@ def _name(cells: Mapping[str, Any]) -> str:
     inset = "" if cells["role"] in ("teacher", "interface") else "· "
     steps = "" if cells["kind"] == "exact" and cells["steps"] == 1 else f", S={cells['steps']}"
     chains = f", K={cells['chains']}" if cells["chains"] > 1 else ""
-    return _plain(f"{inset}{cells['row']}{steps}{chains}")
+    return f"{_wrapped(inset + cells['row'], _LETTERS, most=2)}{steps}{chains}"
 
 
 def _plain(text: str) -> str:
@@ -272,14 +274,18 @@ def _plain(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
+def _wide(names: Sequence[str]) -> float:
+    """Return the inches that the longest line of labels takes: in bold capitals at worst."""
+    lines = [line for name in names for line in name.split("\n")]
+    return max((sum(0.14 if c.isupper() else 0.08 for c in line) for line in lines), default=0.0)
 
 
-def _wrapped(text: str, width: int = 80) -> str:
+def _wrapped(text: str, width: int = 80, most: int | None = None) -> str:
+    """Return text in lines of so many letters; what is beyond the last is cut."""
     import textwrap
 
-    return "\n".join(map(_plain, textwrap.wrap(text, width)))
+    lines = textwrap.wrap(text, width, max_lines=most, placeholder="…")
+    return "\n".join(map(_plain, lines))
 
 
 _PANELS: dict[str, Callable[[Any, Any], None]] = {

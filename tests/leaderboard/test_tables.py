@@ -25,7 +25,15 @@ from dihal_bench.records import Record
 
 from .conftest import Make, reseed
 
+HIDDEN, EMBEDDING = "hidden (0, 2]", "embedding (0, 4]"
 HOSTILE = '<script>alert(1)</script> | `x` $y$ [a](b) {c} \\input{d} "e"'
+
+SWEEP = {
+    **{"title": "one bridge per layer l", "axis": "span-2", "backbone": "b", "ranking": {}},
+    **{"layers": [1, 2, 3], "candidates": ["1", "2", "3"]},
+    "losses": {"fvu_mmse": [[0.1, 0.2, 0.3]], "kl": [[0.1, 0.2, 0.4]]},
+    "predictions": {"score": [3.0, 2.0, 1.0]},
+}
 
 
 def shifted(record: Record, by: float) -> Record:
@@ -66,14 +74,14 @@ def configured(record: Record, seed: int, **changes: Any) -> Record:
 def test_runs_of_one_budget_stand_together_seed_by_seed(make: Make) -> None:
     records = [make(name, seed=seed) for name in ("embedding", "hidden") for seed in (1, 2, 3)]
     (group,) = grouped(records)
-    assert list(group.records) == ["hidden", "embedding"]
-    assert [r.data["config"]["seed"] for r in group.records["hidden"]] == [1, 2, 3]
+    assert list(group.records) == [HIDDEN, EMBEDDING]
+    assert [r.data["config"]["seed"] for r in group.records[HIDDEN]] == [1, 2, 3]
     table = likelihood_table(group)
     assert {r["cells"]["seeds"] for r in table["rows"] if r["cells"]["role"] != "teacher"} == {3}
     assert table["section"] == "matched"
     keys = [column["key"] for column in table["columns"]]
-    assert keys[:6] == ["row", "brier1", "nll", "kl", "gain", "gain_over"]
-    assert keys[6:8] == ["replaced", "retained"]
+    assert keys[:7] == ["row", "rank", "brier1", "nll", "kl", "gain", "gain_over"]
+    assert keys[7:10] == ["replaced", "retained", "flop_ratio"]
     ids = {record.data["id"] for record in records}
     assert {run for r in table["rows"] for run in r["runs"]} == ids
 
@@ -98,10 +106,10 @@ def test_other_budgets_are_other_tables_and_other_settings_other_rows(
     assert len({group.name for group in groups}) == len(groups)
     labels = [label for group in groups for label in group.records]
     if "losses__ce" in changes:
-        assert labels == ["hidden", "hidden (losses.ce=0.125)"] or labels == [
-            "hidden (losses.ce=0.125)",
-            "hidden (losses.ce=1.0)",
-        ]
+        assert labels in (
+            [HIDDEN, f"{HIDDEN}, losses.ce=0.125"],
+            [f"{HIDDEN}, losses.ce=0.125", f"{HIDDEN}, losses.ce=1.0"],
+        )
 
 
 def test_two_runs_of_one_seed_that_differ_in_nothing_stand_apart(make: Make) -> None:
@@ -110,7 +118,7 @@ def test_two_runs_of_one_seed_that_differ_in_nothing_stand_apart(make: Make) -> 
         for i in range(3)
     ]
     (group,) = grouped([*runs, make()])
-    assert next(iter(group.records)) == "hidden"
+    assert next(iter(group.records)) == HIDDEN
     assert len(group.records) == 4
     likelihood_table(group)
 
@@ -131,8 +139,8 @@ def test_other_code_of_the_same_name_is_another_row(make: Make) -> None:
     data["interface"]["origin"] = "elsewhere:Hidden"
     (group,) = grouped([make(), Record.of(data)])
     assert sorted(group.records) == [
-        "hidden (code=dihal_bench.interfaces.hidden:Hidden)",
-        "hidden (code=elsewhere:Hidden)",
+        f"{HIDDEN}, code=dihal_bench.interfaces.hidden:Hidden",
+        f"{HIDDEN}, code=elsewhere:Hidden",
     ]
 
 
@@ -161,7 +169,7 @@ def test_rows_of_other_seeds_are_compared_as_independent_trainings(make: Make) -
     runs += [configured(shifted(base, s / 1e4), s) for s in high]
     (group,) = grouped(runs)
     ranks = {
-        r["cells"]["row"]: (r["cells"]["rank"], r["ties"])
+        r["cells"]["row"]: (r["cells"]["rank"]["value"], r["ties"])
         for r in likelihood_table(group)["rows"]
         if r["cells"]["rank"] is not None and r["cells"]["steps"] == 4
     }
@@ -180,11 +188,11 @@ def test_ranks_are_of_equal_tasks_and_ties_are_named(make: Make) -> None:
     (group,) = grouped(records)
     table = likelihood_table(group)
     ranks = {
-        r["cells"]["row"]: (r["cells"]["rank"], r["ties"])
+        r["cells"]["row"]: (r["cells"]["rank"]["value"], r["ties"])
         for r in table["rows"]
         if r["cells"]["rank"] is not None and r["cells"]["steps"] == 4
     }
-    assert ranks.pop("hidden") == (1, [])  # alone: it replaces two blocks, the others four
+    assert ranks.pop(HIDDEN) == (1, [])  # alone: it replaces two blocks, the others four
     best = next(name for name in ranks if "losses.ce=0.5" in name)
     assert ranks.pop(best) == (1, [])
     for name, own in ranks.items():
@@ -200,10 +208,65 @@ def test_fewer_than_three_seeds_have_no_rank(make: Make) -> None:
     assert all(r["cells"]["rank"] is None for r in likelihood_table(group)["rows"])
 
 
+def moved(record: Record, start: int) -> Record:
+    """The same run, said to replace its blocks from another one on."""
+    data = copy.deepcopy(record.data)
+    data["interface"]["from"], data["layer"] = start, start + data["interface"]["replaced"]
+    data["backbone"]["blocks"] = 40
+    data["run"] = f"{data['run']}-{start}"
+    return Record.of(data)
+
+
+def test_rows_name_their_blocks_and_stand_ranking_by_ranking(make: Make) -> None:
+    records = [
+        moved(shifted(make(seed=seed), 0.1 if start == 2 else 0.0), start)
+        for start in (0, 10, 2)
+        for seed in (1, 2, 3)
+    ]
+    records += [make("embedding", seed=seed) for seed in (1, 2, 3)]
+    groups = grouped(records)
+    assert list(groups[0].records) == [HIDDEN, "hidden (2, 4]", "hidden (10, 12]", EMBEDDING]
+    table = likelihood_table(groups[0])
+    led = [r["cells"] for r in table["rows"] if r["cells"]["role"] == "interface"]
+    among = [cells["rank"]["among"] for cells in led if cells["rank"]]
+    steps = sorted({cells["steps"] for cells in led})
+    wanted = [f"S={s}, {blocks} blocks" for blocks in (2, 4) for s in steps]
+    assert list(dict.fromkeys(among)) == wanted
+    for ranking in wanted:
+        ranks = [c["rank"]["value"] for c in led if c["rank"] and c["rank"]["among"] == ranking]
+        assert ranks == sorted(ranks)
+    assert led[0]["row"] == "hidden (2, 4]"
+    assert [r["cells"]["role"] for r in table["rows"]][0] == "teacher"
+    assert {r["cells"]["role"] for r in table["rows"][1 : 1 + len(led)]} == {"interface"}
+    markdown = text.markdown(table)
+    assert f"1 ({wanted[0]})" in markdown
+    assert len(set(re.findall(r"\(S=\d+, \d blocks\)", markdown))) == len(wanted)
+    rows = list(csv.DictReader(io.StringIO(text.csv(table))))
+    assert {own["rank_among"] for own in rows} == {"", *wanted}
+    assert {own["rank"] for own in rows} <= {"", "1", "2", "3"}  # whole numbers
+
+
+def test_markdown_has_what_a_reader_compares_and_explains_it(make: Make) -> None:
+    (table,) = (likelihood_table(group) for group in grouped([make(seed=s) for s in (1, 2, 3)]))
+    shown = text.markdown(table)
+    (heads,) = [x for x in shown.splitlines() if x.startswith("| row")]
+    brief = [column for column in table["columns"] if column["brief"]]
+    names = [head.strip(" ↑↓") for head in heads.strip("|").split("|")]
+    assert names == [column["title"] for column in brief]
+    assert names[:3] == ["row", "rank", "Brier-1"]
+    assert len(names) <= 20
+    for column in table["columns"]:
+        assert shown.count(f"**{column['title']}** {text.escaped(column['help'])}") == 1
+    with_all = csv.DictReader(io.StringIO(text.csv(table)))
+    assert {"oracle", "sigma_half", "flops", "seconds"} <= set(with_all.fieldnames or ())
+    beside = list(with_all.fieldnames or ())
+    assert beside.index("kl_hi") == beside.index("kl") + 2
+
+
 def test_numbers_are_those_of_the_record_for_one_seed(make: Make) -> None:
     record = make()
     (group,) = grouped([record])
-    own = row(likelihood_table(group), "hidden")
+    own = row(likelihood_table(group), HIDDEN)
     for metric in ("nll", "kl", "brier1"):
         (score,) = [
             s
@@ -331,6 +394,20 @@ def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
     assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "proxies", "recovery"}
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_nothing_touches_the_edge_of_a_figure(make: Make, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    settings = {"bridge__residual": "none", "denoiser__name": "W" * 40, "train__optimizer": "adamw"}
+    records = [configured(make(name), 1, **settings) for name in ("hidden", "embedding")]
+    board = board_of([*records, make(), make("embedding")], [SWEEP])
+    drawn = [path for path in figures.draw(board, tmp_path) if path.suffix == ".png"]
+    assert {p.name.partition("-")[0] for p in drawn} >= {"brier1", "nll", "recovery", "layers"}
+    for path in drawn:
+        image = imread(path)[:, :, :3]
+        for edge in (image[:4], image[-4:], image[:, :4], image[:, -4:]):
+            assert edge.min() == 1.0, path.name
 
 
 def test_a_sweep_that_cannot_be_read_is_named(tmp_path: Path) -> None:
