@@ -1,4 +1,4 @@
-"""The command that repeats one run, from its configuration: its own may be that of a whole sweep."""
+"""The command of one run, from its configuration: the one it was made by may be a whole sweep's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a file that somebody else wrote, in words: the field or line, and what it needs.
+"""What is wrong with a file that somebody else wrote: the field or line, and what belongs there.
 
 Libraries say it to programmers.
 """
@@ -21,7 +21,7 @@ _KINDS = {
     **{"list": "a list", "tuple": "a list", "string": "text", "bool": "true or false"},
     **{"int": "a whole number", "float": "a number", "int_from_float": "a whole number"},
 }
-_NAMES = {
+_NAMES: dict[type, str] = {
     **{dict: "an object", list: "a list", str: "text", bool: "true or false"},
     **{int: "a number", float: "a number", type(None): "null"},
 }

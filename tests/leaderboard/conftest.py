@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dihal_bench.files import short_hash
 from dihal_bench.records import Record
 
 from ..conftest import Tiny, dihal
@@ -54,3 +55,17 @@ def make(finished: dict[str, Path]) -> Make:
         return Record.of(data)
 
     return again
+
+
+def configured(record: Record, seed: int, **changes: Any) -> Record:
+    """The same run with other settings; "a__b" is the key a.b."""
+    data = copy.deepcopy(record.data)
+    for name, value in changes.items():
+        place = data["config"]
+        *sections, last = name.split("__")
+        for section in sections:
+            place = place[section]
+        place[last] = value
+    reseed(data, seed)
+    data["run"] = f"{data['interface']['name']}-{short_hash([seed, changes])}"
+    return Record.of(data)

@@ -1,6 +1,7 @@
 """The site in a browser, from file://: no errors, no other requests, and no script of a record."""
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -148,6 +149,40 @@ def test_a_likelihood_ranks_every_kind_apart_exact_first(site, visit):
         cells = body.locator("tr:not(.kind) > :nth-child(7)").all_inner_texts()
         values = [float(text.split(" ")[0]) for text in cells]
         assert values == sorted(values)
+
+
+def test_ranks_of_different_rankings_stand_apart(visit, tmp_path):
+    given = board(6)
+    for row in given["tables"][0]["rows"]:
+        cells = row["cells"]
+        if cells["rank"]:
+            cells["rank"] = {"value": cells["rank"], "among": f"S={cells['steps']}, 2 blocks"}
+    render_site(given, tmp_path)
+    watched = visit(tmp_path)
+    page = watched.open("index.html")
+    ranks = watched.texts(f"{FIRST} tbody tr > :nth-child(2)")
+    assert any(re.fullmatch(r"1 \(S=\d+, 2 blocks\)", text) for text in ranks)
+    page.locator(f"{FIRST} thead button[data-key=rank]").click()
+    kinds = watched.texts(f"{FIRST} tr.kind")
+    assert sorted(kinds) == [f"S={steps}, 2 blocks: a ranking of its own" for steps in (1, 16)]
+    for body in page.locator(f"{FIRST} tbody:has(tr.kind)").all():
+        texts = body.locator("tr:not(.kind) > :nth-child(2)").all_inner_texts()
+        assert len({text.partition(" ")[2] for text in texts}) == 1
+
+
+def test_the_teacher_stands_where_its_number_is(site, visit):
+    page = visit(site[0]).open("index.html")
+    page.locator("#chart-rows svg").wait_for()
+    value, digits, most = page.evaluate(
+        """() => {
+          const chart = echarts.getInstanceByDom(document.getElementById("chart-rows"));
+          const { data, precision } = chart.getOption().series.find((one) => one.markLine).markLine;
+          const { scale } = chart.getModel().getComponent("xAxis").axis;
+          return [data[0].xAxis, precision, scale.getExtent()[1]];
+        }"""
+    )
+    assert round(value, digits or 2) == pytest.approx(value, rel=1e-9)
+    assert value <= most
 
 
 def test_filters_keep_what_they_name_and_the_address_keeps_them(site, visit):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import short_hash
 from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.groups import grouped
@@ -23,17 +22,10 @@ from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.records import Record
 
-from .conftest import Make, reseed
+from .conftest import Make, configured, reseed
 
 HIDDEN, EMBEDDING = "hidden (0, 2]", "embedding (0, 4]"
 HOSTILE = '<script>alert(1)</script> | `x` $y$ [a](b) {c} \\input{d} "e"'
-
-SWEEP = {
-    **{"title": "one bridge per layer l", "axis": "span-2", "backbone": "b", "ranking": {}},
-    **{"layers": [1, 2, 3], "candidates": ["1", "2", "3"]},
-    "losses": {"fvu_mmse": [[0.1, 0.2, 0.3]], "kl": [[0.1, 0.2, 0.4]]},
-    "predictions": {"score": [3.0, 2.0, 1.0]},
-}
 
 
 def shifted(record: Record, by: float) -> Record:
@@ -55,20 +47,6 @@ def row(table: dict[str, Any], name: str, steps: int = 4, chains: int = 2) -> di
         if (r["cells"]["row"], r["cells"]["steps"], r["cells"]["chains"]) == (name, steps, chains)
     ]
     return found
-
-
-def configured(record: Record, seed: int, **changes: Any) -> Record:
-    """The same run with other settings; "a__b" is the key a.b."""
-    data = copy.deepcopy(record.data)
-    for name, value in changes.items():
-        place = data["config"]
-        *sections, last = name.split("__")
-        for section in sections:
-            place = place[section]
-        place[last] = value
-    reseed(data, seed)
-    data["run"] = f"{data['interface']['name']}-{short_hash([seed, changes])}"
-    return Record.of(data)
 
 
 def test_runs_of_one_budget_stand_together_seed_by_seed(make: Make) -> None:
@@ -236,7 +214,7 @@ def test_rows_name_their_blocks_and_stand_ranking_by_ranking(make: Make) -> None
         ranks = [c["rank"]["value"] for c in led if c["rank"] and c["rank"]["among"] == ranking]
         assert ranks == sorted(ranks)
     assert led[0]["row"] == "hidden (2, 4]"
-    assert [r["cells"]["role"] for r in table["rows"]][0] == "teacher"
+    assert table["rows"][0]["cells"]["role"] == "teacher"
     assert {r["cells"]["role"] for r in table["rows"][1 : 1 + len(led)]} == {"interface"}
     markdown = text.markdown(table)
     assert f"1 ({wanted[0]})" in markdown
@@ -385,29 +363,6 @@ def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
     assert {own["versions"][0] for own in rows} == {"'"}
     assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
     assert rows[0]["table:matched"] == "diffusion"
-
-
-def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
-    board = board_of([make(), make("embedding")], [])
-    first = figures.draw(board, tmp_path / "one")
-    second = figures.draw(board, tmp_path / "two")
-    assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "proxies", "recovery"}
-    for one, two in zip(first, second, strict=True):
-        assert one.read_bytes() == two.read_bytes()
-
-
-def test_nothing_touches_the_edge_of_a_figure(make: Make, tmp_path: Path) -> None:
-    from matplotlib.image import imread
-
-    settings = {"bridge__residual": "none", "denoiser__name": "W" * 40, "train__optimizer": "adamw"}
-    records = [configured(make(name), 1, **settings) for name in ("hidden", "embedding")]
-    board = board_of([*records, make(), make("embedding")], [SWEEP])
-    drawn = [path for path in figures.draw(board, tmp_path) if path.suffix == ".png"]
-    assert {p.name.partition("-")[0] for p in drawn} >= {"brier1", "nll", "recovery", "layers"}
-    for path in drawn:
-        image = imread(path)[:, :, :3]
-        for edge in (image[:4], image[-4:], image[:, :4], image[:, -4:]):
-            assert edge.min() == 1.0, path.name
 
 
 def test_a_sweep_that_cannot_be_read_is_named(tmp_path: Path) -> None:
