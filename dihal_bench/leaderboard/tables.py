@@ -68,7 +68,7 @@ def _ordered(found: Sequence[Line]) -> list[Line]:
     def place(line: Line) -> tuple[Any, ...]:
         if line.role != "interface":
             return (0 if line.role == "teacher" else 2,)
-        own = standing[line.interface, line.steps]
+        own = standing.get((line.interface, line.steps), (len(found), 0.0))
         return 1, line.replaced, line.steps, *own, line.interface, -line.chains
 
     return sorted(found, key=place)

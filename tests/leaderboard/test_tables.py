@@ -307,6 +307,15 @@ def test_tasks_have_tables_of_their_own(make: Make) -> None:
     assert len(likelihood_table(group)["rows"]) > 1  # and the rest is where it was
 
 
+def test_samples_of_other_numbers_share_no_table(make: Make) -> None:
+    first, other = (told(make(), 40.0, seed) for seed in (1, 2))
+    fewer = Record.of({**other.data, "tasks": {"samples": {"key": "limited", "rows": []}}})
+    assert len(task_tables(grouped([first, other])[0])) == 1
+    tables = task_tables(grouped([first, fewer])[0])
+    assert [len(table["rows"]) for table in tables] == [1, 1]
+    assert len({table["id"] for table in tables}) == 2
+
+
 def hostile(make: Make) -> dict[str, Any]:
     record = make()
     data = copy.deepcopy(record.data)
