@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -41,7 +43,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
-    return perform(arguments)
+    try:
+        status = perform(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _unread()
+    return status
+
+
+def _unread() -> int:
+    """End as Unix tools do when whoever read their output has ended, as ``head`` does.
+
+    Raises:
+        BrokenPipeError: it is no stream of this process that broke.
+    """
+    broken = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream.fileno())]
+    if not broken:
+        raise
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in broken:
+        os.dup2(nowhere, stream.fileno())  # else Python complains when it flushes at exit
+    return 128 + signal.SIGPIPE
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
 
 
 def perform(arguments: argparse.Namespace) -> int:

@@ -80,6 +80,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def undone_on_error(folder: Path) -> Iterator[None]:
+    """Take away on an error what came into a folder meanwhile, and the folder if it is new."""
+    there = folder.exists()
+    before = set(folder.iterdir()) if there else set()
+    try:
+        yield
+    except Exception:
+        if folder.exists():
+            for path in set(folder.iterdir()) - before:
+                path.unlink()
+            if not there:
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def lock(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold ``path`` against other processes; yield whether it is held, always so after a wait.
 

@@ -14,6 +14,7 @@ from dihal_bench.backbone.loading import JUDGE, bundled_facts, bundled_fingerpri
 from dihal_bench.backbone.model import Backbone
 from dihal_bench.errors import UserError
 from dihal_bench.files import write_json
+from dihal_bench.folder import INPUTS
 from dihal_bench.scoring.evaluate import evaluation_windows
 from dihal_bench.text.sources import load_corpus
 from dihal_bench.text.tokens import PackedTokens, pack
@@ -123,7 +124,7 @@ class Inputs:
             "validation text": self.validation_text.fingerprint,
         }
         self._check_others(found)
-        kept = folder / "inputs.json"
+        kept = folder / INPUTS
         if kept.exists():
             begun = json.loads(kept.read_text(encoding="utf-8"))
             changed = [name for name, value in found.items() if begun.get(name) != value]

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from dataclasses import asdict, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dihal_bench.config import RunConfig
+    from dihal_bench.diffusion.denoisers import Denoiser, DenoiserConfig
     from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.interfaces.base import Interface
 
@@ -216,6 +217,19 @@ class Job:
         layers = (self.new(name).layers for name in self.names)
         return [(own[0], own[-1]) for own in layers]
 
+    def entered(self, name: str, *, dry: bool) -> int | None:
+        """Return the layer that an interface enters; None if it is located when this is run.
+
+        Args:
+            name: of the interface.
+            dry: do nothing that takes long: a layer that is not known yet stays so.
+        """
+        if dry and not self.knows_layer:
+            self.say("the layer is located when this is run: layers, and the folders named after")
+            self.say("them, are not known yet; give --layer to see them")
+            return None
+        return self.span(name).b
+
     def check_span(self) -> None:
         """Refuse a --layer or --from that the backbone does not have, before anything is done."""
         blocks = self.inputs.backbone.blocks
@@ -306,8 +320,7 @@ class Job:
         """Return the parameters of a trunk between states of the backbone: the reference size."""
         size, config = self.inputs.backbone.hidden_size, self.config
         inputs = size * (2 if config.diffusion.self_conditioning else 1)
-        trunk = DENOISERS.get(config.denoiser.name)(inputs, size, size, config.denoiser)
-        return sum(p.numel() for p in trunk.parameters() if p.requires_grad)
+        return _trunk_parameters(DENOISERS.get(config.denoiser.name), inputs, size, config.denoiser)
 
     @cached_property
     def trained(self) -> Trained:
@@ -339,3 +352,9 @@ class Job:
             fit=self._fit,
             say=self.say,
         )
+
+
+@cache
+def _trunk_parameters(kind: type[Denoiser], inputs: int, size: int, config: DenoiserConfig) -> int:
+    trunk = kind(inputs, size, size, config)
+    return sum(p.numel() for p in trunk.parameters() if p.requires_grad)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from dihal_bench.registry import INTERFACES
+from dihal_bench.estimate import (
+    Cost,
+    checked,
+    cost_of,
+    cost_of_errands,
+    duration,
+    flops_per_second,
+    locating,
+    trained_tokens,
+)
+from dihal_bench.geometry.grid import describe_grid
+from dihal_bench.geometry.seconds import grid_seconds
+from dihal_bench.job import Job
 from dihal_bench.scoring.render import render
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Sequence
 
     from dihal_bench.config import RunConfig
+    from dihal_bench.execution.errand import Errand
     from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.geometry.locate import Located
-    from dihal_bench.job import Job
     from dihal_bench.records import Record
+    from dihal_bench.training.budget import BudgetConfig
 
 
 def show_located(located: Located, selected: int) -> str:
@@ -85,7 +98,7 @@ def _spent(data: dict[str, Any]) -> list[str]:
     phases = data["spent"][data["interface"]["name"]]
     return [
         f"{phase}: {own['tokens']:,} tokens, {own['steps']:,} steps, {own['flops']:.3g} FLOPs, "
-        f"{own['seconds']:.0f} s"
+        f"{duration(own['seconds'])}"
         for phase, own in phases.items()
     ]
 
@@ -122,31 +135,24 @@ def _bridge(record: Record) -> list[str]:
 
 
 def plan(
-    config: RunConfig, *, train: bool = True, cache: CacheConfig | None = None
+    config: RunConfig, *, train: bool = True, cache: CacheConfig | None = None, grid: bool = False
 ) -> dict[str, Any]:
     """Return the resolved configuration and what it will cost, without training anything.
-
-    FLOPs are estimated from parameter counts: per parameter and token 2 forward and 4 backward, 2
-    backward through frozen blocks. Time follows from the speed of a matrix product on this machine.
 
     Args:
         config: what would run.
         train: whether anything would be trained and scored; False: located only.
         cache: where activations would be kept.
+        grid: whether the layers would be scored under every protocol as well.
 
     Raises:
         UserError: the configuration cannot be run.
     """
-    from dihal_bench.job import Job
-    from dihal_bench.text.sources import find_corpus
-
-    job = Job(config, folder=Path())
-    backbone, speed = job.inputs.backbone, _flops_per_second(job.inputs.device)
-    find_corpus(config.corpus)
-    job.check_span()
-    tokens = _trained_tokens(job) if train else {}
+    job = checked(config, Job(config, folder=Path()))
+    backbone = job.inputs.backbone
+    tokens = trained_tokens(job) if train else {}
     trunk = job.trunk_parameters() if train else 0
-    flops = _flops(job, tokens, trunk)
+    cost = cost_of([[job]]) if train else locating(job)
     layer = f"{config.layer} (of 1..{backbone.blocks - 1})" if job.locates else f"{backbone.blocks}"
     summary = {
         "interface": f"{config.interface} with controls {', '.join(job.names[1:]) or 'none'}",
@@ -158,13 +164,61 @@ def plan(
         "corpus": config.corpus,
         "training tokens": f"{_shown(tokens)} in windows of {config.text.window}",
         "trunk parameters": f"{trunk:,}",
-        "FLOPs": f"about {flops:.2g}",
-        "memory": f"about {_memory(job, trunk) / 2**30:.1f} GiB",
-        "time": f"about {flops / speed / 60:.0f} min at this machine's {speed / 1e9:.0f} GFLOP/s",
+        "FLOPs": f"about {cost.flops:.2g}",
+        "memory": f"about {cost.memory / 2**30:.1f} GiB",
     }
+    if grid:
+        seconds = grid_seconds(config.locate, backbone.blocks - 1, backbone.hidden_size)
+        cost += Cost(flops=cost.flops, proxies=seconds)  # the backbone's pass is made again
+        summary["grid"] = f"{describe_grid(config.locate)}: at most about {duration(seconds)}"
+    summary["time"] = _time(cost, job)
     if cache is not None:
         summary["activations"] = _kept(job, cache)
     return {"config": config.to_dict(), "summary": summary}
+
+
+def plan_runs(errands: Sequence[tuple[Job, Sequence[Errand]]], extra: Cost) -> dict[str, str]:
+    """Return what the runs of a sweep or a comparison will cost, and what of it is left.
+
+    Args:
+        errands: the jobs beside which runs are planned, one per backbone, each with these.
+        extra: what is done besides them.
+    """
+    runs = [run for _, own in errands for errand in own for run in errand.runs]
+    left = [(job, [_left(e) for e in own if not e.done]) for job, own in errands]
+    every, rest = (
+        sum((cost_of_errands(own, job) for job, own in some), Cost()) for some in (errands, left)
+    )
+    job, done = errands[0][0], sum(run.done for run in runs)
+    most = max(len(errand.runs) for _, own in errands for errand in own)
+    return {
+        "runs": f"{len(runs)}: {done} done, {len(runs) - done} left"
+        + (f"; {most} of them learn from one pass of the teacher" if most > 1 else ""),
+        "budget": _budget(job.config.budget),
+        "training tokens": f"{every.tokens:,} of all interfaces, left {rest.tokens:,}",
+        "training FLOPs": f"about {every.training:.2g}, left {rest.training:.2g}",
+        "memory": f"about {every.memory / 2**30:.1f} GiB for each run at a time",
+        "time": f"{_time(rest + extra, job)}, for what is left, one run after another",
+    }
+
+
+def _left(errand: Errand) -> Errand:
+    return replace(errand, runs=tuple(run for run in errand.runs if not run.done))
+
+
+def _budget(budget: BudgetConfig) -> str:
+    caps = " + ".join(f"{tokens:,} {phase}" for phase, tokens in budget.caps.items())
+    return f"{budget.name}: {caps} tokens for each interface that has the phase"
+
+
+def _time(cost: Cost, job: Job) -> str:
+    speed = flops_per_second(job.inputs.device)
+    return f"about {duration(cost.seconds(speed))} at this machine's {speed / 1e9:.0f} GFLOP/s"
+
+
+def _shown(tokens: dict[str, dict[str, int]]) -> str:
+    totals = {n: " + ".join(f"{t:,}" for t in own.values()) for n, own in tokens.items() if own}
+    return ", ".join(f"{name} {total}" for name, total in totals.items()) or "none"
 
 
 def _kept(job: Job, cache: CacheConfig) -> str:
@@ -176,68 +230,3 @@ def _kept(job: Job, cache: CacheConfig) -> str:
     of_token = layers * backbone.hidden_size * backbone.model.dtype.itemsize + 8 * len(PLACES)
     total = config.locate.windows * config.text.window * of_token
     return f"about {size(total)} in {cache.folder} (layers: {layers})"
-
-
-def _trained_tokens(job: Job) -> dict[str, dict[str, int]]:
-    """Return name -> phase -> tokens."""
-    kinds = {name: INTERFACES.get(name) for name in job.names}
-    return {name: job.config.budget.plan(kind.phases) for name, kind in kinds.items()}
-
-
-def _shown(tokens: dict[str, dict[str, int]]) -> str:
-    totals = {n: " + ".join(f"{t:,}" for t in own.values()) for n, own in tokens.items() if own}
-    return ", ".join(f"{name} {total}" for name, total in totals.items()) or "none"
-
-
-def _flops(job: Job, tokens: dict[str, dict[str, int]], trunk: int) -> float:
-    """Estimate locating, training and scoring; of the latter none if nothing is trained."""
-    config, teacher = job.config, 2 * job.inputs.backbone.info.parameters
-    located = config.locate.windows * config.text.window * teacher * job.locates
-    seen = [sum(own.values()) for own in tokens.values()]
-    trained = max(seen, default=0) * teacher + sum(seen) * (2 * 6 * trunk + 2 * teacher)
-    chains = config.score.chains * config.score.tokens if tokens else 0
-    steps = config.score.steps
-    scored = chains * (sum(steps) * 2 * trunk + len(steps) * teacher)
-    return float(located + trained + scored)
-
-
-_LIBRARIES = 2**29  # bytes
-_COPIES = 16  # of a pass's logits, in float32: both models', probabilities, gradients
-
-
-def _memory(job: Job, trunk: int) -> float:
-    """Estimate bytes: libraries, the teacher, trunks with gradients and optimiser state, logits.
-
-    What locating holds (sampled rows twice, and covariances) is gone before anything is trained.
-    """
-    config, backbone = job.config, job.inputs.backbone
-    trained = sum(bool(INTERFACES.get(name).phases) for name in job.names)
-    weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
-    windows = min(config.train.batch, config.train.micro)
-    logits = windows * config.text.window * backbone.vocab_size * 4
-    located = _located_memory(job) if job.locates else 0
-    work = trained * trunk * 4 * 5 + _COPIES * logits
-    return float(_LIBRARIES + weights + max(work, located))
-
-
-def _located_memory(job: Job) -> int:
-    from dihal_bench.geometry.crossfit import crossed_layers
-
-    config, backbone = job.config.locate, job.inputs.backbone
-    layers, size = list(range(1, backbone.blocks)), backbone.hidden_size
-    rows = config.windows * config.per_window * len(layers) * size * 4
-    return 2 * rows + len(crossed_layers(layers, size)) * size**2 * 8
-
-
-def _flops_per_second(device: torch.device) -> float:
-    """Time one matrix product; the result is a rough figure of what training will reach."""
-    import torch
-
-    side = 512 if device.type == "cpu" else 4096
-    a = torch.randn(side, side, device=device)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        (a @ a).sum().item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best / 3  # small matrices, norms and softmaxes reach about a third

@@ -9,8 +9,8 @@ from dihal_bench.comparison.plan import BLOCKS, REFERENCE, Entry, chosen_interfa
 from dihal_bench.config import AUTO
 from dihal_bench.diffusion.denoisers import UNetConfig
 from dihal_bench.errors import UserError
+from dihal_bench.estimate import checked
 from dihal_bench.execution.errand import Errand, Run
-from dihal_bench.inputs import Inputs
 from dihal_bench.job import Job
 from dihal_bench.registry import DENOISERS, INTERFACES, include
 
@@ -31,8 +31,8 @@ def planned(
     size: int,
     dry: bool,
     say: Callable[[str], None],
-) -> tuple[list[Entry], Inputs]:
-    """Choose the layer and return the runs, with what they all rest on.
+) -> tuple[list[Entry], Job]:
+    """Choose the layer and return the runs, with the job of what they have in common.
 
     Args:
         bases: denoiser -> what all runs with it have in common.
@@ -60,11 +60,12 @@ def planned(
         raise UserError("--seeds and --interfaces must name one or more.")
     names = chosen_interfaces(interfaces)
     first = replace(base, seed=seeds[0], interface=REFERENCE, controls=(AUTO,))
-    inputs = Inputs(first, say)
+    job = Job(first, out, say, shared=out / "shared")
     entered = [name for name in names if not INTERFACES.get(name).bears_tokens]
     layer = None
     if entered or any(BLOCKS[key].replaced for key in blocks):
-        layer = _layer(Job(first, out, say, shared=out / "shared", inputs=inputs), dry=dry)
+        job.check_span()
+        layer = job.entered(REFERENCE, dry=dry)
     entries = plan(
         bases,
         out,
@@ -73,11 +74,13 @@ def planned(
         blocks=blocks,
         size=size,
         layer=layer,
-        depth=inputs.backbone.blocks,
+        depth=job.inputs.backbone.blocks,
     )
+    for config in {entry.folder: entry.config for entry in entries}.values():
+        checked(config, job)
     for line in _left_out(entries, names, blocks, list(bases)):
         say(line)
-    return entries, inputs
+    return entries, job
 
 
 def errands_of(entries: Sequence[Entry], shared: Path, command: str) -> list[Errand]:
@@ -96,16 +99,6 @@ def errands_of(entries: Sequence[Entry], shared: Path, command: str) -> list[Err
         own = Run(config=entry.config, folder=folder, title=title)
         errands.append(Errand(runs=(own,), shared=shared, command=command))
     return errands
-
-
-def _layer(job: Job, *, dry: bool) -> int | None:
-    """Return the layer that is entered; None if it would have to be located in a dry run."""
-    job.check_span()
-    if dry and not job.knows_layer:
-        job.say("the layer is located when this is run: layers, and the folders named after them,")
-        job.say("are not known yet; give --layer to see them")
-        return None
-    return job.span(REFERENCE).b
 
 
 def _for(denoiser: str, base: RunConfig, count: int) -> RunConfig:

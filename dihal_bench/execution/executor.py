@@ -128,11 +128,17 @@ def executor_of(arguments: argparse.Namespace) -> Executor:
     for flag, users in _flags().items():
         if flag in given and name not in users:
             raise UserError(
-                f"--{flag} {given[flag]}: --executor {name} has no such option; leave it out, or "
-                f"choose --executor {' or '.join(users)}."
+                f"--{flag} {_typed(given[flag])}: --executor {name} has no such option; leave it "
+                f"out, or choose --executor {' or '.join(users)}."
             )
     executor: Executor = kind(**given)
     return executor
+
+
+def _typed(value: Any) -> str:
+    """Return a flag's value as it was typed; of several the first."""
+    first = value[0] if isinstance(value, list) else value
+    return f"{first:g}" if isinstance(first, float) else str(first)
 
 
 def _flags() -> dict[str, dict[str, Any]]:
@@ -153,4 +159,4 @@ def at_least(least: float, **values: float | None) -> None:
     """
     for name, value in values.items():
         if value is not None and not least <= value < math.inf:
-            raise UserError(f"--{name} {value} must be {least:g} or more.")
+            raise UserError(f"--{name} {_typed(value)} must be {least:g} or more.")

@@ -56,13 +56,16 @@ class RayExecutor(Executor):
         at_least(0, gpus=self.gpus)
         if self.gpus > 1 and not float(self.gpus).is_integer():
             raise UserError(
-                f"--gpus {self.gpus}: above one GPU Ray shares whole ones; give 1, 2, ..."
+                f"--gpus {self.gpus:g}: above one GPU Ray shares whole ones; give 1, 2, ..."
             )
 
     def check(self) -> None:
         """Refuse an address where nothing answers, and a machine without Ray."""
         _imported()
-        if (target := _target(self.address)) not in _PLACES:
+        target = _target(self.address)
+        if target == "auto":  # Ray looks for its own processes: only it can tell
+            _connected(target).shutdown()
+        elif target not in _PLACES:
             _probe(target)
 
     def work_off(self, errands: Sequence[Errand], folder: Path, inputs: Inputs) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.execution.executor import Executor, Outcome, at_least, option
+from dihal_bench.files import undone_on_error
 from dihal_bench.progress import progress, say
 from dihal_bench.registry import EXECUTORS
 
@@ -67,7 +68,7 @@ class SlurmExecutor(Executor):
         at_least(1, workers=self.workers, cpus=self.cpus, minutes=self.minutes)
         at_least(0, gpus=self.gpus)
         if not float(self.gpus).is_integer():
-            raise UserError(f"--gpus {self.gpus}: a job of Slurm has whole GPUs; give 0, 1, ...")
+            raise UserError(f"--gpus {self.gpus:g}: a job of Slurm has whole GPUs; give 0, 1, ...")
         for item in self.slurm:
             if not item.partition("=")[0].strip("- "):
                 raise UserError(f"--slurm {item}: write it as KEY=VALUE, such as partition=gpu.")
@@ -91,16 +92,10 @@ class SlurmExecutor(Executor):
             return
         self.check()
         jobs_folder = (folder / "jobs").absolute()
-        executor = self._submitter(jobs_folder)
-        commands = [self._command(write_errand(errand, jobs_folder)) for errand in todo]
-        try:
-            with redirect_stderr(io.StringIO()), executor.batch():
-                jobs = [executor.submit(command) for command in commands]
-        except Exception as error:  # submitit passes on what sbatch says in several classes
-            raise UserError(
-                f"--executor slurm: the jobs were refused ({_refusal(str(error))}); mend the "
-                "options given by --slurm, --minutes, --cpus and --gpus."
-            ) from error
+        with undone_on_error(jobs_folder):
+            executor = self._submitter(jobs_folder)
+            commands = [self._command(write_errand(errand, jobs_folder)) for errand in todo]
+            jobs = _submitted(executor, commands)
         say(f"slurm: jobs sent: {len(jobs)}, the first {jobs[0].job_id}; logs in {jobs_folder}")
         _wait(list(zip(todo, jobs, strict=True)), _CLUSTERS[self.cluster].ended)
 
@@ -129,6 +124,17 @@ class SlurmExecutor(Executor):
 
         threads = ["env", f"OMP_NUM_THREADS={self.cpus}"]
         return Command([*threads, sys.executable, "-m", "dihal_bench.cli", "work", str(file)])
+
+
+def _submitted(executor: Any, commands: Sequence[Any]) -> list[Any]:
+    try:
+        with redirect_stderr(io.StringIO()), executor.batch():
+            return [executor.submit(command) for command in commands]
+    except Exception as error:  # submitit passes on what sbatch says in several classes
+        raise UserError(
+            f"--executor slurm: the jobs were refused ({_refusal(str(error))}); mend the options "
+            "given by --slurm, --minutes, --cpus and --gpus."
+        ) from error
 
 
 def _imported() -> Any:

@@ -202,18 +202,29 @@ class Grid:
         }
 
 
-def check_resamples(*sizes: int) -> None:
-    """Refuse resamples of so many tokens, where the largest neighbourhood would be most of one.
+def check_grid(config: LocateConfig, kept: int | None = None) -> None:
+    """Refuse resamples in which the largest neighbourhood would be most of all tokens.
+
+    Args:
+        config: settings.
+        kept: tokens that resamples are drawn from; None: as many as the settings allow.
 
     Raises:
-        UserError: one is too small.
+        UserError: they are too small.
     """
-    least = int(_SPARE * max(NEIGHBOURS))
-    if min(sizes) < least:
+    least = math.ceil(_SPARE * max(NEIGHBOURS))
+    large = f"--grid has neighbourhoods of {max(NEIGHBOURS)} tokens"
+    for key in ("sample", "stability_sample"):
+        if (size := getattr(config, key)) < least:
+            raise UserError(
+                f"{large}, but a resample has only {size}; give locate.{key} at least {least}."
+            )
+    kept = config.windows * config.per_window if kept is None else kept
+    if kept < least:
         raise UserError(
-            f"--grid has neighbourhoods of {max(NEIGHBOURS)} tokens, but a resample has only "
-            f"{min(sizes)}; give locate.sample and locate.stability_sample at least {least}, and "
-            "enough text for that."
+            f"{large}, but only {kept} are kept (locate.windows={config.windows} of "
+            f"locate.per_window={config.per_window} tokens); give locate.windows at least "
+            f"{math.ceil(least / config.per_window)}, and enough text for that."
         )
 
 
@@ -261,7 +272,7 @@ def locate_grid(
     )
     pool = len(next(iter(samples.values())).states)
     size, small = min(config.sample, pool), min(config.stability_sample, pool)
-    check_resamples(size, small)
+    check_grid(config, pool)
     full = draw_subsets(pool, size, config.resamples, seed + 1)
     little = draw_subsets(pool, small, config.stability_resamples, seed + 2)
     readings = read_all(samples, full, little, pairs=config.pairs, kept=kept)

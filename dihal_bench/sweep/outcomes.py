@@ -42,6 +42,7 @@ class Outcomes:
         budget: of all runs.
         costs: per candidate, as ``scoring.cost`` has them.
         origins: versions of the code that made them.
+        setting: what they were made with, in one line.
     """
 
     candidates: list[Candidate]
@@ -51,6 +52,7 @@ class Outcomes:
     budget: dict[str, Any]
     costs: list[dict[str, float]]
     origins: list[str]
+    setting: str = ""
 
     @classmethod
     def gather(cls, entries: Sequence[Entry]) -> Outcomes:
@@ -78,12 +80,39 @@ class Outcomes:
             origins=sorted(
                 {f"dihal-bench {e['versions']['dihal-bench']} {e['git']}" for e in environments}
             ),
+            setting=_setting(records, seeds),
         )
 
     def mean(self, name: str) -> Array:
         """Return a loss's mean over seeds, [candidates]."""
         mean: Array = self.losses[name].mean(0)
         return mean
+
+
+def _setting(records: Sequence[Record], seeds: Sequence[int]) -> str:
+    """Return on what, with how much training and with which seeds the records were made."""
+    data = [record.data for record in records]
+    backbones = [f"{d['backbone']['name']} ({d['backbone']['blocks']} blocks)" for d in data]
+    spent = [
+        " + ".join(f"{own['tokens']:,} {phase}" for phase, own in phases.items())
+        for d in data
+        if (phases := d["spent"][d["interface"]["name"]])
+    ]
+    teacher = [
+        f"{score.value:.3f}"
+        for record in records
+        for score in record.own_scores
+        if score.subject == "teacher" and score.metric.removeprefix("first_token_") == "nll"
+    ]
+    parts = {
+        "backbone": backbones,
+        "corpus": [d["corpus"]["name"] for d in data],
+        "tokens of training": spent,
+        "seeds": map(str, seeds),
+        "the teacher's NLL": teacher,
+    }
+    said = {name: ", ".join(dict.fromkeys(values)) for name, values in parts.items()}
+    return "; ".join(f"{name}: {text}" for name, text in said.items() if text)
 
 
 def _losses(record: Record) -> dict[str, float]:

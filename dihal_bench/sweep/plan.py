@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.execution.errand import Errand, Run
+from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.interfaces.transform import Transform
+from dihal_bench.sweep.predictors import POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,12 +68,14 @@ def layer_axis(layers: Sequence[int], *, start: int, span: int | None) -> Axis:
         span: g, the number of replaced blocks: compute is the same at every layer.
 
     Raises:
-        UserError: fewer than g blocks lie below a layer.
+        UserError: g is not positive, or fewer than g blocks lie below a layer.
     """
+    if span is not None and span < 1:
+        raise UserError(f"--span {span} replaces nothing; give the number of blocks, 1 or more.")
     for layer in layers:
-        if span is not None and not 0 < span <= layer:
+        if span is not None and span > layer:
             raise UserError(
-                f"--span {span} does not fit below layer {layer}; give a span from 1 to {layer}, "
+                f"--span {span} does not fit below layer {layer}; give a span of {layer} at most, "
                 "or leave the lowest layers out with --layers."
             )
     ends = {layer: start if span is None else layer - span for layer in layers}
@@ -110,7 +114,7 @@ def setting_axis(key: str, values: Sequence[str]) -> Axis:
     """Return one candidate per value of a configuration key.
 
     Raises:
-        UserError: there are fewer than two values, or the key is no setting of one comparison.
+        UserError: the key is no setting of one comparison.
     """
     if key == "seed":
         raise UserError("--over seed: seeds are what every candidate is trained with; use --seeds.")
@@ -119,8 +123,6 @@ def setting_axis(key: str, values: Sequence[str]) -> Axis:
             f"--over {key}: runs of different budgets cannot be ranked; sweep them in separate "
             f"folders, each with its own --set {key}."
         )
-    if len(values) < 2 or len(set(values)) < len(values):
-        raise UserError(f"--over {key}: give two or more different values, as in {key}=a,b.")
     return Axis(
         name=f"over-{key}",
         title=f"one run per {key}",
@@ -129,7 +131,7 @@ def setting_axis(key: str, values: Sequence[str]) -> Axis:
 
 
 def chosen_layers(text: str, blocks: int) -> list[int]:
-    """Read "all", "1,2,5-7" and the like.
+    """Read "all", "1,2,5-7", "early,middle" and the like.
 
     Raises:
         UserError: a part is no layer of 1..N-1.
@@ -140,13 +142,16 @@ def chosen_layers(text: str, blocks: int) -> list[int]:
     for part in (p.strip() for p in text.split(",")):
         first, dash, last = part.partition("-")
         try:
+            if part in POLICIES:
+                first = str(resolve_layer(part, blocks, None))
             found |= set(range(int(first), int(last if dash else first) + 1))
         except ValueError:
             found.add(0)
         if not found or not 1 <= min(found) <= max(found) < blocks:
             raise UserError(
-                f"--layers {text}: {part or 'nothing'} names no layer from 1 to {blocks - 1}; "
-                "write all, or numbers and ranges such as 1,2,5-7."
+                f"--layers {text}: {part or 'an empty part'} names no layer from 1 to "
+                f"{blocks - 1}; write all, {', '.join(POLICIES)}, or numbers and ranges such as "
+                "1,2,5-7."
             )
     return sorted(found)
 

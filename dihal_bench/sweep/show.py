@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.files import atomic_path, write_json
 from dihal_bench.sweep import cells, figure, intervention_report, replicate, table
+from dihal_bench.sweep.earlier import clear_earlier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,7 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
         own, change = tables[sweep.name], moved.get(sweep.name)
         title = f"backbone {sweep.name}\n\n" if len(sweeps) > 1 else ""
         texts.append(title + _text(own, change, "simple"))
+        clear_earlier(sweep)
         files += _write(sweep, own, change)
         if sweep.name in graded:
             texts.append(f"{cells.show(graded[sweep.name])}\n\n{cells.LEGEND}")
@@ -87,7 +89,7 @@ def _text(own: Table, change: Intervention | None, form: str) -> str:
 
 
 def _write(sweep: Sweep, own: Table, change: Intervention | None) -> list[Path]:
-    stem = sweep.folder / f"sweep-{sweep.axis.name}"
+    stem = sweep.stem
     blocks = sweep.job.inputs.backbone.blocks
     content: dict[str, Any] = {**own.to_dict(), "backbone": sweep.name, "blocks": blocks}
     if change is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dihal_bench.estimate import Cost, locating
+from dihal_bench.geometry.seconds import grid_seconds
 from dihal_bench.sweep.cells import Cells
 from dihal_bench.sweep.intervention import Intervention, geometry
 from dihal_bench.sweep.outcomes import Outcomes
@@ -58,6 +60,21 @@ class Sweep:
             predictions = layer_predictions(self.job, self.axis.layers, ends)
         resamples = self.job.config.score.resamples
         return Table.of(self.axis.title, outcomes, predictions, resamples=resamples)
+
+    @property
+    def stem(self) -> Path:
+        """Path of the results, without a suffix."""
+        return self.folder / f"sweep-{self.axis.name}"
+
+    @property
+    def ranking_cost(self) -> Cost:
+        """What the predictors cost once the runs are done, if they are not kept from before."""
+        cost = locating(self.job) if self.axis.layers else Cost()
+        if not self.grid:
+            return cost
+        backbone = self.job.inputs.backbone
+        layers, size = backbone.blocks - 1, backbone.hidden_size
+        return cost + Cost(proxies=grid_seconds(self.job.config.locate, layers, size))
 
     def cells(self, table: Table) -> Cells | None:
         """Rank the layers by every cell of the protocol grid, if that was asked for."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.ranking.agreement import LEAST, agreements
+from dihal_bench.ranking.agreement import LEAST, TOP, agreements
 from dihal_bench.sweep.outcomes import TITLES
 from dihal_bench.sweep.predictors import DEPTH
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dihal_bench.ranking.agreement import Agreement, Interval, Prediction
     from dihal_bench.sweep.outcomes import Outcomes
 
+_FEW = 4  # candidates, of so few orders that any predictor may hit the right one by chance
 LEGEND = (
     "Predictors are turned so that higher promises a lower loss; rank correlations are with minus "
     "the loss. Intervals: 95 %, over subsamples of activations and over trainings drawn anew, of "
@@ -97,6 +99,7 @@ def show(table: Table, *, form: str = "simple") -> str:
     outcomes = table.outcomes
     parts = [
         _head(table.title, form),
+        *([outcomes.setting] if outcomes.setting else []),
         tabulate(_candidates(outcomes), headers="keys", tablefmt=form, disable_numparse=True),
         f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain."
         f"{_spread(len(outcomes.seeds))}",
@@ -109,8 +112,23 @@ def show(table: Table, *, form: str = "simple") -> str:
             _head(f"{TITLES[name]}: lowest at {best}", form),
             tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True),
         ]
-    legend = [LEGEND] if table.ranking else []
-    return "\n\n".join([*parts, *legend, "made by " + "; ".join(outcomes.origins)])
+    parts += _notes(table)
+    return "\n\n".join([*parts, "made by " + "; ".join(outcomes.origins)])
+
+
+def _notes(table: Table) -> list[str]:
+    """What has to be said of a ranking, or of there being none; nothing of other sweeps."""
+    count = len(table.outcomes.candidates)
+    if table.ranking:
+        orders = math.factorial(count)
+        few = f"{count} candidates have {orders} orders: by chance τ is 1 once in {orders} times."
+        return [LEGEND] if count > _FEW else [LEGEND, few]
+    if table.predictions:
+        return [
+            f"No predictor is ranked: fewer than {LEAST} candidates have no ranking, since the "
+            "rank correlation of two is always 1 or -1."
+        ]
+    return []
 
 
 def _spread(seeds: int) -> str:
@@ -144,7 +162,7 @@ def _ranked(name: str, own: Agreement, labels: list[str]) -> dict[str, str]:
         "predicts": labels[own.predicted],
         "gap": _shown(own.rank_gap, ".0f"),
         "regret": _shown(own.regret, ".4f"),
-        "in top 3": "yes" if own.hit else "no",
+        **({f"in top {TOP}": "yes" if own.hit else "no"} if len(labels) > TOP else {}),
     }
 
 

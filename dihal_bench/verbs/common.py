@@ -94,6 +94,16 @@ def print_plan(plan: dict[str, Any], *, as_json: bool) -> int:
     return 0
 
 
+def print_runs(rows: list[dict[str, Any]], summary: dict[str, str], *, as_json: bool) -> int:
+    """Print the runs that a dry run found and what they cost; return the exit status."""
+    plan = {"runs": rows, "summary": summary}
+    if not as_json:
+        from tabulate import tabulate
+
+        print(tabulate(rows, headers="keys"), end="\n\n")
+    return print_plan(plan, as_json=as_json)
+
+
 def print_json(value: Any) -> None:
     """Print JSON on standard output."""
     print(json.dumps(value, indent=1, sort_keys=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dihal_bench.errors import UserError
 from dihal_bench.execution.executor import execution_flags, executor_of
@@ -14,6 +14,7 @@ from dihal_bench.verbs.common import (
     config_of,
     listed,
     print_json,
+    print_runs,
     seeds_of,
 )
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dihal_bench.comparison.plan import Entry
+    from dihal_bench.execution.errand import Errand
+    from dihal_bench.job import Job
     from dihal_bench.records import Record
     from dihal_bench.verbs.common import Verbs
 
@@ -68,8 +71,8 @@ def _work(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         executor.check()
     out = run_folder(base, arguments.out, name="compare")
-    with claimed(out, base):
-        entries, inputs = planned(
+    with claimed(out, base, dry=arguments.dry_run):
+        entries, job = planned(
             bases,
             out,
             interfaces=listed(arguments.interfaces),
@@ -79,10 +82,11 @@ def _work(arguments: argparse.Namespace) -> int:
             dry=arguments.dry_run,
             say=say,
         )
+        errands = errands_of(entries, out / "shared", command)
         if arguments.dry_run:
-            return _print_runs(entries, as_json=arguments.json)
-        inputs.check(out)
-        executor.work_off(errands_of(entries, out / "shared", command), out, inputs)
+            return _print_runs(entries, errands, job, as_json=arguments.json)
+        job.inputs.check(out)
+        executor.work_off(errands, out, job.inputs)
         pools = {key: Pool.gather(_named(entries, key)) for key in blocks}
         resamples = config.score.resamples
         tables = {key: Tables.of(pool, key, resamples=resamples) for key, pool in pools.items()}
@@ -102,8 +106,11 @@ def _named(entries: list[Entry], block: str) -> Iterator[tuple[str, Record]]:
     return ((entry.label, Record.read(entry.folder / "record.json")) for entry in own)
 
 
-def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
-    rows: list[dict[str, Any]] = [
+def _print_runs(entries: list[Entry], errands: list[Errand], job: Job, *, as_json: bool) -> int:
+    from dihal_bench.estimate import Cost
+    from dihal_bench.report import plan_runs
+
+    rows = [
         {
             "block": entry.block,
             "interface": entry.label,
@@ -115,10 +122,4 @@ def _print_runs(entries: list[Entry], *, as_json: bool) -> int:
         }
         for entry in entries
     ]
-    if as_json:
-        print_json(rows)
-        return 0
-    from tabulate import tabulate
-
-    print(tabulate(rows, headers="keys"))
-    return 0
+    return print_runs(rows, plan_runs([(job, errands)], Cost()), as_json=as_json)

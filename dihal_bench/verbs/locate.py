@@ -50,7 +50,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_json
     from dihal_bench.folder import claimed, run_folder
     from dihal_bench.geometry.figure import draw
-    from dihal_bench.geometry.grid import check_resamples, describe_grid
+    from dihal_bench.geometry.grid import check_grid
     from dihal_bench.geometry.grid_figure import draw_grid
     from dihal_bench.geometry.grid_table import show_grid
     from dihal_bench.inputs import Inputs
@@ -60,11 +60,9 @@ def _work(arguments: argparse.Namespace) -> int:
     cache = _cache(arguments)
     _check_alone(arguments)
     if arguments.grid:
-        check_resamples(config.locate.sample, config.locate.stability_sample)
+        check_grid(config.locate)
     if arguments.dry_run:
-        planned = plan(config, train=False, cache=cache)
-        if arguments.grid:
-            planned["summary"]["grid"] = describe_grid(config.locate)
+        planned = plan(config, train=False, cache=cache, grid=arguments.grid)
         return print_plan(planned, as_json=arguments.json)
     folder = run_folder(config, arguments.out, name="locate")
     inputs = Inputs(config, say, shard_teacher=arguments.shard_teacher)
@@ -72,6 +70,10 @@ def _work(arguments: argparse.Namespace) -> int:
     with claimed(folder, config):
         job.check_span()
         job.inputs.check(folder)
+        if arguments.grid:
+            text = job.inputs.training_text
+            windows = min(len(text), config.locate.windows)
+            check_grid(config.locate, windows * min(config.locate.per_window, text.window))
         found = job.located.to_dict()
         write_json(folder / "locate.json", found)
         figures = draw(job.located, folder / "locate")

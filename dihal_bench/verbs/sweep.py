@@ -16,6 +16,7 @@ from dihal_bench.verbs.common import (
     config_of,
     listed,
     print_json,
+    print_runs,
     seeds_of,
 )
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dihal_bench.config import RunConfig
+    from dihal_bench.execution.errand import Errand
     from dihal_bench.sweep.plan import Axis
     from dihal_bench.sweep.sweep import Sweep
     from dihal_bench.verbs.common import Verbs
 
+_LAYERS = "all (default), early, middle, late, or numbers and ranges such as 1,2,5-7"
 _TRANSFORM = "changes of coordinates within layers, as in rotate,scale,spectrum:0,0.5,1"
 _BACKBONES = "several backbones, comma-separated, or a folder of them; tested over all"
 _GRID = "rank every definition of the protocol grid too (see locate --grid)"
@@ -40,7 +43,7 @@ def add(verbs: Verbs) -> None:
         "sweep", help="one run per layer (or per anything); who predicts the best one?"
     )
     parser.add_argument("--interface", help="registered interface (default: hidden)")
-    parser.add_argument("--layers", help="all (default), or numbers and ranges such as 1,2,5-7")
+    parser.add_argument("--layers", help=_LAYERS)
     parser.add_argument("--span", type=int, metavar="G", help="replace blocks (l - G, l] for all l")
     parser.add_argument("--over", metavar="KEY=A,B", help="sweep any configuration key instead")
     parser.add_argument("--transform", metavar="LIST", help=_TRANSFORM)
@@ -56,6 +59,7 @@ def add(verbs: Verbs) -> None:
 def _work(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from dihal_bench.folder import claimed
+    from dihal_bench.sweep.earlier import check_earlier
     from dihal_bench.sweep.show import report
 
     seeds, command = seeds_of(arguments.seeds), command_of(arguments)
@@ -63,15 +67,19 @@ def _work(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         executor.check()
     sweeps = [_prepared(arguments, name, seeds) for name in _backbones(arguments)]
-    if arguments.dry_run:
-        return _print_runs(sweeps, as_json=arguments.json)
     with ExitStack() as claims:
         for sweep in sweeps:
-            claims.enter_context(claimed(sweep.folder, sweep.job.config))
-            sweep.job.inputs.check(sweep.folder)
+            dry = arguments.dry_run
+            claims.enter_context(claimed(sweep.folder, sweep.job.config, dry=dry))
+            check_earlier(sweep)
         per_pass = arguments.layers_per_pass
-        errands = [e for s in sweeps for e in s.errands(per_pass=per_pass, command=command)]
-        executor.work_off(errands, sweeps[0].folder, sweeps[0].job.inputs)
+        errands = [s.errands(per_pass=per_pass, command=command) for s in sweeps]
+        if arguments.dry_run:
+            return _print_runs(sweeps, errands, as_json=arguments.json)
+        for sweep in sweeps:
+            sweep.job.inputs.check(sweep.folder)
+        every = [errand for own in errands for errand in own]
+        executor.work_off(every, sweeps[0].folder, sweeps[0].job.inputs)
         results = report(sweeps, _root(arguments, sweeps))
     if arguments.json:
         print_json(results.to_dict())
@@ -124,7 +132,9 @@ def _backbones(arguments: argparse.Namespace) -> list[str | None]:
 
 def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[int]) -> Sweep:
     """Look everything up, choose the candidates and lay the runs out."""
+    from dihal_bench.estimate import checked
     from dihal_bench.folder import run_folder
+    from dihal_bench.geometry.grid import check_grid
     from dihal_bench.job import Job
     from dihal_bench.registry import INTERFACES
     from dihal_bench.sweep.plan import plan
@@ -152,7 +162,11 @@ def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[i
     job = Job(base, folder, say, shared=folder / "shared")
     axis = _axis(arguments, job)
     for candidate in axis.candidates:  # before anything is located
-        configure(list(candidate.settings))
+        checked(configure(list(candidate.settings)), job)
+    if arguments.over is not None and len(set(axis.candidates)) < max(2, len(axis.candidates)):
+        raise UserError(f"--over {arguments.over}: give two or more different values, as KEY=A,B.")
+    if arguments.grid:
+        check_grid(base.locate)
     entries = plan(axis, seeds, _with_layer(arguments, job, configure), folder)
     return Sweep(name=name, folder=folder, axis=axis, entries=entries, job=job, grid=arguments.grid)
 
@@ -161,10 +175,10 @@ def _with_layer(
     arguments: argparse.Namespace, job: Any, configure: Callable[[list[str]], RunConfig]
 ) -> Callable[[list[str]], RunConfig]:
     """Choose the layer once for all runs and seeds, where it is not what is swept."""
-    if arguments.over is None or not job.locates or arguments.dry_run:
+    if arguments.over is None or not job.locates:
         return configure
-    layer = job.span(job.config.interface).b
-    return lambda sets: configure([f"layer={layer}", *sets])
+    layer = job.entered(job.config.interface, dry=arguments.dry_run)
+    return configure if layer is None else lambda sets: configure([f"layer={layer}", *sets])
 
 
 def _axis(arguments: argparse.Namespace, job: Any) -> Axis:
@@ -181,19 +195,22 @@ def _axis(arguments: argparse.Namespace, job: Any) -> Axis:
         if not equals:
             raise UserError(f"--over {arguments.over}: write it as KEY=A,B.")
         return setting_axis(key.strip(), listed(values))
-    start, blocks = job.config.from_layer, job.inputs.backbone.blocks
-    lowest = start if arguments.span is None else arguments.span - 1
-    layers = chosen_layers(arguments.layers or "all", blocks)
+    start, blocks, span = job.config.from_layer, job.inputs.backbone.blocks, arguments.span
+    if span is not None and (arguments.from_layer is not None or start):
+        raise UserError(
+            f"--from {start} and --span {span} exclude each other: a span begins so many blocks "
+            "below each layer; give one of them."
+        )
+    lowest = start if span is None else span - 1
+    layers = chosen_layers("all" if arguments.layers is None else arguments.layers, blocks)
     if arguments.layers is None:  # those that a span can end at
         layers = [layer for layer in layers if layer > lowest]
     if not layers:
-        raise UserError(
-            f"--span {arguments.span} and --from {start} leave no layer of 1 to {blocks - 1}; give "
-            "smaller ones."
-        )
+        given = f"--from {start}" if span is None else f"--span {span}"
+        raise UserError(f"{given} leaves no layer of 1 to {blocks - 1}; give a smaller number.")
     if arguments.transform is not None:
         return transform_axis(layers, chosen_transforms(arguments.transform))
-    return layer_axis(layers, start=start, span=arguments.span)
+    return layer_axis(layers, start=start, span=span)
 
 
 def _root(arguments: argparse.Namespace, sweeps: list[Sweep]) -> Path:
@@ -203,8 +220,11 @@ def _root(arguments: argparse.Namespace, sweeps: list[Sweep]) -> Path:
     return Path(arguments.out) if arguments.out else sweeps[0].folder.parent
 
 
-def _print_runs(sweeps: list[Sweep], *, as_json: bool) -> int:
-    rows: list[dict[str, Any]] = [
+def _print_runs(sweeps: list[Sweep], errands: list[list[Errand]], *, as_json: bool) -> int:
+    from dihal_bench.estimate import Cost
+    from dihal_bench.report import plan_runs
+
+    rows = [
         {
             "backbone": sweep.name,
             "candidate": entry.candidate.label,
@@ -217,10 +237,7 @@ def _print_runs(sweeps: list[Sweep], *, as_json: bool) -> int:
         for sweep in sweeps
         for entry in sweep.entries
     ]
-    if as_json:
-        print_json(rows)
-        return 0
-    from tabulate import tabulate
-
-    print(tabulate(rows, headers="keys"))
-    return 0
+    jobs = [sweep.job for sweep in sweeps]
+    ranking = sum((sweep.ranking_cost for sweep in sweeps), Cost())
+    summary = plan_runs(list(zip(jobs, errands, strict=True)), ranking)
+    return print_runs(rows, summary, as_json=as_json)

@@ -172,7 +172,7 @@ def test_an_interrupted_comparison_goes_on(tiny: Tiny, tmp_path, monkeypatch, ca
 def test_equal_replaced_blocks(tiny: Tiny, tmp_path, capsys) -> None:
     flags = ["--interfaces", "all", "--blocks", "replaced", "--layer", "1", "--dry-run", "--json"]
     assert main(words(tiny, tmp_path / "it", *flags)) == 0
-    runs = {run["interface"]: run for run in json.loads(capsys.readouterr().out)}
+    runs = {run["interface"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
     assert (runs["hidden"]["layer"], runs["hidden"]["from"]) == ("1", 0)
     for name in ("embedding", "latent", "c2d"):
         assert runs[name]["from"] == 3, name  # of four blocks
@@ -183,7 +183,7 @@ def test_what_blocks_have_in_common_is_one_run(tiny: Tiny, tmp_path, capsys) -> 
     flags = ["--interfaces", "all", "--layer", "1", "--blocks", "scratch,replaced"]
     assert main(words(tiny, tmp_path / "it", *flags, "--dry-run", "--json")) == 0
     folders: dict[str, set[str]] = {}
-    for run in json.loads(capsys.readouterr().out):
+    for run in json.loads(capsys.readouterr().out)["runs"]:
         folders.setdefault(run["interface"], set()).add(run["folder"])
     counts = {name: len(own) for name, own in folders.items()}
     assert counts == {"hidden": 1, "embedding": 2, "latent": 2, "c2d": 2}
@@ -195,7 +195,7 @@ def test_equal_replaced_blocks_above_a_condition(
 ) -> None:
     flags = ["--interfaces", interfaces, "--blocks", "replaced", "--layer", "3", "--from", "1"]
     assert main(words(tiny, tmp_path / "it", *flags, "--dry-run", "--json")) == 0
-    runs = {run["interface"]: run for run in json.loads(capsys.readouterr().out)}
+    runs = {run["interface"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
     assert runs["embedding"]["from"] == 2  # (2, 4] of four blocks, as many as (1, 3]
 
 
@@ -203,7 +203,7 @@ def test_a_dry_run_locates_nothing_and_leaves_nothing(tiny: Tiny, tmp_path, caps
     flags = ["--interfaces", "all", "--blocks", "scratch", "--dry-run", "--json"]
     assert main(words(tiny, tmp_path / "it", *flags)) == 0
     streams = capsys.readouterr()
-    assert {run["layer"] for run in json.loads(streams.out)} == {"auto"}
+    assert {run["layer"] for run in json.loads(streams.out)["runs"]} == {"auto"}
     assert "located when this is run" in streams.err
     assert not (tmp_path / "it").exists()
 
@@ -278,7 +278,7 @@ def test_what_has_no_place_in_a_block_is_said(tiny: Tiny, tmp_path, capsys) -> N
     flags = ["--interfaces", "embedding", "--denoisers", "transformer,mlp", "--dry-run", "--json"]
     assert main(words(tiny, tmp_path / "it", *flags, "--blocks", "scratch,sequence")) == 0
     streams = capsys.readouterr()
-    assert len(json.loads(streams.out)) == 3
+    assert len(json.loads(streams.out)["runs"]) == 3
     assert "left out: embedding with mlp in sequence, whose regime is sequence" in streams.err
 
 

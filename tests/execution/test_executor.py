@@ -41,9 +41,11 @@ def test_flags_make_executors() -> None:
     [
         (["--executor", "lokal"], "no executor called 'lokal'; did you mean 'local'?"),
         (["--address", "auto"], "--address auto: --executor local has no such option"),
+        (["--gpus", "2"], "--gpus 2: --executor local has no such option"),
+        (["--slurm", "a=b"], "--slurm a=b: --executor local has no such option"),
         (["--executor", "ray", "--workers", "2"], "choose --executor local or slurm"),
         (["--workers", "0"], "--workers 0 must be 1 or more"),
-        (["--executor", "ray", "--gpus", "-1"], "--gpus -1.0 must be 0 or more"),
+        (["--executor", "ray", "--gpus", "-1"], "--gpus -1 must be 0 or more"),
         (["--executor", "ray", "--gpus", "nan"], "--gpus nan must be 0 or more"),
         (["--executor", "ray", "--gpus", "1.5"], "above one GPU Ray shares whole ones"),
         (["--executor", "slurm", "--gpus", "inf"], "--gpus inf must be 0 or more"),

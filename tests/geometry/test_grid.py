@@ -10,9 +10,10 @@ import torch
 from dihal_bench.errors import UserError
 from dihal_bench.geometry import layer_scores, readings
 from dihal_bench.geometry.anatomy import anatomy
-from dihal_bench.geometry.grid import AXES, Protocol, check_resamples
+from dihal_bench.geometry.grid import AXES, Protocol, check_grid
 from dihal_bench.geometry.grid_figure import draw_grid
 from dihal_bench.geometry.grid_table import show_grid
+from dihal_bench.geometry.locate import LocateConfig
 
 from .planted import clusters, gaussian, grid
 
@@ -185,9 +186,13 @@ def test_table_figure_and_json(mixed, tmp_path):
 
 
 def test_small_resamples_are_refused_with_a_remedy():
-    check_resamples(3000, 150)
-    with pytest.raises(UserError, match=r"100 tokens.*only 149.*at least 150"):
-        check_resamples(3000, 149)
+    check_grid(LocateConfig(stability_sample=150))
+    with pytest.raises(UserError, match=r"100 tokens.*149; give locate.stability_sample at least"):
+        check_grid(LocateConfig(stability_sample=149))
+    with pytest.raises(UserError, match=r"only 64 are kept.*give locate.windows at least 19, and"):
+        check_grid(LocateConfig(windows=8))
+    with pytest.raises(UserError, match=r"only 149 are kept"):
+        check_grid(LocateConfig(), 149)
 
 
 def test_axes_multiply_to_what_the_help_says():

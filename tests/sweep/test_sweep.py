@@ -240,7 +240,8 @@ def test_a_folder_of_another_configuration_is_refused(swept, tiny: Tiny, capsys)
     other = {**SHORT, "budget__diffusion_tokens": 512}
     flags = [*tiny.flags(**other), "--workers", "1", "--seeds", "0,1", "--out", str(folder)]
     before = sorted(p.name for p in folder.rglob("*"))
-    assert "holds a run of another configuration" in refused(capsys, "sweep", *flags)
+    for dry in ([], ["--dry-run"]):
+        assert "holds a run of another configuration" in refused(capsys, "sweep", *flags, *dry)
     assert sorted(p.name for p in folder.rglob("*")) == before
 
 
@@ -249,12 +250,26 @@ def test_a_folder_of_another_configuration_is_refused(swept, tiny: Tiny, capsys)
     [
         (["--layers", "9"], "--layers 9: 9 names no layer from 1 to 3"),
         (["--layers", "1,x"], "x names no layer"),
-        (["--span", "4"], "--span 4 and --from 0 leave no layer of 1 to 3"),
+        (["--layers", "2,"], "--layers 2,: an empty part names no layer"),
+        (["--span", "4"], "--span 4 leaves no layer of 1 to 3"),
+        (["--span", "0"], "--span 0 replaces nothing"),
+        (["--from", "8"], "--from 8 leaves no layer of 1 to 3"),
+        (["--from", "1", "--span", "1"], "--from 1 and --span 1 exclude each other"),
+        (["--from", "0", "--span", "1"], "--from 0 and --span 1 exclude each other"),
+        (["--set", "from_layer=1", "--span", "1"], "--from 1 and --span 1 exclude each other"),
+        (["--from", "1", "--layers", "1,2"], "below the layer that is generated (1 for --layer 1)"),
         (["--span", "2", "--layers", "1,2,3"], "--span 2 does not fit below layer 1"),
         (["--span", "1", "--transform", "rotate"], "--span and --transform are different sweeps"),
         (["--over", "denoiser.name"], "write it as KEY=A,B"),
         (["--over", "denoiser.nam=a,b"], "denoiser.nam"),
         (["--over", "denoiser.name=mlp,transformer", "--layers", "1"], "give --layer instead"),
+        (["--over", "denoiser.name=mlp"], "give two or more different values"),
+        (["--over", "denoiser.name=mlp,mlp"], "give two or more different values"),
+        (["--over", "denoiser.name=foo"], "there is no denoiser called 'foo'"),
+        (["--over", "denoiser.name=foo,mlp", "--layer", "2"], "no denoiser called 'foo'"),
+        (["--over", "corpus=/none,bundled", "--layer", "2"], "--corpus /none: there is no such"),
+        (["--corpus", "/none"], "--corpus /none: there is no such file"),
+        (["--grid", "--set", "locate.stability_sample=160"], "locate.windows at least 19"),
         (["--over", "seed=1,2"], "--over seed: seeds are what every candidate is trained with"),
         (["--over", "budget.diffusion_tokens=256,512"], "sweep them in separate folders"),
         (["--transform", "turn"], "transform turn is unknown"),
@@ -269,8 +284,10 @@ def test_a_folder_of_another_configuration_is_refused(swept, tiny: Tiny, capsys)
 def test_bad_input_is_one_sentence_and_leaves_nothing(
     flags: list[str], message: str, tiny: Tiny, tmp_path: Path, capsys
 ) -> None:
-    assert message in refused(capsys, *words(tiny, tmp_path / "it", *flags))
-    assert not (tmp_path / "it").exists()
+    grid = ["--set", "locate.sample=200", "--set", "locate.windows=18"] if "--grid" in flags else []
+    for dry in ([], ["--dry-run"]):
+        assert message in refused(capsys, *words(tiny, tmp_path / "it", *flags, *grid, *dry))
+        assert not (tmp_path / "it").exists()
 
 
 def test_backbones_of_one_name_are_refused(tiny: Tiny, tmp_path: Path, capsys) -> None:
