@@ -193,7 +193,7 @@ def plan_runs(errands: Sequence[tuple[Job, Sequence[Errand]]], extra: Cost) -> d
     most = max(len(errand.runs) for _, own in errands for errand in own)
     return {
         "runs": f"{len(runs)}: {done} done, {len(runs) - done} left"
-        + (f"; {most} of them learn from one pass of the teacher" if most > 1 else ""),
+        + (f"; up to {most} of them learn from one pass of the teacher" if most > 1 else ""),
         "budget": _budget(job.config.budget),
         "training tokens": f"{every.tokens:,} of all interfaces, left {rest.tokens:,}",
         "training FLOPs": f"about {every.training:.2g}, left {rest.training:.2g}",

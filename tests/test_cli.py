@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,29 @@ def test_list_knows_what_an_included_file_registers(capsys, tmp_path, registries
     entries = {e["name"]: e for e in json.loads(capsys.readouterr().out)}
     assert entries["leaky"]["origin"] == f"{tmp_path / 'leaky.py'}:7"
     assert entries["leaky"]["help"] == "Sees the next position."
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"]])
+def test_output_that_nobody_reads_on_is_no_fault(words):
+    """Standard output is a pipe whose reader has ended, as under ``head``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "dihal_bench.cli", *words]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert ended.stderr == ""
+    assert ended.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_pipe_that_is_not_the_programs_own_is_a_fault(monkeypatch):
+    def broken(arguments):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("dihal_bench.cli.perform", broken)
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    with pytest.raises(BrokenPipeError):
+        main(["list"])
 
 
 def test_a_dry_run_plans_and_does_nothing(tiny: Tiny, capsys, tmp_path, monkeypatch):

@@ -3,13 +3,14 @@
 import fcntl
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dihal_bench.config import RunConfig
 from dihal_bench.errors import UserError
-from dihal_bench.folder import claimed, run_folder
+from dihal_bench.folder import INPUTS, claimed, run_folder
 
 CONFIG = RunConfig()
 HOLD = """
@@ -100,3 +101,44 @@ def test_a_lock_file_that_was_taken_away_is_not_held(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(UserError, match="another process"), claimed(tmp_path / "run", CONFIG):
         pass
+
+
+def test_what_lay_there_before_stays_and_nothing_comes_to_it(tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(UserError, match="unreachable"), claimed(tmp_path, CONFIG):
+        (tmp_path / INPUTS).write_text("{}")
+        raise UserError("unreachable")
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+    with claimed(tmp_path, CONFIG):
+        (tmp_path / "result").write_text("")
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"note.txt", "result", ".lock", "config.json"}
+    with claimed(tmp_path, CONFIG):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_what_came_into_a_folder_below_keeps_the_claim(tmp_path):
+    (tmp_path / "shared").mkdir()
+    with claimed(tmp_path, CONFIG):
+        (tmp_path / "shared" / "located").write_text("")
+    assert (tmp_path / "config.json").exists()
+
+
+def test_a_dry_claim_refuses_the_same_and_writes_nothing(tmp_path):
+    with claimed(tmp_path / "new" / "run", CONFIG, dry=True):
+        pass
+    assert not list(tmp_path.iterdir())
+    with claimed(tmp_path / "run", CONFIG), claimed(tmp_path / "run", CONFIG, dry=True):
+        (tmp_path / "run" / "something").write_text("")  # another process may look meanwhile
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "run", tmp_path / "file", tmp_path / "file" / "run"):
+        sentences = []
+        for dry in (False, True):
+            with (
+                pytest.raises(UserError) as error,
+                claimed(folder, replace(CONFIG, seed=1), dry=dry),
+            ):
+                pass
+            sentences.append(str(error.value))
+        assert sentences[0] == sentences[1]

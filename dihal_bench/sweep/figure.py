@@ -41,6 +41,11 @@ def draw(table: Table, stem: Path) -> list[Path]:
         for column, name in enumerate(losses, start=1):
             _curve(axes[0, column], table, name)
             _scatter(axes[1, column], table, name)
+        handles = [*axes[0, 0].get_lines(), *axes[0, 1].get_lines()]
+        named = {h.get_label(): h for h in handles if not h.get_label().startswith("_")}
+        figure.legend(
+            named.values(), named.keys(), loc="outside lower center", ncols=5, frameon=False
+        )
         return save(figure, stem)
 
 
@@ -59,27 +64,19 @@ def _scores(axis: Any, table: Table) -> None:
         axis.plot(layers[best], own.values[best], **_ring(colour))
     axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axis.set_title("predicted: geometry score S", loc="left", fontweight="bold")
-    axis.legend(frameon=False, fontsize=8)
     _over_layers(axis, layers)
 
 
 def _curve(axis: Any, table: Table, name: str) -> None:
     layers, losses = _layers(table), table.outcomes.losses[name]
     for row in losses:
-        axis.plot(layers, row, color=GREY, linewidth=0.8, alpha=0.7)
+        axis.plot(layers, row, color=GREY, linewidth=0.8, alpha=0.7, label="loss of a seed")
     mean = losses.mean(0)
-    axis.plot(layers, mean, color="0.15", marker="o", markersize=4.5)
+    label = "loss, mean over seeds"
+    axis.plot(layers, mean, color="0.15", marker="o", markersize=4.5, label=label)
     best = int(mean.argmin())
-    axis.plot(layers[best], mean[best], **_ring("0.15"))
-    axis.set_title(f"observed: {TITLES[name]}", loc="left", fontweight="bold")
-    axis.annotate(
-        f"grey: {len(losses)} seeds; ring: best",
-        (0.98, 0.03),
-        xycoords="axes fraction",
-        ha="right",
-        color="0.4",
-        fontsize=8,
-    )
+    axis.plot(layers[best], mean[best], **_ring("0.15"), label="best")
+    axis.set_title(TITLES[name], loc="left", fontweight="bold")
     _over_layers(axis, layers)
 
 
@@ -102,7 +99,9 @@ def _promise(axis: Any, table: Table, losses: Sequence[str]) -> None:
     axis.set_xlim(-1.08, 1.08)
     axis.set_xlabel("Kendall τ with minus the loss")
     axis.set_title("who predicts it", loc="left", fontweight="bold")
-    axis.legend(frameon=False, fontsize=7.5, loc="lower left")
+    axis.legend(  # below: there is no corner that points may not fill
+        frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2
+    )
     bare(axis, "x")
 
 
@@ -171,15 +170,17 @@ def _dots(axis: Any, rows: Sequence[Replicated]) -> None:
         if row.mean is not None:
             axis.plot(row.mean, y, "|", color="0.1", markersize=13, markeredgewidth=2)
         if row.test:
-            axis.annotate(
+            axis.annotate(  # beside the panel: in it there may be dots
                 f"p = {row.test.p:.3f}",
                 (1.0, y),
+                (4, 0),
                 xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
+                textcoords="offset points",
+                va="center",
                 fontsize=8,
             )
     axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     axis.set_yticks(range(len(rows), 0, -1), [row.statistic for row in rows])
-    axis.set_xlabel("dot: a backbone; bar: mean")
+    axis.set_ylim(0.4, len(rows) + 0.6)
+    axis.set_xlabel("dot: a backbone; bar: mean; orange: tested")
     bare(axis, "x")

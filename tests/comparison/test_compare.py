@@ -208,6 +208,41 @@ def test_a_dry_run_locates_nothing_and_leaves_nothing(tiny: Tiny, tmp_path, caps
     assert not (tmp_path / "it").exists()
 
 
+def test_a_dry_run_says_what_it_costs_and_counts_what_is_trained_once(
+    tiny: Tiny, tmp_path, capsys
+) -> None:
+    flags = ["--layer", "1", "--blocks", "scratch,replaced", "--dry-run", "--json"]
+    found = {}
+    for names in ("embedding", "latent", "embedding,latent"):
+        assert main(words(tiny, tmp_path / "it", "--interfaces", names, *flags)) == 0
+        summary = json.loads(capsys.readouterr().out)["summary"]
+        tokens = summary["training tokens"].partition(" ")[0]
+        found[names] = int(tokens.replace(",", ""))
+    common = 2 * 256  # their control, once per block
+    assert found["embedding,latent"] == found["embedding"] + found["latent"] - common
+    assert found["embedding"] == 2 * 2 * 256
+    assert summary["runs"] == "4: 0 done, 4 left"
+    assert summary["budget"].startswith("custom: 256 recovery + 256 diffusion tokens")
+
+
+@pytest.mark.parametrize("flags", [["--corpus", "/none"], ["--layer", "9"], ["--from", "7"]])
+def test_a_dry_run_refuses_what_the_run_refuses(flags, tiny: Tiny, tmp_path, capsys) -> None:
+    sentences = []
+    for dry in ([], ["--dry-run"]):
+        assert main(words(tiny, tmp_path / "it", "--blocks", "scratch", *flags, *dry)) == 2
+        sentences.append(capsys.readouterr().err.splitlines()[-1])
+        assert not (tmp_path / "it").exists()
+    assert sentences[0] == sentences[1]
+
+
+def test_a_dry_run_in_a_folder_of_another_comparison_is_refused(
+    compared, tiny: Tiny, capsys
+) -> None:
+    folder, _ = compared
+    assert main(words(tiny, folder, *FLAGS, "--set", "score.batch=3", "--dry-run")) == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
+
+
 def test_a_block_asked_for_twice_is_one(tiny: Tiny, tmp_path, capsys) -> None:
     flags = ["--interfaces", "embedding", "--blocks", "scratch,scratch"]
     assert main(words(tiny, tmp_path / "it", *flags)) == 0

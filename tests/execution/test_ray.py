@@ -103,6 +103,15 @@ def test_a_cluster_of_this_machine_that_is_gone_is_refused_too(tmp_path, monkeyp
         RayExecutor().check()
 
 
+def test_where_no_cluster_is_nothing_is_left(tiny: Tiny, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words = ["sweep", *tiny.flags(), "--layers", "1", "--executor", "ray"]
+    assert main([*words, "--out", str(tmp_path / "it")]) == 2
+    assert "cannot join a Ray cluster there" in capsys.readouterr().err
+    assert not (tmp_path / "it").exists()
+
+
 @pytest.mark.parametrize("address", ["here", "host:port", "ray://", "127.0.0.1:99999999"])
 def test_an_address_has_a_host_and_a_port(address: str) -> None:
     with pytest.raises(UserError, match="nothing answers there"):

@@ -1,11 +1,13 @@
 """Jobs of submitit: as processes of this machine, and on a Slurm cluster where there is one."""
 
+import os
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from dihal_bench.cli import main
 from dihal_bench.errors import UserError
 from dihal_bench.execution import slurm
 from dihal_bench.execution.slurm import SlurmExecutor
@@ -59,6 +61,19 @@ def test_without_slurm_it_is_refused_at_once(tiny: Tiny, tmp_path, monkeypatch) 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch here; start it on a machine of a"):
         SlurmExecutor().check()
+
+
+def test_jobs_that_are_refused_leave_nothing(tiny: Tiny, tmp_path, monkeypatch, capsys) -> None:
+    for name in ("sbatch", "srun", "squeue"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\necho 'sbatch: error: no such partition' >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    words = ["sweep", *tiny.flags(), "--layers", "1", "--executor", "slurm"]
+    assert main([*words, "--out", str(tmp_path / "it")]) == 2
+    assert "the jobs were refused (no such partition)" in capsys.readouterr().err
+    assert not (tmp_path / "it").exists()
 
 
 @pytest.fixture

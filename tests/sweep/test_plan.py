@@ -27,7 +27,9 @@ def test_layers_are_read_as_they_are_written() -> None:
     assert chosen_layers("late,early,middle,4", 8) == [1, 4, 7]
 
 
-@pytest.mark.parametrize("text", ["0", "8", "1,9", "x", "3-1", "", "1,,2", "2,", "-2", "2-", "auto", "1-middle"])
+@pytest.mark.parametrize(
+    "text", ["0", "8", "1,9", "x", "3-1", "", "1,,2", "2,", "-2", "2-", "auto", "1-middle"]
+)
 def test_a_list_that_names_no_layer_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="names no layer from 1 to 7") as error:
         chosen_layers(text, 8)

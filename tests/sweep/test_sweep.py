@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,99 @@ def test_runs_of_one_pass_are_those_of_runs_alone(swept, tiny: Tiny, tmp_path: P
     )
     assert own["scores"] == other["scores"]
     assert own["bridge"] == other["bridge"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "lost"),
+    [
+        (["--seeds", "0,1", "--layers", "2"], "which has candidates 1, 3 as well"),
+        (["--seeds", "0"], "which has seeds 1 as well"),
+        (["--seeds", "0,2", "--layers", "1,2"], "which has candidates 3 and seeds 1 as well"),
+    ],
+)
+def test_an_earlier_result_of_more_is_not_overwritten(
+    flags: list[str], lost: str, swept, tiny: Tiny, capsys
+) -> None:
+    folder, _ = swept
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    for dry in ([], ["--dry-run"]):
+        message = refused(capsys, *words(tiny, folder, *flags, *dry))
+        assert f"sweep-layers.json would be overwritten, {lost}; choose another --out" in message
+    after = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert {p for p in before if before[p] != after.get(p)} <= {
+        *(folder / name for name in (".lock", "config.json"))
+    }
+
+
+def test_a_file_of_that_name_that_is_no_result_is_not_overwritten(
+    tiny: Tiny, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "sweep-layers.json").write_text("[]", encoding="utf-8")
+    assert "is not a sweep's result" in refused(capsys, *words(tiny, tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep-layers.json"]
+
+
+def test_one_more_layer_replaces_the_result_and_what_was_drawn_of_it(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    flags = ["--seeds", "0", "--interface", "ridge"]
+    text = run(*words(tiny, tmp_path, *flags, "--layers", "2"))
+    assert "fewer than 3 candidates have no ranking" in text
+    for name in ("sweep-layers.png", "grid-layers.md"):  # of whatever was there
+        (tmp_path / name).write_text("old", encoding="utf-8")
+    run(*words(tiny, tmp_path, *flags, "--layers", "2"))
+    assert (tmp_path / "grid-layers.md").exists()  # of the same candidates it is right
+    run(*words(tiny, tmp_path, *flags, "--layers", "1,2"))
+    assert results(tmp_path)["candidates"] == ["1", "2"]
+    found = {p.name for p in tmp_path.iterdir() if p.name.startswith(("sweep-", "grid-"))}
+    assert found == {"sweep-layers.json", "sweep-layers.md"}
+
+
+def test_it_is_said_with_what_the_runs_were_made(swept) -> None:
+    folder, text = swept
+    record = json.loads(next(folder.glob("runs/*/record.json")).read_text())
+    nll = next(
+        s["value"] for s in record["scores"] if (s["subject"], s["metric"]) == ("teacher", "nll")
+    )
+    setting = (
+        f"backbone: {record['backbone']['name']} (4 blocks); corpus: {record['corpus']['name']}; "
+        f"tokens of training: 256 diffusion; seeds: 0, 1; the teacher's NLL: {nll:.3f}"
+    )
+    assert setting in text
+    assert setting in (folder / "sweep-layers.md").read_text(encoding="utf-8")
+
+
+def test_a_dry_run_says_what_is_left_and_what_it_costs(swept, tiny: Tiny, tmp_path: Path) -> None:
+    folder, _ = swept
+    flags = ["--seeds", "0,1", "--layers-per-pass", "3", "--dry-run", "--json"]
+    done, new = (json.loads(run(*words(tiny, out, *flags))) for out in (folder, tmp_path / "new"))
+    assert [len(done["runs"]), {r["done"] for r in done["runs"]}] == [6, {True}]
+    pass_of = "; up to 3 of them learn from one pass of the teacher"
+    assert done["summary"]["runs"] == f"6: 6 done, 0 left{pass_of}"
+    assert new["summary"]["runs"] == f"6: 0 done, 6 left{pass_of}"
+    assert done["summary"]["training tokens"] == "1,536 of all interfaces, left 0"
+    assert new["summary"]["training tokens"] == "1,536 of all interfaces, left 1,536"
+    assert done["summary"]["budget"].startswith("tiny-sweep: 512 recovery + 256 diffusion")
+    assert done["summary"]["training FLOPs"].endswith("left 0")
+    assert "GiB" in new["summary"]["memory"]
+    assert not (tmp_path / "new").exists()
+    again = json.loads(run(*words(tiny, folder, "--seeds", "0,1,2", "--dry-run", "--json")))
+    assert again["summary"]["runs"] == "9: 6 done, 3 left"
+
+
+def test_a_sweep_that_is_hopeless_here_is_seen_to_be(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("dihal_bench.report.flops_per_second", lambda device: 5e10)
+    flags = ["--preset", "paper", "--dry-run", "--json", "--layers", "1,7"]
+    found = json.loads(run("sweep", *flags, "--out", str(tmp_path / "it")))["summary"]
+    assert re.fullmatch(r"about 1\d\d days at this machine's 50 GFLOP/s, for .*", found["time"])
+
+
+def test_a_dry_run_that_knows_no_layer_says_so(tiny: Tiny, tmp_path: Path, capsys) -> None:
+    flags = ["--over", "denoiser.name=transformer,mlp", "--seeds", "0", "--dry-run", "--json"]
+    assert main(words(tiny, tmp_path / "it", *flags)) == 0
+    streams = capsys.readouterr()
+    assert "the layer is located when this is run" in streams.err
+    assert {r["layer"] for r in json.loads(streams.out)["runs"]} == {"auto"}
 
 
 def test_a_span_is_a_sweep_of_its_own_in_the_same_folder(swept, tiny: Tiny) -> None:
