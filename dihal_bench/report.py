@@ -192,10 +192,11 @@ def plan_runs(errands: Sequence[tuple[Job, Sequence[Errand]]], extra: Cost) -> d
     job, done = errands[0][0], sum(run.done for run in runs)
     most = max(len(errand.runs) for _, own in errands for errand in own)
     return {
-        "runs": f"{len(runs)}: {done} done, {len(runs) - done} left"
+        "runs": f"{len(runs)} ({done} done, {len(runs) - done} left)"
         + (f"; up to {most} of them learn from one pass of the teacher" if most > 1 else ""),
         "budget": _budget(job.config.budget),
-        "training tokens": f"{every.tokens:,} of all interfaces, left {rest.tokens:,}",
+        "training tokens": f"{every.tokens:,}, left {rest.tokens:,}; what runs have in common is "
+        "counted once",
         "training FLOPs": f"about {every.training:.2g}, left {rest.training:.2g}",
         "memory": f"about {every.memory / 2**30:.1f} GiB for each run at a time",
         "time": f"{_time(rest + extra, job)}, for what is left, one run after another",

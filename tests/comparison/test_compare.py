@@ -216,12 +216,12 @@ def test_a_dry_run_says_what_it_costs_and_counts_what_is_trained_once(
     for names in ("embedding", "latent", "embedding,latent"):
         assert main(words(tiny, tmp_path / "it", "--interfaces", names, *flags)) == 0
         summary = json.loads(capsys.readouterr().out)["summary"]
-        tokens = summary["training tokens"].partition(" ")[0]
+        tokens = summary["training tokens"].partition(", left")[0]
         found[names] = int(tokens.replace(",", ""))
     common = 2 * 256  # their control, once per block
     assert found["embedding,latent"] == found["embedding"] + found["latent"] - common
     assert found["embedding"] == 2 * 2 * 256
-    assert summary["runs"] == "4: 0 done, 4 left"
+    assert summary["runs"] == "4 (0 done, 4 left)"
     assert summary["budget"].startswith("custom: 256 recovery + 256 diffusion tokens")
 
 

@@ -217,16 +217,16 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(swept, tiny: Tiny, tmp_pa
     done, new = (json.loads(run(*words(tiny, out, *flags))) for out in (folder, tmp_path / "new"))
     assert [len(done["runs"]), {r["done"] for r in done["runs"]}] == [6, {True}]
     pass_of = "; up to 3 of them learn from one pass of the teacher"
-    assert done["summary"]["runs"] == f"6: 6 done, 0 left{pass_of}"
-    assert new["summary"]["runs"] == f"6: 0 done, 6 left{pass_of}"
-    assert done["summary"]["training tokens"] == "1,536 of all interfaces, left 0"
-    assert new["summary"]["training tokens"] == "1,536 of all interfaces, left 1,536"
+    assert done["summary"]["runs"] == f"6 (6 done, 0 left){pass_of}"
+    assert new["summary"]["runs"] == f"6 (0 done, 6 left){pass_of}"
+    assert done["summary"]["training tokens"].startswith("1,536, left 0; ")
+    assert new["summary"]["training tokens"].startswith("1,536, left 1,536; ")
     assert done["summary"]["budget"].startswith("tiny-sweep: 512 recovery + 256 diffusion")
     assert done["summary"]["training FLOPs"].endswith("left 0")
     assert "GiB" in new["summary"]["memory"]
     assert not (tmp_path / "new").exists()
     again = json.loads(run(*words(tiny, folder, "--seeds", "0,1,2", "--dry-run", "--json")))
-    assert again["summary"]["runs"] == "9: 6 done, 3 left"
+    assert again["summary"]["runs"] == "9 (6 done, 3 left)"
 
 
 def test_a_span_is_a_sweep_of_its_own_in_the_same_folder(swept, tiny: Tiny) -> None:
