@@ -20,7 +20,7 @@ from dihal_bench.files import atomic_path, short_hash, write_json
 from dihal_bench.findings import Findings
 from dihal_bench.folder import claimed, run_folder
 from dihal_bench.geometry.grid import AXES, Grid, locate_grid
-from dihal_bench.geometry.locate import Located, fill_cache, locate
+from dihal_bench.geometry.locate import Located, Sample, fill_cache, locate
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.inputs import Inputs
 from dihal_bench.interfaces.batch import Batch
@@ -165,6 +165,7 @@ class Job:
     def _located(self) -> Path:
         config = self.config
         depends = [*self.rests_on, asdict(config.locate), config.residual, config.seed]
+        depends += sorted(Sample.__annotations__)
         return self.shared / f"locate-{short_hash(depends)}.json"
 
     @property

@@ -1,8 +1,8 @@
-"""A record's id stands for its content: whatever is changed afterwards is noticed, and named.
+"""A result's id stands for its content: whatever is changed afterwards is noticed, and named.
 
-A digest of every field, and of every entry of a field, is kept as the record's seal, and a digest
-of the seal ends its id. This catches accidents and edits by hand. Whoever computes everything anew
-gets another id, and makes another record.
+A digest of every field, and of every entry of a field, is kept as the seal of a record, or of
+another result, and a digest of the seal ends its id. This catches accidents and edits by hand.
+Whoever computes everything anew gets another id, and makes another result.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ _DIGITS = 8
 
 
 def sealed(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a record's fields as plain JSON values, with a seal and an id that stand for them."""
+    """Return a result's fields as plain JSON values, with a seal and an id that stand for them.
+
+    Args:
+        data: fields; ``run`` among them begins the id.
+    """
     plain = json.loads(json.dumps(data))  # keys become text, as they will be read
     seal = _seal(plain)
     return {**plain, "seal": seal, "id": _id(plain["run"], seal)}
 
 
 def broken(data: dict[str, Any]) -> str | None:
-    """Return the name of what was changed since the record was sealed; None: nothing was."""
+    """Return the name of what was changed since it was sealed; None: nothing was."""
     seal: dict[str, Any] = data["seal"]
     now = _seal(data)
     for name in sorted({*seal, *now}):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
@@ -83,17 +83,17 @@ def of_trainings(verdict: str, seeds: int) -> str:
     return verdict if seeds >= SEEDS else UNDECIDED
 
 
-def by_replication(values: Mapping[str, float | None], p: float, p_below: float) -> str:
+def by_replication(values: Sequence[float], p: float, p_below: float) -> str:
     """Judge whether a statistic is above zero over backbones, by the exact sign-flip test.
 
     Args:
-        values: by backbone.
+        values: one per backbone.
         p: that so large a mean is chance.
         p_below: that so small a mean is.
     """
     if p <= _LEVEL:
         return HOLDS
-    nowhere = all(value is None or value <= 0 for value in values.values())
+    nowhere = all(value <= 0 for value in values)
     return FAILS if p_below <= _LEVEL or nowhere else UNDECIDED
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.claims.rules import RULES
 from dihal_bench.geometry.theory import verify
+from dihal_bench.markdown import table
 
 if TYPE_CHECKING:
     from dihal_bench.claims.claim import Claim
@@ -38,8 +39,6 @@ def page(evidence: Evidence) -> str:
 
 
 def _section(claim: Claim) -> str:
-    from tabulate import tabulate
-
     rows = [
         {
             "": "▸" if finding.leads else "",
@@ -51,8 +50,7 @@ def _section(claim: Claim) -> str:
         }
         for finding in claim.findings
     ]
-    table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-    body = table if rows else "No results of this are here yet."
+    body = table(rows) if rows else "No results of this are here yet."
     commands = "\n".join(claim.commands)
     parts = [
         f"## {claim.key}. {claim.statement}",

@@ -61,6 +61,11 @@ def chosen_windows(data: Text, windows: int, generator: np.random.Generator) -> 
     return np.sort(generator.choice(len(data), size=windows, replace=False, shuffle=False))
 
 
+def kept_tokens(data: Text, windows: int, per_window: int) -> int:
+    """Return how many tokens `sample_activations` keeps."""
+    return min(windows, len(data)) * min(per_window, data.window)
+
+
 def sample_activations(
     backbone: Backbone,
     data: Text,

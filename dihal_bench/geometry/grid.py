@@ -21,7 +21,7 @@ from scipy import stats
 from dihal_bench.errors import UserError
 from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.geometry.anatomy import CURVATURES, RANKS
-from dihal_bench.geometry.locate import draw_subsets
+from dihal_bench.geometry.locate import Sample, draw_subsets, sample_of
 from dihal_bench.geometry.readings import (
     NEIGHBOURS,
     OUTLIER,
@@ -148,13 +148,13 @@ class Grid:
     Attributes:
         layers: the candidates, with what is particular to each.
         cells: one per protocol, the last axis fastest.
-        sample: tokens of a large resample, how many there are, and the same of the small ones.
+        sample: how many tokens a resample had, of how many kept.
         readings: of every resample; `draws` makes scores of them.
     """
 
     layers: list[LayerFacts]
     cells: list[Cell]
-    sample: dict[str, int]
+    sample: Sample
     readings: Readings = field(repr=False, compare=False)
 
     @property
@@ -198,7 +198,7 @@ class Grid:
             "axes": {axis: list(values) for axis, values in AXES.items()},
             "layers": [asdict(layer) for layer in self.layers],
             "cells": [cell.to_dict() for cell in self.cells],
-            "sample": self.sample,
+            "sample": dict(self.sample),
         }
 
 
@@ -271,33 +271,31 @@ def locate_grid(
         cache=cache,
     )
     pool = len(next(iter(samples.values())).states)
-    size, small = min(config.sample, pool), min(config.stability_sample, pool)
+    sample = sample_of(config, pool)
+    size, small = sample["tokens"], sample["stability_tokens"]
     check_grid(config, pool)
     full = draw_subsets(pool, size, config.resamples, seed + 1)
     little = draw_subsets(pool, small, config.stability_resamples, seed + 2)
     readings = read_all(samples, full, little, pairs=config.pairs, kept=kept)
-    return grid_of(samples, readings, size, small)
+    return grid_of(samples, readings, sample)
 
 
-def grid_of(samples: Mapping[int, LayerSample], readings: Readings, size: int, small: int) -> Grid:
+def grid_of(samples: Mapping[int, LayerSample], readings: Readings, sample: Sample) -> Grid:
     """Make the cells of readings that were taken.
 
     Args:
         samples: layer -> its sampled activations.
         readings: of these samples.
-        size: tokens of a large resample.
-        small: tokens of a small one.
+        sample: what the resamples were of.
     """
-    resamples = len(next(iter(readings.tables.values())))
     duplicates = np.median(readings.of(("all", "raw"), "duplicates")[: readings.full], axis=0)
     return Grid(
         layers=[
-            _facts(layer, samples[layer], duplicates[i] / size)
+            _facts(layer, samples[layer], duplicates[i] / sample["tokens"])
             for i, layer in enumerate(readings.layers)
         ],
         cells=_cells(readings),
-        sample={"tokens": size, "resamples": readings.full}
-        | {"stability_tokens": small, "stability_resamples": resamples - readings.full},
+        sample=sample,
         readings=readings,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from dihal_bench.geometry.grid import AXES, TERMS
+from dihal_bench.geometry.locate import whole
 from dihal_bench.geometry.readings import OUTLIER
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _remarks(grid: Grid) -> Iterable[str]:
         f"a layer's rank varies by {paper.rank_spread:.2g} over resamples and by "
         f"{paper.small_rank_spread:.2g} over small ones; " + _driven(paper)
     )
+    yield from whole(grid.sample)
     if not others:
         yield f"all {len(beside)} cells that differ from it on one axis select the same layer"
     changes = (

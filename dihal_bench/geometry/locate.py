@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -64,6 +64,24 @@ class LocateConfig:
     stability_resamples: int = 10
 
 
+class Sample(TypedDict):
+    """What resamples are of.
+
+    Attributes:
+        tokens: of a large one.
+        kept: tokens that all are drawn from.
+        resamples: how many large ones.
+        stability_tokens: of a small one.
+        stability_resamples: how many small ones.
+    """
+
+    tokens: int
+    kept: int
+    resamples: int
+    stability_tokens: int
+    stability_resamples: int
+
+
 @dataclass(frozen=True)
 class Located:
     """What locating found.
@@ -82,7 +100,7 @@ class Located:
     cells: dict[str, dict[str, Any]]
     stability: dict[str, float]
     log_norm: list[float]
-    sample: dict[str, int]
+    sample: Sample
     cross: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -122,12 +140,7 @@ class Located:
             remarks.append("the selection flips when a candidate that is not selected is left out")
         if any(row["in_sample"] for row in paper["layers"]):
             remarks.append("n < 2 d: the stiffness is in-sample and says little more than the norm")
-        if self.sample["tokens"] >= self.sample["kept"]:
-            remarks.append(
-                f"every large resample is all of the {self.sample['kept']:,} tokens that were "
-                "kept, so its intervals say nothing; read more windows, or give fewer tokens to a "
-                "resample"
-            )
+        remarks += whole(self.sample)
         remarks += self._cross_remarks()
         duplicates = sum(row["duplicates"] for row in paper["layers"])
         if duplicates:
@@ -160,6 +173,20 @@ class Located:
     def from_dict(cls, data: dict[str, Any]) -> Located:
         """Restore what ``to_dict`` gave."""
         return cls(**data)
+
+
+def whole(sample: Sample) -> list[str]:
+    """Return a sentence for each kind of resample that leaves nothing out."""
+    sizes = {
+        "large": (sample["tokens"], "intervals say"),
+        "small": (sample["stability_tokens"], "agreement says"),
+    }
+    return [
+        f"every {kind} resample is all of the {sample['kept']:,} tokens that were kept, so its "
+        f"{says} nothing; read more windows, or give fewer tokens to a resample"
+        for kind, (tokens, says) in sizes.items()
+        if tokens >= sample["kept"]
+    ]
 
 
 def locate(
@@ -202,9 +229,9 @@ def locate(
         cache=cache,
     )
     pool = len(samples[layers[0]].states)
-    size, small = min(config.sample, pool), min(config.stability_sample, pool)
-    full = draw_subsets(pool, size, config.resamples, seed + 1)
-    little = draw_subsets(pool, small, config.stability_resamples, seed + 2)
+    sample = sample_of(config, pool)
+    full = draw_subsets(pool, sample["tokens"], config.resamples, seed + 1)
+    little = draw_subsets(pool, sample["stability_tokens"], config.stability_resamples, seed + 2)
     views = {
         name: {layer: view(sample) for layer, sample in samples.items()}
         for name, view in VIEWS.items()
@@ -224,8 +251,7 @@ def locate(
         cells={name: cell.to_dict() for name, cell in cells.items()},
         stability={name: _share(small_cells[name], cell.selected) for name, cell in cells.items()},
         log_norm=[float(samples[layer].states.norm(dim=-1).mean().log()) for layer in layers],
-        sample={"tokens": size, "kept": pool, "resamples": config.resamples}
-        | {"stability_resamples": config.stability_resamples},
+        sample=sample,
         cross=_cross(samples, config, seed + 3),
     )
 
@@ -262,6 +288,17 @@ def fill_cache(
     """
     chosen = chosen_windows(data, config.windows, np.random.default_rng(seed))
     filled_cache(backbone, data, chosen, list(range(1, backbone.blocks)), cache)
+
+
+def sample_of(config: LocateConfig, kept: int) -> Sample:
+    """Return what resamples are of where so many tokens were kept."""
+    return {
+        "tokens": min(config.sample, kept),
+        "kept": kept,
+        "resamples": config.resamples,
+        "stability_tokens": min(config.stability_sample, kept),
+        "stability_resamples": config.stability_resamples,
+    }
 
 
 def draw_subsets(pool: int, size: int, count: int, seed: int) -> list[NDArray[np.int64]]:

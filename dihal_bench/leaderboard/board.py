@@ -104,7 +104,7 @@ def _thinned(value: Any) -> Any:
 
 
 def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
-    axis = own.get("axis", "")
+    axis = own["axis"]
     return {
         "id": safe(f"{own['backbone']}-{axis}"),
         "title": own["title"],

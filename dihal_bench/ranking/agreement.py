@@ -143,7 +143,7 @@ def agreements(
         own["advantage"] = own["kendall"] - rivals
         best = int(prediction.values.argmax())
         found[name] = Agreement(
-            **{key: _interval(values) for key, values in own.items()},
+            **{key: interval(values) for key, values in own.items()},
             predicted=best,
             observed=int(mean.argmin()),
             hit=bool(rank_gap(mean, best) < TOP),
@@ -231,7 +231,7 @@ def _over(product: Array, square: Array) -> Array:
     return np.where(defined, product / np.sqrt(np.where(defined, square, 1)), np.nan)
 
 
-def _interval(values: Array) -> Interval:
+def interval(values: Array) -> Interval:
     """Return the first with the percentiles of the others that are defined."""
     value, known = float(values[0]), values[1:][~np.isnan(values[1:])]
     if np.isnan(value):

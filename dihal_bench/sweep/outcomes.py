@@ -42,6 +42,7 @@ class Outcomes:
         budget: of all runs.
         costs: per candidate, as ``scoring.cost`` has them.
         origins: versions of the code that made them.
+        rests_on: ids of the records, fingerprints of backbones and corpora, devices, threads.
         setting: what they were made with, in one line.
     """
 
@@ -52,6 +53,7 @@ class Outcomes:
     budget: dict[str, Any]
     costs: list[dict[str, float]]
     origins: list[str]
+    rests_on: dict[str, list[Any]]
     setting: str = ""
 
     @classmethod
@@ -81,6 +83,13 @@ class Outcomes:
                 {f"dihal-bench {e['versions']['dihal-bench']} {e['git']}" for e in environments}
             ),
             setting=_setting(records, seeds),
+            rests_on={
+                "records": [record.data["id"] for record in records],
+                "backbones": sorted({record.data["backbone"]["fingerprint"] for record in records}),
+                "corpora": sorted({record.data["corpus"]["fingerprint"] for record in records}),
+                "devices": sorted({e["device"] for e in environments}),
+                "threads": sorted({e["threads"] for e in environments}),
+            },
         )
 
     def mean(self, name: str) -> Array:

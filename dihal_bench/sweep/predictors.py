@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from dihal_bench.files import short_hash, write_json
-from dihal_bench.geometry.activations import sample_activations
-from dihal_bench.geometry.locate import VIEWS, draw_subsets, proxies_of_layers
+from dihal_bench.geometry.activations import kept_tokens, sample_activations
+from dihal_bench.geometry.locate import VIEWS, draw_subsets, proxies_of_layers, sample_of
 from dihal_bench.geometry.score import PROXIES, layer_scores, resolve_layer
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.progress import progress
@@ -64,6 +64,18 @@ def layer_predictions(
     for name in ("ridge", "token-mean"):
         found[f"{name} FVU"] = Prediction.of([-facts["fvu"][name][str(n)] for n in layers])
     return found
+
+
+def subsamples(job: Job) -> dict[str, int]:
+    """Return how many tokens a subsample of activations has, of how many, and how many there are.
+
+    Args:
+        job: of the sweep.
+    """
+    config = job.config.locate
+    kept = kept_tokens(job.inputs.training_text, config.windows, config.per_window)
+    sample = sample_of(config, kept)
+    return {"tokens": sample["tokens"], "kept": kept, "resamples": sample["resamples"]}
 
 
 def _of_view(draws: Mapping[str, Array], suffix: str) -> dict[str, Prediction]:

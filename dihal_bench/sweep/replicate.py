@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.errors import UserError
 from dihal_bench.ranking.replication import LARGEST, SignFlip, sign_flip
 from dihal_bench.sweep.outcomes import SHORT
 from dihal_bench.sweep.predictors import DEPTH, SCORE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dihal_bench.sweep.intervention import Intervention
+    from dihal_bench.sweep.sweep import Sweep
     from dihal_bench.sweep.table import Table
 
 LEGEND = (
@@ -51,6 +53,22 @@ class Replicated:
         """Return plain values."""
         test = self.test.to_dict() if self.test else None
         return {**vars(self), "test": test}
+
+
+def check_distinct(sweeps: Sequence[Sweep]) -> None:
+    """Refuse one backbone under two names: it would count as two.
+
+    Raises:
+        UserError: two have the same weights.
+    """
+    found: dict[str, str] = {}
+    for sweep in sweeps if len(sweeps) > 1 else ():  # a fingerprint reads all weights
+        other = found.setdefault(sweep.job.inputs.backbone.info.fingerprint, sweep.name)
+        if other != sweep.name:
+            raise UserError(
+                f"--backbones: {sweep.name} has the same weights as {other}, and would count as a "
+                "second backbone; leave one of them out."
+            )
 
 
 def over_layers(tables: Mapping[str, Table]) -> list[Replicated]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.files import atomic_path, write_json
+from dihal_bench.seal import sealed
 from dihal_bench.sweep import cells, figure, intervention_report, replicate, table
 from dihal_bench.sweep.earlier import clear_earlier
 
@@ -56,13 +57,16 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
     moved = {s.name: s.intervention(tables[s.name]) for s in sweeps if s.transforms}
     ranked = {s.name: s.cells(tables[s.name]) for s in sweeps}
     graded = {name: every for name, every in ranked.items() if every is not None}
-    texts, files = [], []
+    texts, files, ids = [], [], {}
     for sweep in sweeps:
         own, change = tables[sweep.name], moved.get(sweep.name)
         title = f"backbone {sweep.name}\n\n" if len(sweeps) > 1 else ""
         texts.append(title + _text(own, change, "simple"))
+        blocks = sweep.job.inputs.backbone.blocks
+        content = result(own, change, backbone=sweep.name, axis=sweep.axis.name, blocks=blocks)
+        ids[sweep.name] = content["id"]
         clear_earlier(sweep)
-        files += _write(sweep, own, change)
+        files += _write(sweep, own, change, content)
         if sweep.name in graded:
             texts.append(f"{cells.show(graded[sweep.name])}\n\n{cells.LEGEND}")
             files += _write_cells(sweep, graded[sweep.name])
@@ -71,7 +75,9 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
         rows = replicate.within_layers(moved) if moved else replicate.over_layers(tables)
     if rows:
         texts.append(replicate.show(rows))
-        files += _write_replicated(rows, root / f"replication-{sweeps[0].axis.name}")
+        axis = sweeps[0].axis.name
+        said = replicated(rows, axis, ids)
+        files += _write_replicated(rows, said, root / f"replication-{axis}")
     return Report(
         tables=tables,
         interventions=moved,
@@ -88,12 +94,21 @@ def _text(own: Table, change: Intervention | None, form: str) -> str:
     return "\n\n".join(parts)
 
 
-def _write(sweep: Sweep, own: Table, change: Intervention | None) -> list[Path]:
-    stem = sweep.stem
-    blocks = sweep.job.inputs.backbone.blocks
-    content: dict[str, Any] = {**own.to_dict(), "backbone": sweep.name, "blocks": blocks}
+def result(
+    own: Table, change: Intervention | None, *, backbone: str, axis: str, blocks: int
+) -> dict[str, Any]:
+    """Return what a sweep's JSON file holds, sealed."""
+    about: dict[str, Any] = {"run": f"{backbone}-{axis}", "axis": axis}
+    about |= {"backbone": backbone, "blocks": blocks}
     if change is not None:
-        content["intervention"] = change.to_dict()
+        about["intervention"] = change.to_dict()
+    return sealed({**own.to_dict(), **about})
+
+
+def _write(
+    sweep: Sweep, own: Table, change: Intervention | None, content: dict[str, Any]
+) -> list[Path]:
+    stem = sweep.stem
     write_json(stem.with_name(f"{stem.name}.json"), content)
     markdown = stem.with_name(f"{stem.name}.md")
     with atomic_path(markdown) as temporary:
@@ -121,8 +136,24 @@ def _write_cells(sweep: Sweep, graded: cells.Cells) -> list[Path]:
     return [*paths, *cells.draw(graded, stem)]
 
 
-def _write_replicated(rows: Sequence[replicate.Replicated], stem: Path) -> list[Path]:
-    write_json(stem.with_name(f"{stem.name}.json"), [row.to_dict() for row in rows])
+def replicated(
+    rows: Sequence[replicate.Replicated], axis: str, ids: dict[str, str]
+) -> dict[str, Any]:
+    """Return what the JSON file over several backbones holds, sealed.
+
+    Args:
+        rows: statistics.
+        axis: of the sweeps.
+        ids: of the sweeps' results, by backbone.
+    """
+    about = {"axis": axis, "run": f"replication-{axis}", "sweeps": ids}
+    return sealed({**about, "rows": [row.to_dict() for row in rows]})
+
+
+def _write_replicated(
+    rows: Sequence[replicate.Replicated], content: dict[str, Any], stem: Path
+) -> list[Path]:
+    write_json(stem.with_name(f"{stem.name}.json"), content)
     markdown = stem.with_name(f"{stem.name}.md")
     with atomic_path(markdown) as temporary:
         temporary.write_text(replicate.show(list(rows), form="github") + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from dihal_bench.sweep.cells import Cells
 from dihal_bench.sweep.intervention import Intervention, geometry
 from dihal_bench.sweep.outcomes import Outcomes
 from dihal_bench.sweep.plan import Axis, Entry, errands
-from dihal_bench.sweep.predictors import layer_predictions
+from dihal_bench.sweep.predictors import layer_predictions, subsamples
 from dihal_bench.sweep.table import Table
 
 if TYPE_CHECKING:
@@ -53,13 +53,15 @@ class Sweep:
             UserError: a run is not complete, or the runs had different budgets.
         """
         outcomes = Outcomes.gather(self.entries)
-        predictions = {}
+        predictions, sample = {}, None
         if self.axis.layers and not self.transforms:
             first = self.entries[: len(outcomes.candidates)]
             ends = {e.candidate.layer or 0: e.run.config.from_layer for e in first}
             predictions = layer_predictions(self.job, self.axis.layers, ends)
+            sample = subsamples(self.job)
         resamples = self.job.config.score.resamples
-        return Table.of(self.axis.title, outcomes, predictions, resamples=resamples)
+        title = self.axis.title
+        return Table.of(title, outcomes, predictions, sample=sample, resamples=resamples)
 
     @property
     def stem(self) -> Path:

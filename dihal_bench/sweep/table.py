@@ -37,12 +37,15 @@ class Table:
         title: of the axis.
         outcomes: what came out.
         predictions: by name, none where layers are not what was swept.
+        sample: tokens of a subsample of activations, how many it was drawn from, and how many
+            subsamples; None without predictions.
         ranking: outcome -> predictor -> how well it had told.
     """
 
     title: str
     outcomes: Outcomes
     predictions: dict[str, Prediction]
+    sample: dict[str, int] | None
     ranking: dict[str, dict[str, Agreement]]
 
     @classmethod
@@ -52,6 +55,7 @@ class Table:
         outcomes: Outcomes,
         predictions: Mapping[str, Prediction],
         *,
+        sample: dict[str, int] | None,
         resamples: int,
     ) -> Table:
         """Rank the candidates by every predictor; fewer than three candidates have no ranking."""
@@ -62,7 +66,13 @@ class Table:
                 name: agreements(predictions, losses, depth, rival=DEPTH, resamples=resamples)
                 for name, losses in outcomes.losses.items()
             }
-        return cls(title=title, outcomes=outcomes, predictions=dict(predictions), ranking=ranking)
+        return cls(
+            title=title,
+            outcomes=outcomes,
+            predictions=dict(predictions),
+            sample=sample,
+            ranking=ranking,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -78,12 +88,14 @@ class Table:
             "losses": {name: values.tolist() for name, values in outcomes.losses.items()},
             "costs": outcomes.costs,
             "predictions": {n: p.values.tolist() for n, p in self.predictions.items()},
+            "sample": self.sample,
             "draws": {n: p.draws.tolist() for n, p in self.predictions.items()},
             "ranking": {
                 outcome: {name: own.to_dict() for name, own in some.items()}
                 for outcome, some in self.ranking.items()
             },
             "origins": outcomes.origins,
+            "rests_on": outcomes.rests_on,
         }
 
 
@@ -122,13 +134,23 @@ def _notes(table: Table) -> list[str]:
     if table.ranking:
         orders = math.factorial(count)
         few = f"{count} candidates have {orders} orders: by chance τ is 1 once in {orders} times."
-        return [LEGEND] if count > _FEW else [LEGEND, few]
+        sample = [_subsampled(table.sample)] if table.sample else []
+        return [*sample, LEGEND] if count > _FEW else [*sample, LEGEND, few]
     if table.predictions:
         return [
             f"No predictor is ranked: fewer than {LEAST} candidates have no ranking, since the "
             "rank correlation of two is always 1 or -1."
         ]
     return []
+
+
+def _subsampled(sample: Mapping[str, int]) -> str:
+    """Return what the subsamples of activations are, and a warning where they leave nothing out."""
+    resamples, tokens, kept = (sample[name] for name in ("resamples", "tokens", "kept"))
+    text = f"Subsamples of activations: {resamples}, of {tokens:,} of {kept:,} tokens."
+    if tokens < kept:
+        return text
+    return f"{text} They leave nothing out: intervals are over trainings alone."
 
 
 def _spread(seeds: int) -> str:

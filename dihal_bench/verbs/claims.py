@@ -23,25 +23,31 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        _check_out(arguments.out)
     from dihal_bench.claims.evidence import Evidence
     from dihal_bench.claims.page import page
-    from dihal_bench.files import atomic_path
+    from dihal_bench.files import write_text
 
     text = page(Evidence.read(arguments.folders))
     if arguments.check:
-        return _check(arguments.out, text)
+        return _compare(arguments.out, text)
     if arguments.out is None:
-        print(text)
+        print(text, end="")
         return 0
-    with atomic_path(arguments.out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(arguments.out, text)
     print(f"written: {arguments.out}")
     return 0
 
 
-def _check(path: Path | None, text: str) -> int:
-    if path is None or not path.exists():
-        raise UserError(f"--check needs --out with a page that exists, and {path} does not.")
-    same = path.read_text(encoding="utf-8") == text
+def _check_out(path: Path | None) -> None:
+    if path is None:
+        raise UserError("--check compares a page with the results; name the page with --out FILE.")
+    if not path.is_file():
+        raise UserError(f"--check: {path} is no file; write it first, without --check.")
+
+
+def _compare(path: Path, text: str) -> int:
+    same = path.read_bytes() == text.encode()
     print(f"{path} {'is what the results say' if same else 'differs from what the results say'}")
     return 0 if same else 1

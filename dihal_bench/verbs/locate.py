@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dihal_bench import distributed
 from dihal_bench.errors import UserError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import argparse
 
     from dihal_bench.geometry.cache import CacheConfig
+    from dihal_bench.geometry.grid import Grid
+    from dihal_bench.job import Job
     from dihal_bench.verbs.common import Verbs
 
 GRID = "score under 1,296 definitions instead of one: table, grid.json, figure (minutes to hours)"
@@ -82,7 +84,7 @@ def _work(arguments: argparse.Namespace) -> int:
             print(show_located(job.located, selected), flush=True)
         if arguments.grid:
             grid = job.grid()
-            found |= {"grid": grid.to_dict()}
+            found |= {"grid": _result(grid, job)}
             write_json(folder / "grid.json", found["grid"])
             figures += draw_grid(grid, folder / "grid")
             if not arguments.json:
@@ -92,6 +94,26 @@ def _work(arguments: argparse.Namespace) -> int:
     else:
         print("figure: " + " and ".join(str(path) for path in figures))
     return 0
+
+
+def _result(grid: Grid, job: Job) -> dict[str, Any]:
+    """Return what grid.json holds, sealed."""
+    from dihal_bench import environment
+    from dihal_bench.seal import sealed
+
+    config, inputs = job.config, job.inputs
+    about = environment.describe(device=config.device, seed=config.seed)
+    name = Path(config.backbone).name
+    rests_on = {
+        "records": [],
+        "backbones": [inputs.backbone.info.fingerprint],
+        "corpora": [inputs.corpus.fingerprint],
+        "devices": [about["device"]],
+        "threads": [about["threads"]],
+    }
+    origin = f"dihal-bench {about['versions']['dihal-bench']} {about['git']}"
+    own = {"run": f"{name}-grid", "backbone": name, "rests_on": rests_on, "origins": [origin]}
+    return sealed({**grid.to_dict(), **own})
 
 
 def _check_alone(arguments: argparse.Namespace) -> None:

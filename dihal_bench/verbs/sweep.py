@@ -60,6 +60,7 @@ def _work(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from dihal_bench.folder import claimed
     from dihal_bench.sweep.earlier import check_earlier
+    from dihal_bench.sweep.replicate import check_distinct
     from dihal_bench.sweep.show import report
 
     seeds, command = seeds_of(arguments.seeds), command_of(arguments)
@@ -67,6 +68,7 @@ def _work(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         executor.check()
     sweeps = [_prepared(arguments, name, seeds) for name in _backbones(arguments)]
+    check_distinct(sweeps)
     with ExitStack() as claims:
         for sweep in sweeps:
             dry = arguments.dry_run

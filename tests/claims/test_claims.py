@@ -1,6 +1,5 @@
 """Verdicts on planted results, and a page that is a function of its evidence alone."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,53 +11,15 @@ import pytest
 from dihal_bench.claims.claim import FAILS, HOLDS, UNDECIDED, by_interval, by_replication, by_share
 from dihal_bench.claims.evidence import Evidence
 from dihal_bench.claims.generation import generation_findings
+from dihal_bench.claims.layers import carries_over, causes, predicts, shallow
 from dihal_bench.claims.page import page
-from dihal_bench.claims.rules import carries_over, causes, predicts, robust, shallow, stable
+from dihal_bench.claims.stability import robust, stable
 from dihal_bench.cli import main
-from dihal_bench.errors import UserError
-from dihal_bench.ranking.agreement import Prediction
 from dihal_bench.records import Record
-from dihal_bench.sweep.outcomes import DOWNSTREAM, TITLES, Outcomes
-from dihal_bench.sweep.plan import layer_axis
-from dihal_bench.sweep.replicate import over_layers
+from dihal_bench.sweep.outcomes import DOWNSTREAM
 from dihal_bench.sweep.table import Table
 
-LAYERS = list(range(1, 9))
-DEPTH = np.arange(8.0)
-
-
-def table(loss: np.ndarray, score: np.ndarray, spread: float = 0.01) -> Table:
-    """A sweep whose score and losses are planted; every loss is the same."""
-    generator = np.random.default_rng(0)
-    losses = loss + spread * generator.normal(size=(3, 8))
-    outcomes = Outcomes(
-        candidates=list(layer_axis(LAYERS, start=0, span=None).candidates),
-        seeds=[0, 1, 2],
-        losses=dict.fromkeys(TITLES, losses),
-        steps=4,
-        budget={"diffusion_tokens": 1024},
-        costs=[{"ratio": 1.0}] * 8,
-        origins=["dihal-bench 0"],
-    )
-    predictions = {
-        "score": Prediction.of(score, score + spread * generator.normal(size=(20, 8))),
-        "depth": Prediction.of(-DEPTH),
-        "ridge FVU": Prediction.of(-loss),
-    }
-    return Table.of("planted", outcomes, predictions, resamples=200)
-
-
-def write(folder: Path, axis: str, tables: dict[str, Table]) -> Evidence:
-    for name, own in tables.items():
-        content = {**own.to_dict(), "backbone": name, "blocks": 9}
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / name / f"sweep-{axis}.json").write_text(json.dumps(content))
-    rows = [row.to_dict() for row in over_layers(tables)]
-    (folder / f"replication-{axis}.json").write_text(json.dumps(rows))
-    return Evidence.read([folder])
-
-
-WAVE = np.array([3.0, 1.0, 4.0, 1.5, 5.0, 0.5, 2.0, 6.0])
+from .planted import DEPTH, WAVE, grid, table, write
 
 
 def test_a_score_that_knows_holds_and_one_that_is_depth_does_not(tmp_path: Path) -> None:
@@ -91,6 +52,7 @@ def test_one_training_decides_nothing(tmp_path: Path) -> None:
         "planted",
         replace(outcomes, seeds=[0], losses=losses),
         several.predictions,
+        sample=several.sample,
         resamples=200,
     )
     evidence = write(tmp_path, "span-2", {"b": one})
@@ -110,10 +72,10 @@ def test_shallow_is_the_lowest_quarter(tmp_path: Path) -> None:
     assert shallow(write(tmp_path / "a", "span-2", {"b": table(DEPTH, -DEPTH)})).verdict == HOLDS
     assert shallow(write(tmp_path / "b", "span-2", {"b": table(-DEPTH, DEPTH)})).verdict == FAILS
     evidence = write(tmp_path / "d", "span-2", {"b": table(DEPTH, -DEPTH)})
-    evidence.sweeps["span-2"]["b"]["blocks"] = 16  # of which layers 9 to 15 were not tried
+    evidence.sweeps[0]["blocks"] = 16  # of which layers 9 to 15 were not tried
     assert shallow(evidence).verdict == UNDECIDED
     evidence = write(tmp_path / "e", "span-2", {"b": table(DEPTH, -DEPTH)})
-    evidence.sweeps["span-2"]["b"]["layers"] = list(range(3, 11))  # and here none that is shallow
+    evidence.sweeps[0]["layers"] = list(range(3, 11))  # and here none that is shallow
     assert shallow(evidence).verdict == UNDECIDED
     even = {"b": table(np.zeros(8), DEPTH, spread=1.0)}
     assert shallow(write(tmp_path / "c", "span-2", even)).verdict == UNDECIDED
@@ -121,14 +83,46 @@ def test_shallow_is_the_lowest_quarter(tmp_path: Path) -> None:
 
 def test_stability_is_of_the_selected_layer(tmp_path: Path) -> None:
     sure, unsure = table(WAVE, -5 * WAVE), table(WAVE, 0.001 * WAVE, spread=1.0)
-    assert stable(write(tmp_path / "a", "layers", {"b": sure})).verdict == HOLDS
-    assert stable(write(tmp_path / "b", "layers", {"b": unsure})).verdict == FAILS
+    assert stable(write(tmp_path / "a", "span-2", {"b": sure})).verdict == HOLDS
+    assert stable(write(tmp_path / "b", "span-2", {"b": unsure})).verdict == FAILS
+
+
+def test_every_axis_has_its_stability_and_equal_replaced_blocks_lead(tmp_path: Path) -> None:
+    sure, unsure = table(WAVE, -5 * WAVE), table(WAVE, 0.001 * WAVE, spread=1.0)
+    write(tmp_path, "layers", {"b": unsure})
+    claim = stable(write(tmp_path, "span-2", {"b": sure, "c": sure}))
+    found = [(f.scope.partition(";")[0], f.verdict, f.leads) for f in claim.findings]
+    assert found == [
+        ("b, 8 layers, blocks (l - 2, l] replaced", HOLDS, True),
+        ("c, 8 layers, blocks (l - 2, l] replaced", HOLDS, True),
+        ("b, 8 layers, blocks (0, l] replaced", FAILS, False),
+    ]
+    assert claim.verdict == HOLDS
+
+
+@pytest.mark.parametrize(("tokens", "verdict"), [(500, HOLDS), (501, UNDECIDED), (1000, UNDECIDED)])
+def test_subsamples_of_most_tokens_say_nothing(tokens: int, verdict: str, tmp_path: Path) -> None:
+    claim = stable(write(tmp_path, "span-2", {"b": table(WAVE, -5 * WAVE, tokens=tokens)}))
+    assert claim.verdict == verdict
+    assert f"of {tokens:,} of 1,000 tokens" in claim.findings[0].scope
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.filterwarnings("error")
+def test_what_few_layers_leave_undefined_is_said_to_be(count: int, tmp_path: Path) -> None:
+    few = table(WAVE[:count], -WAVE[:count])
+    evidence = write(tmp_path, "span-2", {f"b{i}": few for i in range(6)})
+    for rule in (stable, carries_over):
+        found = rule(evidence).findings
+        assert {(f.value, f.verdict) for f in found} == {("undefined", UNDECIDED)}
+    assert {f.value.partition("; ")[2] for f in shallow(evidence).findings} == {"undefined"}
+    assert "nan" not in page(evidence)
 
 
 def test_losses_that_agree_on_every_backbone_carry_over(tmp_path: Path) -> None:
     evidence = write(tmp_path, "span-2", {f"b{i}": table(WAVE, -WAVE) for i in range(6)})
     assert carries_over(evidence).verdict == HOLDS
-    for own in evidence.sweeps["span-2"].values():
+    for own in evidence.sweeps:
         for name in DOWNSTREAM:
             own["losses"][name] = (-np.array(own["losses"][name])).tolist()
     assert carries_over(evidence).verdict == FAILS
@@ -140,7 +134,7 @@ def test_unrelated_curves_of_one_backbone_do_not_lead(tmp_path: Path) -> None:
     for seed in range(30):
         curves = np.random.default_rng(seed).normal(size=(2, 8))
         evidence = write(tmp_path, "span-2", {"b": table(curves[0], -WAVE)})
-        own = evidence.sweeps["span-2"]["b"]["losses"]
+        own = evidence.sweeps[0]["losses"]
         other = (np.array(own["fvu_mmse"]) - curves[0] + curves[1]).tolist()
         own |= dict.fromkeys(DOWNSTREAM, other)
         claim = carries_over(evidence)
@@ -150,26 +144,16 @@ def test_unrelated_curves_of_one_backbone_do_not_lead(tmp_path: Path) -> None:
     assert set(leading) == {UNDECIDED}
 
 
-def grid(selected: list[int]) -> dict[str, Any]:
-    axes = {"tokens": ["all"], "space": ["raw"], "curvature": ["largest"], "rank": ["stable"]}
-    axes |= {"neighbours": [10, 20], "ridge": [1e-3, 1e-1]}
-    cells = [
-        {
-            **{axis: values[0] for axis, values in axes.items()},
-            **{"neighbours": k, "ridge": rho, "selected": layer},
-            **{"small_share": 1.0, "small_rank_spread": 0.0},
-        }
-        for (k, rho), layer in zip(
-            [(20, 1e-3), (10, 1e-3), (20, 1e-1), (10, 1e-1)], selected, strict=True
-        )
-    ]
-    return {"axes": axes, "cells": cells, "sample": {"stability_resamples": 30}}
-
-
 def test_a_selection_that_hangs_on_the_protocol_fails() -> None:
-    assert robust(Evidence(grids={"b": grid([2, 2, 2, 2])})).verdict == HOLDS
-    assert robust(Evidence(grids={"b": grid([2, 3, 3, 3])})).verdict == FAILS
-    assert robust(Evidence(grids={"b": grid([2, 2, 2, 3])})).verdict == UNDECIDED
+    assert robust(Evidence(grids=[grid([2, 2, 2, 2])])).verdict == HOLDS
+    assert robust(Evidence(grids=[grid([2, 3, 3, 3])])).verdict == FAILS
+    assert robust(Evidence(grids=[grid([2, 2, 2, 3])])).verdict == UNDECIDED
+    assert robust(Evidence(grids=[grid([2, 2, 2, 2]) | {"layers": [1, 2]}])).verdict == UNDECIDED
+
+
+def test_small_subsamples_of_a_grid_have_to_be_small() -> None:
+    assert stable(Evidence(grids=[grid([2, 2, 2, 2])])).verdict == HOLDS
+    assert stable(Evidence(grids=[grid([2, 2, 2, 2], small=600)])).verdict == UNDECIDED
 
 
 def test_an_intervention_is_judged_in_the_diffused_space() -> None:
@@ -178,8 +162,9 @@ def test_an_intervention_is_judged_in_the_diffused_space() -> None:
         own: dict[str, Any] = {
             "intervention": {"tau": {"diffused": {"kl": interval}, "raw": {"kl": None}}}
         }
-        own |= {"backbone": "b", "budget": {"diffusion_tokens": 1}, "seeds": seeds}
-        return Evidence(sweeps={"transform": {f"b{i}": own for i in range(backbones)}})
+        budget = {"diffusion_tokens": 1, "recovery_tokens": 1}
+        own |= {"axis": "transform", "budget": budget, "seeds": seeds}
+        return Evidence(sweeps=[{**own, "backbone": f"b{i}"} for i in range(backbones)])
 
     assert causes(of(0.1, 0.5)).verdict == HOLDS
     assert causes(of(-0.5, -0.1)).verdict == FAILS
@@ -197,8 +182,8 @@ def test_rules_of_judgement() -> None:
     assert by_share(0.98) == HOLDS
     assert by_share(0.02) == FAILS
     assert by_share(0.5) == UNDECIDED
-    assert by_replication({"a": 0.1, "b": 0.2}, 0.25, 1.0) == UNDECIDED
-    assert by_replication({"a": 0.0, "b": -0.2}, 1.0, 0.25) == FAILS
+    assert by_replication([0.1, 0.2], 0.25, 1.0) == UNDECIDED
+    assert by_replication([0.0, -0.2], 1.0, 0.25) == FAILS
 
 
 def record(name: str, seed: int, replaced: int, tokens: int = 1, **metrics: float) -> Record:
@@ -247,6 +232,9 @@ def test_the_page_is_a_function_of_its_evidence(tmp_path: Path, capsys) -> None:
     words = ["claims", str(tmp_path / "results"), "--out", str(out)]
     assert main(words) == 0
     text = out.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(words[:2]) == 0
+    assert capsys.readouterr().out == text
     assert text == page(Evidence.read([tmp_path / "results"]))
     assert "No results of this are here yet." in text  # of grids, coordinates and generation
     assert text.count("Verdict: **") == 7
@@ -258,15 +246,60 @@ def test_the_page_is_a_function_of_its_evidence(tmp_path: Path, capsys) -> None:
     assert "is no folder" in capsys.readouterr().err
     (tmp_path / "results" / "sweep-layers.json").write_text("{")
     assert main(words) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "sweep-layers.json is not a readable sweep" in capsys.readouterr().err
 
 
-def test_two_sweeps_of_one_backbone_are_refused(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        write(tmp_path / folder, "span-2", {"b0": table(WAVE, -WAVE)})
-    (tmp_path / "b" / "replication-span-2.json").unlink()
-    with pytest.raises(UserError, match=r"b/b0/sweep-span-2.json is a second result of b0"):
-        Evidence.read([tmp_path])
+def test_check_says_what_it_needs(tmp_path: Path, capsys) -> None:
+    assert main(["claims", str(tmp_path), "--check"]) == 2
+    assert "name the page with --out FILE" in capsys.readouterr().err
+    assert main(["claims", str(tmp_path), "--check", "--out", str(tmp_path / "page.md")]) == 2
+    assert "page.md is no file; write it first" in capsys.readouterr().err
+
+
+def test_names_stay_text(tmp_path: Path) -> None:
+    name = "<script>alert(1)<|script>"
+    evidence = write(tmp_path, "span-2", {name: table(WAVE, -WAVE)})
+    evidence.grids.append(grid([2, 2, 2, 2]) | {"backbone": name})
+    text = page(evidence)
+    assert "<script>" not in text
+    assert r"&lt;script&gt;alert(1)&lt;\|script&gt;, blocks (l - 2, l]" in text
+
+
+def test_budgets_are_kept_apart(tmp_path: Path) -> None:
+    """A backbone of another budget stands beside the others, and is not averaged with them."""
+    some = {f"b{i}": table(WAVE, -WAVE) for i in range(3)}
+    write(tmp_path / "small", "span-2", some)
+    large = {"diffusion_tokens": 2048, "recovery_tokens": 512}
+    evidence = write(tmp_path / "large", "span-2", {"b0": some["b0"]}, {"budget": large})
+    evidence = Evidence.read([tmp_path / "small", tmp_path / "large"])
+    for rule in (predicts, carries_over):
+        findings = rule(evidence).findings
+        scopes = {f.scope for f in findings if f.leads}
+        assert scopes == {
+            "3 backbones, blocks (l - 2, l] replaced; 1,024 diffusion and 512 recovery tokens"
+        }
+        own = {f.scope.partition("; ")[2] for f in findings if f.scope.startswith("b0,")}
+        assert own == {
+            "1,024 diffusion and 512 recovery tokens, 3 seeds",
+            "2,048 diffusion and 512 recovery tokens, 3 seeds",
+        }
+
+
+def test_both_parts_of_the_first_claim_have_their_verdicts(tmp_path: Path) -> None:
+    deep = {f"b{i}": table(DEPTH, -DEPTH, spread=1e-6) for i in range(6)}
+    findings = predicts(write(tmp_path, "span-2", deep)).findings
+    assert {f.verdict for f in findings} == {FAILS}
+    assert {f.value for f in findings if not f.leads} == {"+1.00 holds; +0.00 fails"}
+    (value,) = {f.value for f in findings if f.leads}
+    assert value.startswith("+1.00 (p = 0.016, at least 0.016) holds; +0.00 (p = 1.000")
+    assert value.endswith("fails")
+
+
+def test_more_backbones_than_the_exact_test_takes_are_undecided(tmp_path: Path) -> None:
+    evidence = write(tmp_path, "span-2", {f"b{i}": table(WAVE, -WAVE) for i in range(21)})
+    leading = [f for f in carries_over(evidence).findings if f.leads]
+    assert {f.verdict for f in leading} == {UNDECIDED}
+    assert {f.value for f in leading} == {"+1.00 (more than 20: no exact test)"}
 
 
 @pytest.mark.parametrize("missing", ["span-2", "layers"])

@@ -7,6 +7,7 @@ import torch
 
 from dihal_bench.geometry.activations import LayerSample
 from dihal_bench.geometry.grid import Grid, grid_of
+from dihal_bench.geometry.locate import LocateConfig, sample_of
 from dihal_bench.geometry.readings import read_all
 
 
@@ -23,7 +24,10 @@ def grid(layers, kept: Path, *, small=150, resamples=1, pairs=300, inside=None) 
     rng = np.random.default_rng(0)
     full = [rng.permutation(rows) for _ in range(resamples)]
     little = [rng.permutation(rows)[:small] for _ in range(resamples)]
-    return grid_of(samples, read_all(samples, full, little, pairs=pairs, kept=kept), rows, small)
+    readings = read_all(samples, full, little, pairs=pairs, kept=kept)
+    counts = {"resamples": resamples, "stability_resamples": resamples}
+    own = LocateConfig(sample=rows, stability_sample=small, **counts)
+    return grid_of(samples, readings, sample_of(own, rows))
 
 
 def gaussian(n, variances, seed=0):

@@ -30,6 +30,7 @@ def of(losses: np.ndarray, scores: np.ndarray = SCORES, names: list[str] = NAMES
         budget={},
         costs=[],
         origins=[],
+        rests_on={},
     )
     return Intervention.of(geometry, outcomes, resamples=300)
 
