@@ -8,6 +8,7 @@ import torch
 from dihal_bench.cli import main
 from dihal_bench.estimate import duration
 from dihal_bench.geometry.grid import Protocol
+from dihal_bench.results import Grid, read_result
 
 from .conftest import Tiny
 
@@ -27,6 +28,8 @@ def test_the_papers_cell_is_what_locate_found(tiny: Tiny, capsys, tmp_path):
     assert "the paper's cell" in printed
     assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "grid.svg").read_text()
+    assert "every small resample" not in printed
+    assert read_result(out / "grid.json", Grid)["sample"]["kept"] == 320
     grid, located = (json.loads((out / f"{name}.json").read_text()) for name in ("grid", "locate"))
     cell = next(own for own in grid["cells"] if protocol_of(own) == Protocol())
     rows = located["cells"]["paper"]["layers"]
@@ -38,6 +41,16 @@ def test_the_papers_cell_is_what_locate_found(tiny: Tiny, capsys, tmp_path):
     assert cell["small_share"] == located["stability"]["paper"]
     assert main([*flags, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == located | {"grid": grid}
+
+
+def test_resamples_that_leave_nothing_out_are_said(tiny: Tiny, capsys):
+    flags = tiny.flags(locate__stability_sample=500, locate__sample=300)
+    assert main(["locate", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "every small resample is all of the 320 tokens that were kept, so its agreement" in (
+        " ".join(printed.split())
+    )
+    assert "every large resample" not in printed
 
 
 def test_resamples_that_are_too_small_are_refused_before_anything_is_done(

@@ -116,6 +116,8 @@ def show(table: Table, *, form: str = "simple") -> str:
         f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain."
         f"{_spread(len(outcomes.seeds))}",
     ]
+    if table.sample is not None:
+        parts.append(_subsampled(table.sample))
     for name, some in table.ranking.items():
         best = outcomes.candidates[next(iter(some.values())).observed].label
         labels = [candidate.label for candidate in outcomes.candidates]
@@ -134,8 +136,7 @@ def _notes(table: Table) -> list[str]:
     if table.ranking:
         orders = math.factorial(count)
         few = f"{count} candidates have {orders} orders: by chance τ is 1 once in {orders} times."
-        sample = [_subsampled(table.sample)] if table.sample else []
-        return [*sample, LEGEND] if count > _FEW else [*sample, LEGEND, few]
+        return [LEGEND] if count > _FEW else [LEGEND, few]
     if table.predictions:
         return [
             f"No predictor is ranked: fewer than {LEAST} candidates have no ranking, since the "

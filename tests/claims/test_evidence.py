@@ -1,6 +1,8 @@
 """Results are read with suspicion: what is wrong or was changed is named in one sentence."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,12 @@ from .planted import WAVE, grid, table, write
 
 def test_the_papers_protocol_is_the_grids_default() -> None:
     assert asdict(Protocol()) == PAPER
+
+
+def test_what_reads_results_needs_no_torch() -> None:
+    """Processes that only draw are quick to start."""
+    code = "import sys, dihal_bench.results; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

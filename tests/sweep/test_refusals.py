@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,13 @@ def test_a_dry_run_that_knows_no_layer_says_so(tiny: Tiny, tmp_path: Path, capsy
     streams = capsys.readouterr()
     assert "the layer is located when this is run" in streams.err
     assert {r["layer"] for r in json.loads(streams.out)["runs"]} == {"auto"}
+
+
+def test_one_backbone_under_two_names_is_refused(tiny: Tiny, tmp_path: Path, capsys) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(tiny.backbone, tmp_path / "zoo" / name)
+    flags = words(tiny, tmp_path / "it", "--backbones", str(tmp_path / "zoo"))
+    place = flags.index("--backbone")
+    message = refused(capsys, *flags[:place], *flags[place + 2 :])
+    assert "two has the same weights as one" in message
+    assert not (tmp_path / "it").exists()

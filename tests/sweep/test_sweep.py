@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dihal_bench.claims.evidence import Evidence
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
 from dihal_bench.records import Record
@@ -83,6 +84,31 @@ def test_every_layer_and_seed_has_its_run(swept) -> None:
     assert "one bridge per layer" in text
     for suffix in ("md", "png", "svg"):
         assert (folder / f"sweep-layers.{suffix}").stat().st_size > 100
+
+
+def test_a_result_says_what_it_rests_on(swept) -> None:
+    folder, text = swept
+    found = results(folder)
+    records = [json.loads(p.read_text()) for p in folder.glob("runs/*/record.json")]
+    assert sorted(found["rests_on"]["records"]) == sorted(r["id"] for r in records)
+    assert found["rests_on"]["backbones"] == [records[0]["backbone"]["fingerprint"]]
+    assert found["rests_on"]["corpora"] == [records[0]["corpus"]["fingerprint"]]
+    assert found["rests_on"]["devices"] == ["cpu"]
+    assert found["rests_on"]["threads"] == sorted({r["environment"]["threads"] for r in records})
+    assert found["sample"] == {"tokens": 200, "kept": 320, "resamples": 2}
+    assert "2, of 200 of 320 tokens." in text
+    (sweep,) = Evidence.read([folder]).sweeps
+    assert sweep == found
+
+
+def test_one_layer_has_no_ranking_and_no_stability(tiny: Tiny, tmp_path: Path, capsys) -> None:
+    flags = ["--layers", "2", "--seeds", "0", "--interface", "ridge", "--set", "locate.sample=3000"]
+    text = run(*words(tiny, tmp_path / "it", *flags))
+    assert "of 320 of 320 tokens. They leave nothing out" in text
+    page = run("claims", str(tmp_path / "it"))
+    assert "nan" not in page
+    assert page.count("| undefined") >= 3
+    assert "holds |" not in page
 
 
 def test_the_ranking_is_scipys_of_what_is_written(swept) -> None:
@@ -273,10 +299,13 @@ def test_backbones_are_the_unit_of_replication(tiny: Tiny, tmp_path: Path) -> No
     own = [w for w in words(tiny, tmp_path / "it", "--seeds", "0") if w != str(tiny.backbone)]
     own.remove("--backbone")
     text = run(*own, "--backbones", str(tmp_path / "zoo"), "--layers-per-pass", "4")
-    rows = json.loads((tmp_path / "it" / "replication-layers.json").read_text())
+    said = json.loads((tmp_path / "it" / "replication-layers.json").read_text())
+    rows = said["rows"]
     (kl,) = (r for r in rows if (r["outcome"], r["statistic"]) == ("kl", "τ(score) - τ(depth)"))
     tables = {name: results(tmp_path / "it" / name) for name in ("four", "five")}
     assert [len(t["candidates"]) for t in tables.values()] == [3, 4]
+    assert said["sweeps"] == {name: table["id"] for name, table in tables.items()}
+    assert len(Evidence.read([tmp_path / "it"]).replications) == 1
     expected = {n: t["ranking"]["kl"]["score"]["advantage"]["value"] for n, t in tables.items()}
     assert kl["values"] == expected
     assert kl["test"]["mean"] == pytest.approx(np.mean(list(expected.values())))
@@ -329,7 +358,7 @@ def test_backbones_with_too_few_candidates_are_not_ranked(
     path = tmp_path / "it" / "replication-layers.json"
     assert path.exists() == (not flags)
     if not flags:
-        rows = json.loads(path.read_text())
+        rows = json.loads(path.read_text())["rows"]
         tau = next(r for r in rows if (r["outcome"], r["statistic"]) == ("kl", "τ(score)"))
         expected = results(tmp_path / "it" / "b")["ranking"]["kl"]["score"]["kendall"]["value"]
         assert tau["values"] == {"a": None, "b": expected}  # two candidates have no ranking
