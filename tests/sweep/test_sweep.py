@@ -12,6 +12,7 @@ from scipy import stats
 from dihal_bench.claims.evidence import Evidence
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.records import Record
 from dihal_bench.sweep.outcomes import TITLES, Outcomes
 from dihal_bench.sweep.plan import layer_axis, plan
@@ -99,6 +100,7 @@ def test_a_result_says_what_it_rests_on(swept) -> None:
     assert "2, of 200 of 320 tokens." in text
     (sweep,) = Evidence.read([folder]).sweeps
     assert sweep == found
+    assert read_sweeps(folder) == ([found], [])
 
 
 def test_one_layer_has_no_ranking_and_no_stability(tiny: Tiny, tmp_path: Path, capsys) -> None:
@@ -280,6 +282,7 @@ def test_any_setting_can_be_swept(tiny: Tiny, tmp_path: Path) -> None:
 def test_coordinates_can_be_swept(tiny: Tiny, tmp_path: Path) -> None:
     flags = ["--transform", "rotate,scale,spectrum:1", "--layers", "1,2", "--seeds", "0,1"]
     run(*words(tiny, tmp_path / "it", *flags, "--layers-per-pass", "8"))
+    assert [own["axis"] for own in Evidence.read([tmp_path / "it"]).sweeps] == ["transform"]
     found = results(tmp_path / "it", "transform")["intervention"]
     scale = found["differences"]["scale:4"]
     for loss in ("kl", "nll", "fvu_mmse"):  # a power of two divides out of what is diffused
