@@ -9,7 +9,9 @@ from dihal_bench.geometry.theory import verify
 from dihal_bench.markdown import table
 
 if TYPE_CHECKING:
-    from dihal_bench.claims.claim import Claim
+    from collections.abc import Sequence
+
+    from dihal_bench.claims.claim import Claim, Finding
     from dihal_bench.claims.evidence import Evidence
     from dihal_bench.geometry.theory import Check
 
@@ -19,7 +21,7 @@ _HEAD = (
     "interval of its statistic, or the exact test over backbones at 5 %, lies on its side; it "
     "*fails* where that lies on the other side, or no gain is left at all; otherwise it is "
     "*undecided*. Of fewer than three trainings no spread is known, so they decide nothing. "
-    "The verdict of a claim is that of the rows marked ▸, where they agree. "
+    "The verdict of a claim is that of the rows that decide, which stand first, where they agree. "
     "Everything here is about the backbones that are named: small ones, trained on one kind of "
     "text. A verdict does not carry over to other sizes, families or budgets.\n"
 )
@@ -39,27 +41,43 @@ def page(evidence: Evidence) -> str:
 
 
 def _section(claim: Claim) -> str:
-    rows = [
-        {
-            "": "▸" if finding.leads else "",
-            "scope": finding.scope,
-            "statistic": finding.statistic,
-            "value [95 %]": finding.value,
-            "rival": finding.rival,
-            "verdict": finding.verdict,
-        }
-        for finding in claim.findings
-    ]
-    body = table(rows) if rows else "No results of this are here yet."
     commands = "\n".join(claim.commands)
     parts = [
         f"## {claim.key}. {claim.statement}",
         f"Verdict: **{claim.verdict}**",
         *claim.remarks,
         f"```bash\n{commands}\n```",
-        body,
+        *_tables(claim.findings),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _tables(findings: Sequence[Finding]) -> list[str]:
+    """Return the findings that decide, and what else was found: folded away beside such ones."""
+    leading = [finding for finding in findings if finding.leads]
+    rest = [finding for finding in findings if not finding.leads]
+    if not findings:
+        return ["No results of this are here yet."]
+    if not leading:
+        return ["None of these rows decides the claim:", _table(rest)]
+    count = f"{len(rest)} more row{'s' if len(rest) > 1 else ''}, which do not decide"
+    folded = [f"<details><summary>{count}</summary>", _table(rest), "</details>"] if rest else []
+    return [_table(leading), *folded]
+
+
+def _table(findings: Sequence[Finding]) -> str:
+    return table(
+        [
+            {
+                "scope": finding.scope,
+                "statistic": finding.statistic,
+                "value [95 %]": finding.value,
+                "rival": finding.rival,
+                "verdict": finding.verdict,
+            }
+            for finding in findings
+        ]
+    )
 
 
 def _theory() -> str:
