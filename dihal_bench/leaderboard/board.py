@@ -14,6 +14,7 @@ from dihal_bench.names import safe
 from dihal_bench.progress import progress
 from dihal_bench.scoring.intervals import over_trainings
 from dihal_bench.sweep.outcomes import SHORT, TITLES
+from dihal_bench.sweep.predictors import DEPTH, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
+_PREDICTORS = (SCORE, f"{SCORE}, matched", DEPTH)  # that a reader looks for first
 
 
 def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> 
             tables += [likelihood_table(group), *task_tables(group)]
             bar.update(1)
     _tell_apart(tables)
-    shown = [_sweep(own) for own in sweeps]
+    shown = [_sweep(own) for own in sorted(sweeps, key=_equal_blocks_first)]
     _tell_apart(shown)
     return {
         "version": VERSION,
@@ -125,10 +127,20 @@ def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
                 "picks": own["candidates"][found["predicted"]],
                 "regret": found["regret"]["value"],
             }
-            for loss, some in own["ranking"].items()
-            for predictor, found in some.items()
+            for loss, some in _led(own["ranking"], tuple(TITLES))
+            for predictor, found in _led(some, _PREDICTORS)
         ],
     }
+
+
+def _equal_blocks_first(sweep: Mapping[str, Any]) -> bool:
+    return not str(sweep["axis"]).startswith("span-")
+
+
+def _led(values: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
+    """Return entries with some names before all others, which keep their order."""
+    leading = [(name, values[name]) for name in names if name in values]
+    return leading + [(name, own) for name, own in values.items() if name not in names]
 
 
 def _intervals(values: np.ndarray[Any, Any]) -> list[dict[str, Any]]:

@@ -21,10 +21,12 @@ from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.records import Record
+from dihal_bench.sweep.outcomes import SHORT
 
 from .conftest import Make, configured, reseed
 
 HIDDEN, EMBEDDING = "hidden (0, 2]", "embedding (0, 4]"
+ROOT = Path(__file__).parents[2]
 HOSTILE = '<script>alert(1)</script> | `x` $y$ [a](b) {c} \\input{d} "e"'
 
 
@@ -383,3 +385,17 @@ def test_a_sweep_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     said: list[str] = []
     refuse(problems, keep_going=True, say=said.append)
     assert len(said) == 1
+
+
+def test_sweeps_of_equal_replaced_blocks_and_the_score_come_first() -> None:
+    sweeps, problems = read_sweeps(ROOT / "leaderboards" / "geometry-tiny")
+    assert not problems
+    shown = board_of([], sweeps)["sweeps"]
+    assert len(shown) == len(sweeps) == 8
+    assert [own["axis"] for own in shown] == ["span-2"] * 7 + ["layers"]
+    for own in shown:
+        first = own["correlations"][:3]
+        assert [row["predictor"] for row in first] == ["score", "score, matched", "depth"]
+        assert list(dict.fromkeys(row["loss"] for row in own["correlations"])) == list(
+            SHORT.values()
+        )
