@@ -77,7 +77,7 @@ LIKELIHOOD: tuple[Column, ...] = (
         "diffusion gain",
         "NLL of the best control at no more evaluations minus the row's: what the noise bought",
         HIGHER,
-        3,
+        4,
     ),
     Column(key="gain_over", title="over", help="the control that the gain is over"),
     _count("replaced", "replaced", "blocks of the backbone that it stands in for"),

@@ -25,7 +25,7 @@ _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
 _MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _HEADLINE = (
-    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio"),
+    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "flop_ratio"),
     *("steps", "nfe", "kind", "seeds", "n"),
 )
 
@@ -185,7 +185,7 @@ def headline(board: Mapping[str, Any]) -> str:
         and largest[row["cells"]["row"], row["cells"]["steps"]] == row["cells"]["chains"]
     ]
     columns = [column for column in table["columns"] if column["key"] in _HEADLINE]
-    return text.markdown({**table, "rows": rows, "columns": columns}).strip()
+    return text.excerpt({**table, "rows": rows, "columns": columns})
 
 
 def fill_readme(path: Path, board: Mapping[str, Any]) -> str:

@@ -35,17 +35,26 @@ def markdown(table: Mapping[str, Any]) -> str:
 
     What strangers wrote stays text.
     """
-    from tabulate import tabulate
-
     columns = [column for column in table["columns"] if column["brief"]]
-    heads, body = _shown(table, columns, escaped)
     facts = [f"{name.replace('_', ' ')}: {escaped(value)}" for name, value in _facts(table)]
     head = f"### {escaped(table['title'])}"
     reason = [f"Not comparable with others: {table['reason']}."] if table["reason"] else []
-    shown = tabulate(body, heads, tablefmt="github", **_aligned(columns))
-    legend = [f"- {escaped(line)}" for line in table["legend"]]
-    parts = [head, *reason, "; ".join(facts), shown, "\n".join(legend), *_explained(table)]
+    parts = [head, *reason, "; ".join(facts), *_body(table, columns), *_explained(table)]
     return "\n\n".join(parts) + "\n"
+
+
+def excerpt(table: Mapping[str, Any]) -> str:
+    """Return a table's rows and legend alone, as Markdown."""
+    head = f"**{escaped(table['title'])}**"
+    return "\n\n".join([head, *_body(table, table["columns"])])
+
+
+def _body(table: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    from tabulate import tabulate
+
+    heads, body = _shown(table, columns, escaped)
+    legend = [f"- {escaped(line)}" for line in table["legend"]]
+    return [tabulate(body, heads, tablefmt="github", **_aligned(columns)), "\n".join(legend)]
 
 
 def _explained(table: Mapping[str, Any]) -> Iterable[str]:
@@ -105,9 +114,11 @@ def number(value: float, kind: str, digits: int) -> str:
         return f"{value:,.0f}"
     if kind == "flops":
         return f"{value:.2e}"
-    if value and not 1e-4 <= abs(value) < 1e6:
+    small = kind != "estimate" and 0 < abs(value) < 1e-4  # those stand beside others of their kind
+    if small or not abs(value) < 1e6:
         return f"{value:.2g}" if math.isfinite(value) else str(value)
-    return f"{value:.{digits}f}"
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.removeprefix("-")
 
 
 def _shown(

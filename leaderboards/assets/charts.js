@@ -1,0 +1,155 @@
+"use strict";
+// Figures by ECharts in SVG. Texts of records reach it as text: labels are drawn as such, and
+// tooltips are elements made here, for its own would be read as markup.
+dihal.charts = (() => {
+  const { el, finite, number } = dihal;
+  const mounted = new Map();
+
+  function colours() {
+    const style = getComputedStyle(document.documentElement);
+    const read = (name) => style.getPropertyValue(`--${name}`).trim();
+    return {
+      ink: read("ink"), muted: read("muted"), rule: read("rule"), paper: read("paper"),
+      series: [0, 1, 2, 3, 4, 5, 6, 7].map((index) => read(`c${index}`)),
+    };
+  }
+
+  /** Draw what build(colours, width) returns into a node, anew when the theme or the width changes. */
+  function mount(node, build, height = null) {
+    if (!node) return;
+    if (height) node.style.height = `${height}px`;
+    const known = mounted.get(node);
+    if (known) {
+      known.build = build;
+      known.draw();
+      return;
+    }
+    const chart = echarts.init(node, null, { renderer: "svg" });
+    const own = { build, chart };
+    own.draw = () => {
+      chart.resize();
+      chart.setOption({ ...shared(colours()), ...own.build(colours(), node.clientWidth) }, true);
+    };
+    mounted.set(node, own);
+    own.draw();
+    let width = node.clientWidth;
+    new ResizeObserver(() => {
+      if (node.clientWidth && node.clientWidth !== width) own.draw();
+      width = node.clientWidth;
+    }).observe(node);
+  }
+
+  document.addEventListener("dihal:theme", () => mounted.forEach((own) => own.draw()));
+
+  function shared(theme) {
+    return {
+      animation: false,
+      color: theme.series,
+      backgroundColor: "transparent",
+      textStyle: { fontFamily: "system-ui, sans-serif", color: theme.ink },
+      tooltip: tooltip(theme),
+    };
+  }
+
+  const tooltip = (theme) => ({
+    trigger: "item", confine: true, backgroundColor: theme.paper, borderColor: theme.rule,
+    textStyle: { color: theme.ink, fontSize: 12 }, formatter: tip,
+  });
+
+  /** A tooltip: every point carries its own lines of [label, text]. */
+  function tip(given) {
+    const points = [given].flat().filter((one) => one.data?.lines);
+    return el("div", { class: "tip" }, points.flatMap((one) => [
+      one.data.title ? el("strong", {}, one.data.title) : null,
+      el("dl", {}, one.data.lines.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, text)))),
+    ]));
+  }
+
+  function axis(theme, name, extra = {}) {
+    return {
+      type: "value", name, nameLocation: "middle", nameGap: 28, scale: true,
+      nameTextStyle: { color: theme.muted, fontSize: 12 },
+      axisLabel: { color: theme.muted, fontSize: 11, hideOverlap: true },
+      axisLine: { show: true, lineStyle: { color: theme.rule } },
+      axisTick: { lineStyle: { color: theme.rule } },
+      splitLine: { lineStyle: { color: theme.rule, opacity: 0.5 } },
+      ...extra,
+    };
+  }
+
+  /** Intervals as thin lines; data: {value: [x, y, lo, hi]}, upright or lying. */
+  function whiskers(data, { name, colour, upright = true, ...extra }) {
+    return {
+      type: "custom", name, silent: true, data, z: 1, ...extra,
+      encode: upright ? { x: 0, y: [1, 2, 3] } : { x: [0, 2, 3], y: 1 },
+      renderItem: (_, api) => {
+        const [lo, hi] = [api.value(2), api.value(3)];
+        if (!finite(lo) || !finite(hi)) return null;
+        const from = api.coord(upright ? [api.value(0), lo] : [lo, api.value(1)]);
+        const to = api.coord(upright ? [api.value(0), hi] : [hi, api.value(1)]);
+        return {
+          type: "line",
+          shape: { x1: from[0], y1: from[1], x2: to[0], y2: to[1] },
+          style: { stroke: data[_.dataIndex]?.colour ?? colour, lineWidth: 1.5, opacity: 0.75 },
+        };
+      },
+    };
+  }
+
+  /** An axis for these values: logarithmic where they span more than a factor of twenty. */
+  function fitted(theme, name, values, extra = {}) {
+    const known = values.filter(finite);
+    const [least, most] = [Math.min(...known), Math.max(...known)];
+    if (!(least > 0 && most > 20 * least)) return axis(theme, name, extra);
+    return axis(theme, name, {
+      type: "log", min: ({ min }) => min / 1.2, max: ({ max }) => max * 1.2, ...extra,
+      axisLabel: { color: theme.muted, fontSize: 11, hideOverlap: true, showMinLabel: false, showMaxLabel: false,
+        formatter: (value) => number(value).replace(/^1\.00·/, "") },
+    });
+  }
+
+  const plain = (theme, name, _, extra) => axis(theme, name, extra);
+
+  function legend(theme, names, extra = {}) {
+    return {
+      type: "scroll", data: names, top: 0, left: 0, itemWidth: 18, itemHeight: 9,
+      textStyle: { color: theme.ink, fontSize: 12, width: 220, overflow: "truncate" },
+      pageTextStyle: { color: theme.muted }, ...extra,
+    };
+  }
+
+  const aria = (text) => ({ enabled: true, label: { description: text } });
+
+  /** Lines over a common axis; given: [{name, points: [[x, y]], colour, dashed, right}]; spread: axes fitted to it. */
+  function lines(node, given, { x, y, right, text, marks = false, spread = [], whole = false }) {
+    const values = (index, side) => given.filter((line) => side === undefined || !line.right === !side)
+      .flatMap((line) => line.points.map((pair) => pair[index]));
+    const scale = (theme, side, ...rest) => (spread.includes(side) ? fitted : plain)(theme, ...rest);
+    mount(node, (theme) => ({
+      aria: aria(text),
+      legend: legend(theme, given.map((line) => line.name)),
+      grid: { left: 8, right: right ? 8 : 16, top: 40, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
+      xAxis: scale(theme, "x", x, values(0), whole ? { minInterval: 1 } : {}),
+      yAxis: [
+        scale(theme, "y", y, values(1, false), { nameGap: 44 }),
+        ...(right ? [scale(theme, "right", right, values(1, true), { nameGap: 44, splitLine: { show: false } })] : []),
+      ],
+      series: given.map((line, index) => series(theme, line, index, { marks, x })),
+    }));
+  }
+
+  function series(theme, line, index, { marks, x }) {
+    const colour = theme.series[(line.colour ?? index) % theme.series.length];
+    return {
+      type: "line", name: line.name, yAxisIndex: line.right ? 1 : 0, symbol: line.symbol ?? "circle",
+      showSymbol: marks, symbolSize: 6, connectNulls: false, color: colour,
+      lineStyle: { width: 1.75, type: line.dashed ? "dashed" : "solid", color: colour },
+      data: line.points.map((pair) => ({
+        value: pair.slice(0, 2), symbolSize: pair[2] ? 13 : 6,
+        title: line.name, lines: [[x, number(pair[0])], ["value", number(pair[1])]],
+      })),
+    };
+  }
+
+  return { mount, tooltip, axis, fitted, whiskers, aria, lines };
+})();

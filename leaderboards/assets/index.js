@@ -1,0 +1,124 @@
+"use strict";
+// The leaderboard: filters over all tables, tables drawn when they are opened, figures of one.
+(() => {
+  const { byId, choices, compareText, el, filters, number, overview } = dihal;
+  const { tables, sweeps } = window.dihalBoard;
+  const names = [...new Set(tables.flatMap((table) => table.rows
+    .filter((row) => row.cells.role === "interface").map((row) => String(row.cells.interface))))].sort(compareText);
+
+  /** Two ticked rows; they stay ticked when tables are drawn anew. */
+  const picks = (() => {
+    const bar = byId("picks");
+    const boxes = new Map(); // of the rows that are drawn
+    let chosen = [];
+
+    function show() {
+      for (const [row, box] of boxes) box.checked = chosen.includes(row);
+      bar.hidden = !chosen.length;
+      const [a, b] = chosen.map((row) => row.runs[0]);
+      const href = chosen.length === 2 && a !== b ? `compare.html?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}` : null;
+      const hint = chosen.length < 2 ? " · Tick another row." : a === b ? " · Both rows are of the same run; tick another." : "";
+      bar.replaceChildren(
+        el("span", {}, chosen.map((row) => number(row.cells.row)).join(" and "), hint),
+        href ? el("a", { href, class: "button" }, "Compare") : "",
+        el("button", { type: "button", click: () => choose([]) }, "Clear"));
+    }
+
+    function choose(rows) {
+      chosen = rows;
+      show();
+    }
+
+    function box(row) {
+      const change = ({ target }) => {
+        const others = chosen.filter((one) => one !== row);
+        choose(target.checked ? [...others.slice(-1), row] : others);
+      };
+      boxes.set(row, el("input", { type: "checkbox", "aria-label": `Compare ${number(row.cells.row)}`, change }));
+      return boxes.get(row);
+    }
+
+    return { box, show };
+  })();
+
+  const sortOf = (id) => ({ get: () => filters.get(`sort.${id}`), set: (text) => filters.set(`sort.${id}`, text) });
+
+  const views = tables.map((table) => {
+    const node = byId(`table-${table.id}`);
+    const view = { table, node, kept: [], drawn: null };
+    node.addEventListener("toggle", () => open(view));
+    return view;
+  });
+
+  /** Draw a table that is open, and whose rows are not those that it shows. */
+  function open(view) {
+    if (!view.node.open || view.drawn === view.kept) return;
+    view.body ??= dihal.table.build(view.table, view.node.querySelector(".rows"), { sort: sortOf(view.table.id), picks });
+    view.drawn = view.kept;
+    view.body.show(view.kept);
+  }
+
+  function chosenView() {
+    return views.find((view) => view.table.id === filters.get("table")) ?? views[0];
+  }
+
+  function update() {
+    const total = tables.reduce((sum, table) => sum + table.rows.length, 0);
+    let left = 0;
+    for (const view of views) {
+      view.kept = view.table.rows.filter(filters.accepts(view.table));
+      left += view.kept.length;
+      view.node.hidden = !view.kept.length;
+      const all = view.table.rows.length;
+      view.node.querySelector(".count").textContent =
+        view.kept.length === all ? `${number(all)} rows` : `${number(view.kept.length)} of ${number(all)} rows`;
+      open(view);
+    }
+    byId("shown").textContent = `${number(left)} of ${number(total)} rows`;
+    if (views.length) figures();
+  }
+
+  function figures() {
+    const view = chosenView();
+    byId("chosen").value = view.table.id;
+    byId("verdict").textContent = view.node.querySelector(".verdict")?.textContent ?? "";
+    const rows = view.kept.length ? view.kept : view.table.rows;
+    overview.drawRows(view.table, rows, names);
+    overview.drawCost(view.table, rows, names);
+    key();
+  }
+
+  function key() {
+    byId("key").replaceChildren(
+      ...names.slice(0, 8).map((name, index) => el("span", { class: `swatch c${index}` }, name)),
+      el("span", {}, "filled: interface · hollow: control or trial · dashed line: teacher · shapes: ● exact ◆ ensemble ▲ estimate ■ bound · ranks come from differences in pairs, which are finer than these intervals"));
+  }
+
+  function chooseSweep(id) {
+    const sweep = sweeps.find((one) => one.id === id) ?? sweeps[0];
+    byId("sweep").value = sweep.id;
+    for (const node of document.querySelectorAll("[data-sweep]")) node.hidden = node.dataset.sweep !== sweep.id;
+    overview.drawSweep(sweep);
+  }
+
+  filters.build(tables, update);
+  if (sweeps.length) {
+    choices(byId("sweep"), sweeps.map((sweep) => [sweep.id, sweep.title]));
+    byId("sweep").addEventListener("change", (event) => {
+      filters.set("sweep", event.target.value);
+      chooseSweep(event.target.value);
+    });
+  }
+  if (views.length) {
+    choices(byId("chosen"), tables.map((table) => [table.id, table.title]));
+    byId("chosen").addEventListener("change", (event) => {
+      filters.set("table", event.target.value);
+      chosenView().node.open = true;
+      figures();
+    });
+    (tables.length > 4 ? [chosenView()] : views).forEach((view) => { view.node.open = true; });
+    update();
+    if (filters.get("table")) chosenView().node.scrollIntoView();
+  }
+  if (sweeps.length) chooseSweep(filters.get("sweep"));
+})();

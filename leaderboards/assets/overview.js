@@ -1,0 +1,204 @@
+"use strict";
+// The figures at the top: rows of the chosen table, what they cost, and a sweep over layers.
+dihal.overview = (() => {
+  const { byId, charts, estimate, finite, list, number, point } = dihal;
+  const MOST = 24; // rows of a figure
+  const PANEL = 132; // pixels of height of one panel of a sweep
+  const SYMBOLS = { exact: "circle", ensemble: "diamond", estimate: "triangle", bound: "rect" };
+  const ROLES = ["interface", "trial", "control"];
+
+  const label = ({ cells }) => [
+    number(cells.row),
+    cells.role === "interface" && cells.steps ? `S=${cells.steps}` : "",
+    cells.chains > 1 ? `K=${cells.chains}` : "",
+  ].filter(Boolean).join(" ");
+
+  /** The number that a table's rows are compared by: Brier-1, or its first with a direction. */
+  function mainColumn(table) {
+    const directed = table.columns.filter((column) => column.type === "estimate" && column.better);
+    return directed.find((column) => column.key === "brier1") ?? directed[0];
+  }
+
+  function costColumns(table) {
+    const flops = table.columns.find((column) => column.type === "flops");
+    const nll = table.columns.find((column) => column.likelihood && column.type === "estimate");
+    return flops && nll ? [flops, nll] : null;
+  }
+
+  /** The best rows, an interface's together, controls right under what they are controls of. */
+  function chosenRows(rows, column) {
+    const sorted = rows
+      .filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key])))
+      .sort(dihal.table.compareCells(column, column.better === "higher" ? "descending" : "ascending"))
+      .slice(0, MOST);
+    const group = (row) => row.runs[0] ?? row.cells.interface; // a control is trained beside its interface
+    const leading = [...sorted.filter((row) => row.cells.role === "interface"), ...sorted];
+    const order = new Map([...new Set(leading.map(group))].map((name, place) => [name, place]));
+    return sorted.sort((a, b) => order.get(group(a)) - order.get(group(b)) ||
+      ROLES.indexOf(a.cells.role) - ROLES.indexOf(b.cells.role));
+  }
+
+  function colourOf(row, names, theme) {
+    return theme.series[names.indexOf(String(row.cells.interface)) % theme.series.length] ?? theme.muted;
+  }
+
+  /** Filled: an interface; hollow: a control without diffusion. */
+  function mark(row, colour, theme, symbol) {
+    const hollow = row.cells.role !== "interface";
+    return { symbol, itemStyle: { color: hollow ? theme.paper : colour, borderColor: colour, borderWidth: 1.75 } };
+  }
+
+  function teacherLine(table, column, theme, along) {
+    const teacher = table.rows.find((row) => row.cells.role === "teacher");
+    const value = point(teacher?.cells[column.key]);
+    if (!finite(value)) return {};
+    return {
+      markLine: {
+        silent: true, symbol: "none", animation: false, data: [{ [along]: value }],
+        precision: 12, // or the line would stand at two decimals of it
+        lineStyle: { color: theme.ink, type: "dashed", width: 1.25 },
+        label: { formatter: () => `teacher${along === "xAxis" ? " " : "\n"}${number(value, column.digits)}`, color: theme.ink, fontSize: 11, lineHeight: 13,
+          position: along === "xAxis" ? "start" : "end" },
+      },
+    };
+  }
+
+  /** A point that is not seen, so that the axis reaches as far as the teacher's line. */
+  function reach(table, column, place) {
+    const value = point(table.rows.find((row) => row.cells.role === "teacher")?.cells[column.key]);
+    return { type: "scatter", name: "reach", symbolSize: 0, silent: true, data: finite(value) ? [place(value)] : [] };
+  }
+
+  const lines = (row, columns) => columns
+    .filter((column) => column.key !== "row" && row.cells[column.key] !== undefined && row.cells[column.key] !== null)
+    .map((column) => [column.title, estimate(row.cells[column.key], column.type === "estimate" ? column.digits : null)]);
+
+  function drawRows(table, rows, names) {
+    const column = mainColumn(table);
+    const shown = column ? chosenRows(rows, column) : [];
+    const all = column ? rows.filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key]))).length : 0;
+    byId("caption-rows").textContent = column
+      ? `${column.title} (${column.better} is better) with 95 % intervals${all > shown.length ? `; the first ${shown.length} of ${number(all)} rows` : ""}`
+      : "No number of this table has a direction.";
+    const wanted = [column, ...table.columns.filter((one) => one !== column && one.type !== "text")].slice(0, 8);
+    const build = (theme, width) => ({
+      aria: charts.aria(`${byId("caption-rows").textContent}: ${shown.slice(0, 12).map((row) => `${label(row)} ${estimate(row.cells[column.key], column.digits)}`).join("; ")}`),
+      grid: { left: 4, right: 20, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
+      xAxis: charts.axis(theme, column.title, { axisLabel: { color: theme.muted, fontSize: 11, hideOverlap: true } }),
+      yAxis: {
+        type: "category", inverse: true, data: shown.map((_, index) => index),
+        axisTick: { show: false }, axisLine: { show: false },
+        axisLabel: { color: theme.ink, interval: 0,
+          ...(width < 480 ? { fontSize: 10, lineHeight: 11, width: 100, overflow: "break" } : { fontSize: 12, width: 190, overflow: "truncate" }),
+          formatter: (index) => label(shown[index]) },
+      },
+      series: [
+        reach(table, column, (value) => [value, 0]),
+        charts.whiskers(shown.map((row, index) => {
+          const cell = row.cells[column.key];
+          return { value: [cell.value ?? cell, index, cell.lo ?? NaN, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
+        }), { name: "interval", upright: false }),
+        {
+          type: "scatter", symbolSize: 10, z: 3, ...teacherLine(table, column, theme, "xAxis"),
+          data: shown.map((row, index) => ({
+            value: [point(row.cells[column.key]), index], title: label(row), lines: lines(row, wanted),
+            ...mark(row, colourOf(row, names, theme), theme, "circle"),
+          })),
+        },
+      ],
+    });
+    draw("chart-rows", column && shown.length ? build : null, 78 + 22 * Math.max(shown.length, 4));
+  }
+
+  function drawCost(table, rows, names) {
+    const columns = costColumns(table);
+    const [flops, nll] = columns ?? [];
+    const shown = columns ? rows.filter((row) => row.cells[flops.key] > 0 && finite(point(row.cells[nll.key]))) : [];
+    byId("caption-cost").textContent = columns
+      ? `${nll.title} (${nll.better} is better) against training FLOPs; what is not trained is not shown`
+      : "";
+    const order = [...shown].sort(dihal.table.compareCells(nll, "ascending")).slice(0, 10 * MOST);
+    const build = (theme) => ({
+      aria: charts.aria(byId("caption-cost").textContent),
+      grid: { left: 8, right: 50, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
+      xAxis: charts.fitted(theme, "training FLOPs", order.map((row) => row.cells[flops.key]), { axisLabel: {
+        color: theme.muted, fontSize: 11, hideOverlap: true, formatter: (value) => number(value) } }),
+      yAxis: charts.axis(theme, nll.title, { nameGap: 34 }),
+      series: [
+        reach(table, nll, (value) => [order[0].cells[flops.key], value]),
+        charts.whiskers(order.map((row) => {
+          const cell = row.cells[nll.key];
+          return { value: [row.cells[flops.key], cell.value ?? cell, cell.lo ?? NaN, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
+        }), { name: "interval" }),
+        {
+          type: "scatter", symbolSize: 11, z: 3, ...teacherLine(table, nll, theme, "yAxis"),
+          data: order.map((row) => ({
+            value: [row.cells[flops.key], point(row.cells[nll.key])], title: label(row),
+            lines: [["kind", number(row.cells.kind)], ...lines(row, [nll, flops])],
+            ...mark(row, colourOf(row, names, theme), theme, SYMBOLS[String(row.cells.kind).split("(")[0]] ?? "circle"),
+          })),
+        },
+      ],
+    });
+    draw("chart-cost", order.length ? build : null, 360);
+  }
+
+  function draw(id, build, height) {
+    const node = byId(id);
+    node.closest("figure").hidden = !build;
+    if (build) charts.mount(node, build, height);
+  }
+
+  /** Losses with intervals over the layers, and under them the scores, each on its own scale. */
+  function drawSweep(sweep) {
+    const losses = ["fvu_mmse", "kl_one_step", "kl"].filter((name) => name in sweep.losses);
+    const scores = Object.keys(sweep.predictors).filter((name) => name.startsWith("score"));
+    byId("caption-sweep").textContent =
+      `${sweep.backbone}, ${sweep.title}. Above, the bridge's losses (lower is better); below, the geometry score ` +
+      "(higher: to be chosen). Large marks: the best layer of each. Where they stand in one column, they agree.";
+    const panels = [
+      ...losses.map((name) => ({ name, title: sweep.losses[name].title, cells: list(sweep.losses[name].cells), best: Math.min, colour: 0 })),
+      ...scores.map((name) => ({ name, title: name, cells: list(sweep.predictors[name]), best: Math.max, colour: 1 })),
+    ];
+    const build = (theme) => ({
+      aria: charts.aria(`${byId("caption-sweep").textContent} ${panels.map(said(sweep)).join("; ")}.`),
+      tooltip: { ...charts.tooltip(theme), trigger: "axis" },
+      axisPointer: { link: [{ xAxisIndex: "all" }] },
+      title: panels.map(({ title }, index) => ({ text: title, left: 0, top: index * PANEL + 8, padding: 0,
+        textStyle: { color: theme.ink, fontSize: 12, fontWeight: "normal" } })),
+      grid: panels.map((_, index) => ({ left: 44, right: 14, top: index * PANEL + 32, height: PANEL - 58 })),
+      xAxis: panels.map((_, index) => charts.axis(theme, index === panels.length - 1 ? "layer" : "", {
+        type: "category", gridIndex: index, data: sweep.layers.map(String), nameGap: 22,
+        axisPointer: { show: true, type: "shadow", label: { show: false }, shadowStyle: { color: theme.muted, opacity: 0.12 } },
+      })),
+      yAxis: panels.map((_, index) => charts.axis(theme, "", { gridIndex: index, splitNumber: 3 })),
+      series: panels.flatMap((panel, index) => sweepSeries(sweep, panel, index, theme)),
+    });
+    draw("chart-sweep", panels.length ? build : null, PANEL * panels.length + 16);
+  }
+
+  const bestOf = ({ cells, best }) => best(...cells.map(point).filter(finite));
+
+  const said = (sweep) => (panel) =>
+    `${panel.title}: best at layer ${sweep.layers[panel.cells.map(point).indexOf(bestOf(panel))]}`;
+
+  function sweepSeries(sweep, panel, index, theme) {
+    const place = { xAxisIndex: index, yAxisIndex: index };
+    const colour = theme.series[panel.colour];
+    const best = bestOf(panel);
+    return [
+      charts.whiskers(panel.cells.map((cell, layer) => ({ value: [layer, point(cell), cell?.lo ?? NaN, cell?.hi ?? NaN] })),
+        { name: `${panel.name}, interval`, colour, ...place }),
+      { type: "line", name: panel.name, ...place, color: colour, lineStyle: { color: colour, width: 1.75 }, z: 3,
+        symbol: panel.colour ? "rect" : "circle",
+        data: panel.cells.map((cell, layer) => ({
+          value: [layer, point(cell) ?? "-"], symbolSize: point(cell) === best ? 14 : 6,
+          itemStyle: point(cell) === best ? { color: colour } : { color: theme.paper, borderColor: colour },
+          title: index ? "" : `layer ${sweep.layers[layer]}`,
+          lines: [[panel.title, `${estimate(cell)}${point(cell) === best ? " (best)" : ""}`]],
+        })) },
+    ];
+  }
+
+  return { drawRows, drawCost, drawSweep };
+})();
