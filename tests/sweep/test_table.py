@@ -34,6 +34,7 @@ def planted(count: int, seeds: int = 3) -> Table:
         budget={},
         costs=[{"ratio": 2.0}] * count,
         origins=["a version"],
+        rests_on={},
         setting="backbone: planted (9 blocks); seeds: 0, 1, 2",
     )
 
@@ -49,7 +50,7 @@ def planted(count: int, seeds: int = 3) -> Table:
     predictions |= {
         f"{name} FVU": Prediction.of(draw.normal(size=count)) for name in ("ridge", "token-mean")
     }
-    return Table.of(axis.title, outcomes, predictions, resamples=100)
+    return Table.of(axis.title, outcomes, predictions, sample=None, resamples=100)
 
 
 def test_under_the_title_stands_what_it_was_made_with() -> None:
