@@ -63,7 +63,11 @@ class Gate:
 
     def kill(self, *, after: Callable[[], bool] = lambda: True, opened: bool = False) -> None:
         """Kill the process that waits, once there is one and ``after`` holds."""
-        wait_for(lambda: bool(self.pids()) and after())
+        try:
+            wait_for(lambda: bool(self.pids()) and after())
+        except AssertionError:
+            self.open()  # or who waits there would do so for ever
+            raise
         if opened:
             self.open()  # for the next one
         os.kill(self.pids()[0], signal.SIGKILL)
