@@ -104,6 +104,10 @@ def test_a_cluster_of_this_machine_that_is_gone_is_refused_too(tmp_path, monkeyp
 
 
 def test_where_no_cluster_is_nothing_is_left(tiny: Tiny, tmp_path, monkeypatch, capsys) -> None:
+    def none(*_: object, **__: object) -> None:  # that of another test may still run here
+        raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr("ray.init", none)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     words = ["sweep", *tiny.flags(), "--layers", "1", "--executor", "ray"]
