@@ -210,10 +210,8 @@ class _Builder:
         """Return the reference's row at the same steps and chains, else its headline, one chain."""
         own = [
             k
-            for k in self.pool.rows
-            if k.leads
-            and k.row.subject == self.reference
-            and k.interface.partition(" ")[2] == key.interface.partition(" ")[2]  # the denoiser
+            for k in self._references
+            if k.interface.partition(" ")[2] == key.interface.partition(" ")[2]  # the denoiser
         ]
         if not own:
             return None
@@ -238,11 +236,8 @@ class _Builder:
         spent = self.pool.traits(key)["nfe"] // self.pool.traits(key)["chains"] * chains
         able = [
             k
-            for k in self.pool.totals
-            if k.interface == key.interface
-            and k.control
-            and k.row.subject != TEACHER
-            and self.paired.likely(k)
+            for k in self._controls.get(key.interface, ())
+            if self.paired.likely(k)
             and self.pool.traits(k)["nfe"] <= spent
             and set(self.pool.seeds(key)) <= set(self.pool.seeds(k))
         ]
@@ -286,6 +281,20 @@ class _Builder:
                 if (point["subject"], point["steps"]) == (key.row.subject, key.row.steps):
                     points.setdefault(point["share"], []).append(point["brier1"])
         return tuple(_mean(points[share]) for share in sorted(points))
+
+    @cached_property
+    def _references(self) -> list[Key]:
+        """The reference's own rows."""
+        return [k for k in self.pool.rows if k.leads and k.row.subject == self.reference]
+
+    @cached_property
+    def _controls(self) -> dict[str, list[Key]]:
+        """The rows of controls, by the interface beside which they stand."""
+        found: dict[str, list[Key]] = defaultdict(list)
+        for key in self.pool.totals:
+            if key.control and key.row.subject != TEACHER:
+                found[key.interface].append(key)
+        return found
 
     @cached_property
     def standings(self) -> dict[Key, _Standing]:
