@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config import RunConfig
@@ -38,7 +39,7 @@ def run_command(config: Mapping[str, Any]) -> str:
     """Return ``dihal-bench run`` with flags that give this configuration again."""
     own = {key.removeprefix("options."): value for key, value in flatten(config).items()}
     denoiser = str(own.get("denoiser.name"))
-    others = {preset: _differences(own, of_preset(preset, denoiser)) for preset in PRESETS}
+    others = {preset: _differences(own, _usual(preset, denoiser)) for preset in PRESETS}
     preset = min(others, key=lambda name: len(others[name]))
     words = ["--budget", preset]
     for key, value in others[preset].items():
@@ -50,13 +51,15 @@ def run_command(config: Mapping[str, Any]) -> str:
     return f"{_RUN} {shlex.join(map(one_line, words))}"
 
 
-def _differences(own: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
-    usual = {**flatten(RunConfig().to_dict()), **preset}
-    return {
-        key: value
-        for key, value in own.items()
-        if key not in usual or _said(value) != _said(usual[key])
-    }
+@cache
+def _usual(preset: str, denoiser: str) -> dict[str, str]:
+    """Return what a preset says of every key, defaults included, as a flag would."""
+    usual = {**flatten(RunConfig().to_dict()), **of_preset(preset, denoiser)}
+    return {key: _said(value) for key, value in usual.items()}
+
+
+def _differences(own: Mapping[str, Any], usual: Mapping[str, str]) -> dict[str, Any]:
+    return {key: value for key, value in own.items() if usual.get(key) != _said(value)}
 
 
 def _said(value: Any) -> str:
