@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _LEVEL = 0.95
+_PERCENTILES = (50 * (1 - _LEVEL), 50 * (1 + _LEVEL))
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,11 @@ class DocumentBootstrap:
         between = _variances(trainings) / count if count > 1 else np.zeros_like(within)
         half = _half(within, between, count, len(self._weights[0]))
         found: NDArray[np.bool_] = np.subtract.outer(points, points) - half > 0
-        for i, j in np.argwhere(between <= 0):  # these have the percentiles of the resamples
-            found[i, j] = i != j and self.estimate(terms[i] - terms[j]).lo > 0
+        kept = resampled[:, np.isfinite(resampled).all(0)]  # a resample of nothing is one for all
+        for i, alike in enumerate(between <= 0):  # these have the percentiles of the resamples
+            others = np.flatnonzero(alike)
+            lows = np.percentile(kept[i] - kept[others], _PERCENTILES[0], axis=1)
+            found[i, others] = lows > 0
         return found
 
 
@@ -184,7 +188,7 @@ def _with_interval(*, point: float, resampled: Array, trainings: Array, document
     between = float(np.var(trainings, ddof=1)) / count if count > 1 else 0.0
     if not between:
         kept = resampled[np.isfinite(resampled)]
-        lo, hi = np.percentile(kept, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+        lo, hi = np.percentile(kept, _PERCENTILES)
         return Estimate(point, float(lo), float(hi))
     within = float(np.var(resampled[np.isfinite(resampled)], ddof=1))
     half = float(_half(np.array(within), np.array(between), count, documents))
