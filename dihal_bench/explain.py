@@ -42,25 +42,32 @@ _LIMITS = {
 
 def sentence(error: ValidationError, where: str) -> str:
     """Return the first thing that is wrong: file, place, field, and what belongs there."""
+    return f"{where}: {fault(error)}."
+
+
+def fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong as a clause: place, field, and what belongs there."""
     first = error.errors(include_url=False)[0]
     place = ""
     for part in first["loc"]:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
-    outer, _, name = place.rpartition(".")
-    at = f"{where}: {outer}: the field {name}" if outer else f"{where}: the field {name}"
     kind, value = first["type"], first["input"]
-    if kind == "missing":
-        return f"{at} is missing."
-    if kind == "extra_forbidden":
-        return f"{at} is unknown to this version."
     if kind == "value_error":
         said = first["msg"].removeprefix("Value error, ")
-        return f"{where}: {place}: {said}." if place else f"{where}: {said}."
+        return f"{place}: {said}" if place else said
+    if not place:
+        return "it is no JSON object with fields"
+    outer, _, name = place.rpartition(".")
+    at = f"{outer}: the field {name}" if outer else f"the field {name}"
+    if kind == "missing":
+        return f"{at} is missing"
+    if kind == "extra_forbidden":
+        return f"{at} is unknown to this version"
     base = kind.removesuffix("_type").removesuffix("_parsing")
     if base in _KINDS:
         found = _NAMES.get(type(value), "something else")
-        return f"{at} has the wrong type: it is {found} and must be {_KINDS[base]}."
-    return f"{at} is {_brief(value)}; it must be {_limit(first)}."
+        return f"{at} has the wrong type: it is {found} and must be {_KINDS[base]}"
+    return f"{at} is {_brief(value)}; it must be {_limit(first)}"
 
 
 def no_json(error: Exception, text: str) -> str:

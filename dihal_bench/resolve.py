@@ -107,10 +107,11 @@ def resolve(
     given = {key.removeprefix("options."): value for key, value in given.items()}
     for path in _files(given.get("include", ())):
         include(path)
-    own_budget = any(key.startswith("budget.") for key in given)
-    name = {"budget.name": "custom" if own_budget else preset}
     own = of_preset(preset, str(given.get("denoiser.name")))
-    flat = {**own, **name, **(defaults or {}).get(preset, {}), **given}
+    usual = {**own, "budget.name": preset, **(defaults or {}).get(preset, {})}
+    if any(key.startswith("budget.") for key in given):
+        usual["budget.name"] = "custom"
+    flat = {**usual, **given}
     sections = {section: kind for section, kind in _sections().items() if _within(flat, section)}
     options = {
         section: _build(

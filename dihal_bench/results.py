@@ -9,9 +9,11 @@ anything.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,6 +23,7 @@ from pydantic import (
 )
 
 from dihal_bench.errors import UserError
+from dihal_bench.explain import fault
 from dihal_bench.seal import broken
 
 if TYPE_CHECKING:
@@ -41,6 +44,12 @@ _Name = Annotated[_Line, Field(min_length=1)]
 _Positive = Annotated[int, Field(ge=1)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Rows = Annotated[list[list[float]], Field(min_length=1, max_length=1000)]
+
+
+def _axis(value: str) -> str:
+    if re.fullmatch(r"layers|transform|span-[1-9][0-9]*", value) is None:
+        raise ValueError("it must be layers, transform, or span- and a number")
+    return value
 
 
 class _Open(BaseModel):
@@ -102,7 +111,7 @@ class _Intervention(_Open):
 class Sweep(_Sealed):
     """Along layers, or along changes of coordinates within them."""
 
-    axis: Annotated[str, StringConstraints(pattern=r"^(layers|transform|span-[1-9]\d*)\z")]
+    axis: Annotated[str, AfterValidator(_axis)]
     title: _Line
     backbone: _Name
     blocks: _Positive
@@ -210,7 +219,7 @@ def read_result(path: Path, kind: type[Sweep] | type[Replication] | type[Grid]) 
         kind.model_validate(content)
         changed = broken(content)
     except ValidationError as error:
-        raise UserError(f"{what}: {_first(error)}; run its command again.") from None
+        raise UserError(f"{what}: {fault(error)}; run its command again.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{what} ({error}); run its command again.") from error
     if changed:
@@ -220,14 +229,3 @@ def read_result(path: Path, kind: type[Sweep] | type[Replication] | type[Grid]) 
         )
     found: dict[str, Any] = content
     return found
-
-
-def _first(error: ValidationError) -> str:
-    """Return the first thing that is wrong: the field, and what."""
-    first = error.errors(include_url=False)[0]
-    field, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"the field {field} is missing"
-    if not first["loc"]:
-        return said if first["type"] == "value_error" else "it is no JSON object with fields"
-    return f"the field {field} is wrong ({said})"

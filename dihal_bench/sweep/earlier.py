@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dihal_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dihal_bench.sweep.sweep import Sweep
@@ -75,6 +76,40 @@ def check_earlier(sweep: Sweep) -> None:
             f"{path} would be overwritten, which has {named} as well; choose another --out, or "
             "name these too."
         )
+
+
+def check_together(sweeps: Sequence[Sweep], root: Path) -> None:
+    """Refuse to overwrite what an earlier sweep said over backbones that this one leaves out.
+
+    Args:
+        sweeps: one per backbone.
+        root: folder of what is said about all of them together.
+
+    Raises:
+        UserError: it rests on others as well, or the file is no result over backbones.
+    """
+    stem = replication_stem(root, sweeps[0])
+    path = stem.with_name(f"{stem.name}.json")
+    if len(sweeps) < 2 or not path.exists():
+        return
+    try:
+        kept = list(json.loads(path.read_text(encoding="utf-8"))["sweeps"])
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a result over backbones, and would be overwritten; move it away, or "
+            "choose another --out."
+        ) from error
+    lost = [name for name in kept if name not in {sweep.name for sweep in sweeps}]
+    if lost:
+        raise UserError(
+            f"{path} would be overwritten, which has the backbones {', '.join(lost)} as well; "
+            "choose another --out, or name these too."
+        )
+
+
+def replication_stem(root: Path, sweep: Sweep) -> Path:
+    """Return where what several backbones say together is written, without a suffix."""
+    return root / f"replication-{sweep.axis.name}"
 
 
 def clear_earlier(sweep: Sweep) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.files import atomic_path, write_json
 from dihal_bench.seal import sealed
 from dihal_bench.sweep import cells, figure, intervention_report, replicate, table
-from dihal_bench.sweep.earlier import clear_earlier
+from dihal_bench.sweep.earlier import clear_earlier, replication_stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
         texts.append(replicate.show(rows))
         axis = sweeps[0].axis.name
         said = replicated(rows, axis, ids)
-        files += _write_replicated(rows, said, root / f"replication-{axis}")
+        files += _write_replicated(rows, said, replication_stem(root, sweeps[0]))
     return Report(
         tables=tables,
         interventions=moved,

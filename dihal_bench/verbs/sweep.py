@@ -59,7 +59,7 @@ def add(verbs: Verbs) -> None:
 def _work(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from dihal_bench.folder import claimed
-    from dihal_bench.sweep.earlier import check_earlier
+    from dihal_bench.sweep.earlier import check_earlier, check_together
     from dihal_bench.sweep.replicate import check_distinct
     from dihal_bench.sweep.show import report
 
@@ -74,6 +74,7 @@ def _work(arguments: argparse.Namespace) -> int:
             dry = arguments.dry_run
             claims.enter_context(claimed(sweep.folder, sweep.job.config, dry=dry))
             check_earlier(sweep)
+        check_together(sweeps, _root(arguments, sweeps))
         per_pass = arguments.layers_per_pass
         errands = [s.errands(per_pass=per_pass, command=command) for s in sweeps]
         if arguments.dry_run:

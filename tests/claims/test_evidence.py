@@ -67,9 +67,12 @@ def test_what_is_no_result_is_one_sentence(
         (lambda own: own.pop("seal"), "the field seal is missing"),
         (lambda own: own["ranking"]["kl"].pop("depth"), "ranking.kl lacks its loss, or one of"),
         (lambda own: own["losses"]["kl"].pop(), "not every loss is of 3 seeds"),
-        (lambda own: own["losses"].update(kl="x"), "the field losses.kl is wrong"),
+        (
+            lambda own: own["losses"].update(kl="x"),
+            "losses: the field kl has the wrong type: it is text and must be a list",
+        ),
         (lambda own: own.pop("sample"), "the field sample is missing"),
-        (lambda own: own.update(axis="over-x"), "the field axis is wrong"),
+        (lambda own: own.update(axis="over-x"), "axis: it must be layers, transform, or span-"),
         (lambda own: own.update(layers=[8, *range(1, 8)]), "layers are not ascending"),
     ],
 )
@@ -95,7 +98,7 @@ def test_a_field_that_was_changed_is_named(
         (lambda own: own["cells"][0].update(selected=3), r"cells\[0\] was changed"),
         (lambda own: own["cells"].pop(0), "no cell is of the paper's protocol"),
         (lambda own: own["axes"].pop("rank"), "axes are not tokens, space"),
-        (lambda own: own["sample"].pop("kept"), "the field sample.kept is missing"),
+        (lambda own: own["sample"].pop("kept"), "sample: the field kept is missing"),
     ],
 )
 def test_a_changed_grid_is_refused(

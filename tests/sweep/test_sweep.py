@@ -249,7 +249,7 @@ def test_a_dry_run_says_what_is_left_and_what_it_costs(swept, tiny: Tiny, tmp_pa
     assert new["summary"]["runs"] == f"6 (0 done, 6 left){pass_of}"
     assert done["summary"]["training tokens"].startswith("1,536, left 0; ")
     assert new["summary"]["training tokens"].startswith("1,536, left 1,536; ")
-    assert done["summary"]["budget"].startswith("tiny-sweep: 512 recovery + 256 diffusion")
+    assert done["summary"]["budget"].startswith("custom: 512 recovery + 256 diffusion")
     assert done["summary"]["training FLOPs"].endswith("left 0")
     assert "GiB" in new["summary"]["memory"]
     assert not (tmp_path / "new").exists()
@@ -294,7 +294,7 @@ def test_coordinates_can_be_swept(tiny: Tiny, tmp_path: Path) -> None:
     assert found["moved"]["spectrum:1"]["diffused"] > 1
 
 
-def test_backbones_are_the_unit_of_replication(tiny: Tiny, tmp_path: Path) -> None:
+def test_backbones_are_the_unit_of_replication(tiny: Tiny, tmp_path: Path, capsys) -> None:
     texts = [json.loads(line)["text"] for line in tiny.corpus.read_text().splitlines()]
     for name, blocks in (("four", 4), ("five", 5)):
         small_llama(blocks).save_pretrained(tmp_path / "zoo" / name)
@@ -315,6 +315,11 @@ def test_backbones_are_the_unit_of_replication(tiny: Tiny, tmp_path: Path) -> No
     assert kl["test"]["least"] == 0.25
     assert all(r["test"] is None for r in rows if "τ(score)" not in r["statistic"])
     assert "sign-flip" in text
+    small_llama(6).save_pretrained(tmp_path / "six")
+    small_tokenizer(texts).save_pretrained(tmp_path / "six")
+    message = refused(capsys, *own, "--backbones", f"{tmp_path / 'zoo' / 'four'},{tmp_path}/six")
+    assert "replication-layers.json would be overwritten, which has the backbones five" in message
+    assert json.loads((tmp_path / "it" / "replication-layers.json").read_text()) == said
 
 
 def test_runs_of_different_budgets_are_not_ranked(swept) -> None:
