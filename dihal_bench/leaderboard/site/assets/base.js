@@ -71,6 +71,12 @@ window.dihal = (() => {
     return `${number(point(cell), own)} ${interval(cell, own)}`.trim();
   }
 
+  /** Return how a row was drawn: its evaluations per chain, and its chains where there are several. */
+  const chainsOf = (cells) => [
+    cells.role === "interface" && cells.steps ? `S=${cells.steps}` : "",
+    cells.chains > 1 ? `K=${cells.chains}` : "",
+  ].filter(Boolean).join(" ");
+
   /** Load a run's data by a script element: pages opened as files may not fetch. */
   function loadRun(id) {
     const found = () => (window.dihalRuns ?? {})[id];
@@ -92,6 +98,6 @@ window.dihal = (() => {
 
   return {
     SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, decimals,
-    estimate, loadRun, choices,
+    estimate, chainsOf, loadRun, choices,
   };
 })();

@@ -1,17 +1,13 @@
 "use strict";
 // The figures at the top: rows of the chosen table, what they cost, and a sweep over layers.
 dihal.overview = (() => {
-  const { byId, charts, estimate, finite, list, number, point } = dihal;
+  const { byId, chainsOf, charts, estimate, finite, list, number, point } = dihal;
   const MOST = 24; // rows of a figure
   const PANEL = 132; // pixels of height of one panel of a sweep
   const SYMBOLS = { exact: "circle", ensemble: "diamond", estimate: "triangle", bound: "rect" };
   const ROLES = ["interface", "trial", "control"];
 
-  const label = ({ cells }) => [
-    number(cells.row),
-    cells.role === "interface" && cells.steps ? `S=${cells.steps}` : "",
-    cells.chains > 1 ? `K=${cells.chains}` : "",
-  ].filter(Boolean).join(" ");
+  const label = ({ cells }) => [number(cells.row), chainsOf(cells)].filter(Boolean).join(" ");
 
   /** The number that a table's rows are compared by: Brier-1, or its first with a direction. */
   function mainColumn(table) {

@@ -1,7 +1,7 @@
 "use strict";
 // One table of the leaderboard: sortable, drawn a hundred rows at a time.
 dihal.table = (() => {
-  const { el, compareText, finite, interval, isObject, list, number, point, SAFE } = dihal;
+  const { chainsOf, el, compareText, finite, interval, isObject, list, number, point, SAFE } = dihal;
   const PAGE = 100;
   const MARKS = ["†", "‡", "§", "¶", "‖", "#", "∗∗", "††", "‡‡", "§§"];
   const ARROWS = { higher: "↑", lower: "↓" };
@@ -84,6 +84,7 @@ dihal.table = (() => {
       links.length ? picks.box(row) : el("span", { class: "nobox" }),
       links.length ? el("a", { href: links[0] }, name) : name,
       links.slice(1).map((href, index) => el("a", { href, class: "seed", title: `seed ${index + 2} of ${links.length}`, "aria-label": `${name}, seed ${index + 2}` }, String(index + 2))),
+      chainsOf(cells) ? el("small", {}, ` ${chainsOf(cells)}`) : null,
       cells.role && ![name, "interface"].includes(cells.role) ? el("small", {}, ` ${cells.role}`) : null);
   }
 
