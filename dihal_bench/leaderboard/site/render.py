@@ -135,8 +135,11 @@ def _pages(board: Mapping[str, Any], folder: Path) -> Iterator[Path]:
 
 
 def _put(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    try:
+        path.write_bytes(content)
+    except FileNotFoundError:  # asked of every file, this would be a fifth of the site's time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     return path
 
 
