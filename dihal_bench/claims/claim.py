@@ -45,6 +45,7 @@ class Claim:
         commands: that make the results.
         findings: statistics.
         remarks: what a reader has to know besides.
+        every: whether all findings that lead have to hold, rather than agree.
     """
 
     key: str
@@ -52,11 +53,14 @@ class Claim:
     commands: tuple[str, ...]
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...] = field(default=())
+    every: bool = False
 
     @property
     def verdict(self) -> str:
-        """Return the verdict of the findings that lead, if they agree."""
+        """Return the verdict of the findings that lead: of all together, or if they agree."""
         leading = {finding.verdict for finding in self.findings if finding.leads}
+        if self.every:
+            return all_of(*leading)
         return leading.pop() if len(leading) == 1 else UNDECIDED
 
 

@@ -4,29 +4,59 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dihal_bench.claims.claim import Claim, Finding, by_interval, of_trainings, shown
+from dihal_bench.claims.claim import (
+    UNDECIDED,
+    Claim,
+    Finding,
+    all_of,
+    by_interval,
+    of_trainings,
+    shown,
+)
 from dihal_bench.scoring.intervals import over_trainings
+from dihal_bench.scoring.samples.frontier import curve_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dihal_bench.claims.evidence import Evidence
     from dihal_bench.records import Record
 
 REFERENCE = "hidden"
-METRICS = {  # name -> whether higher is better
-    "gen_ppl": False,
-    "gen_ppl_at_entropy": False,
-    "distinct_2": True,
-    "self_bleu": False,
-}
+_PERPLEXITY = "gen_ppl"
 
 _Place = tuple[str, int, str]  # interface, replaced blocks, what rows have in common
-_Key = tuple[str, int, int]  # metric, steps, seed
+
+
+@dataclass
+class _Text:
+    """What one training's text was measured to be.
+
+    Attributes:
+        values: by metric.
+        real: the same of real text.
+        entropies: of the frontier's points.
+        perplexities: of the same points.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    real: Mapping[str, float] = field(default_factory=dict)
+    entropies: list[float] = field(default_factory=list)
+    perplexities: list[float] = field(default_factory=list)
+
+    def at(self, entropy: float) -> float:
+        """Return the judge's NLL where the frontier passes an entropy; NaN where it does not."""
+        return curve_at(self.entropies, self.perplexities, entropy)
+
+
+_Gain = Callable[[_Text, _Text], float]
+_Texts = dict[tuple[int, int], _Text]  # (steps, seed)
 
 
 def generates(evidence: Evidence) -> Claim:
@@ -35,12 +65,22 @@ def generates(evidence: Evidence) -> Claim:
         key="C3",
         statement="At a matched budget, hidden beats embedding, latent and c2d in generative "
         "perplexity and in diversity.",
-        commands=("dihal-bench compare --seeds 0,1,2", "dihal-bench score RUN --tasks samples"),
+        commands=(
+            "dihal-bench compare --seeds 0,1,2",
+            "dihal-bench score RUN --tasks samples --steps 1,16 --frontier 0.8,0.9,1.0,1.1,1.2",
+        ),
         findings=tuple(generation_findings(evidence.records)),
+        every=True,
         remarks=(
-            "Generative perplexity is by a judge that is not the backbone; what fools it is in the "
-            "audit. From scratch hidden keeps all blocks above a low layer and the others keep "
-            "none; the rows of equal replaced blocks lead.",
+            "Four parts, each with its verdict: generative perplexity at temperature 1 and at "
+            "equal entropy (by a judge that is not the backbone, in nats per token), distinct-2 "
+            "and self-BLEU. Whoever draws from fewer words has the lower perplexity, so both are "
+            "compared at one entropy too: the other's own at temperature 1, to which hidden is "
+            "heated or cooled, or hidden's. Noise is more varied than any text, so diversity "
+            "counts by how near it is to that of real text; which of the two is more varied "
+            "stands beside and decides nothing. What fools these metrics is in the audit. From "
+            "scratch hidden keeps all blocks above a low layer and the others keep none; the rows "
+            "of equal replaced blocks lead, and all of them have to hold.",
         ),
     )
 
@@ -52,70 +92,126 @@ def generation_findings(records: Iterable[Record]) -> list[Finding]:
     that above zero is better; its interval is Student's over seeds. Runs outside their budget are
     left out.
     """
-    found: dict[_Place, dict[_Key, float]] = defaultdict(dict)
+    found: dict[_Place, _Texts] = defaultdict(dict)
     for record in records:
-        config, own = record.data["config"], record.data["interface"]
-        if config["regime"] != "causal" or not record.data["budget"]["within"]:
-            continue
-        place = own["name"], own["replaced"], _terms(config)
-        for score in record.scores:
-            mine = score.subject == own["name"] and score.signal == "generated"
-            if mine and score.metric in METRICS:
-                found[place][score.metric, score.steps, config["seed"]] = score.value
+        if record.data["config"]["regime"] == "causal" and record.data["budget"]["within"]:
+            for place, steps, seed, text in _texts(record):
+                found[place][steps, seed] = text
     findings: list[Finding] = []
-    for (name, replaced, terms), values in sorted(found.items(), key=lambda item: item[0]):
+    for (name, replaced, terms), texts in sorted(found.items(), key=lambda item: item[0]):
         if name == REFERENCE:
             continue
         reference = {r: own for (n, r, t), own in found.items() if (n, t) == (REFERENCE, terms)}
         equal = replaced in reference
         for other in [replaced] if equal else sorted(reference):
-            findings += _pair(name, replaced, values, other, reference[other], leads=equal)
+            scope = f"{REFERENCE} ({other} blocks replaced) against {name} ({replaced})"
+            findings += _pairs(scope, name, reference[other], texts, leads=equal)
     return findings
 
 
-def _terms(config: Mapping[str, Any]) -> str:
-    """Return what rows must have in common to be compared: budget, losses, backbone, text."""
+def _texts(record: Record) -> Iterator[tuple[_Place, int, int, _Text]]:
+    """Return what a run's own interface wrote, by task and number of evaluations."""
+    config, own = record.data["config"], record.data["interface"]
+    texts: dict[tuple[str, int], _Text] = defaultdict(_Text)
+    for score in record.scores:
+        if score.subject == own["name"] and score.signal == "generated":
+            texts[score.task, score.steps].values[score.metric] = score.value
+    for (task, steps), text in texts.items():
+        audit = record.data.get("audits", {}).get(task, {})
+        text.real = {name: one["value"] for name, one in audit.get("data", {}).items()}
+        row = f"{own['name']} S={steps}"
+        points = [point for point in audit.get("frontier", ()) if point["row"] == row]
+        points.sort(key=lambda point: point["temperature"])
+        text.entropies = [point["entropy"] for point in points]
+        text.perplexities = [point["gen_ppl"] for point in points]
+        made = record.data["tasks"][task]["key"]
+        place = own["name"], own["replaced"], _terms(config, task, made)
+        yield place, steps, config["seed"], text
+
+
+def _terms(config: Mapping[str, Any], *task: str) -> str:
+    """Return what rows must have in common to be compared: budget, losses, backbone, text, task."""
     parts = [config.get(key) for key in ("budget", "losses", "backbone", "corpus", "train")]
-    return json.dumps(parts, sort_keys=True)
+    return json.dumps([*parts, *task], sort_keys=True)
 
 
-def _pair(
-    name: str,
-    replaced: int,
-    values: dict[_Key, float],
-    own_replaced: int,
-    own: dict[_Key, float],
-    *,
-    leads: bool,
-) -> Iterable[Finding]:
-    steps = max((s for _, s, _ in set(values) & set(own)), default=None)
-    for metric, higher in METRICS.items():
-        seeds = sorted(seed for m, s, seed in set(values) & set(own) if (m, s) == (metric, steps))
-        if not seeds:
+def _pairs(scope: str, name: str, own: _Texts, other: _Texts, *, leads: bool) -> Iterator[Finding]:
+    common = sorted(set(own) & set(other))
+    for steps in sorted({s for s, _ in common}):
+        pairs = [(own[key], other[key]) for key in common if key[0] == steps]
+        if any(_PERPLEXITY not in one.values for pair in pairs for one in pair):
             continue
-        sign = 1 if higher else -1
-        differences = np.array(
-            [sign * (own[metric, s, k] - values[metric, s, k]) for s, k in _at(steps, seeds)]
-        )
-        interval = _student(differences)
-        mean = [np.mean([v[metric, s, k] for s, k in _at(steps, seeds)]) for v in (own, values)]
+        where = f"{scope}, S = {steps}, {len(pairs)} seeds"
+        parts = [_part(pairs, gain) for gain in _GAINS.values()]
         yield Finding(
-            scope=f"{REFERENCE} ({own_replaced} blocks replaced) against {name} ({replaced}), "
-            f"S = {steps}, {len(seeds)} seeds",
-            statistic=f"{metric}: {mean[0]:.3g} against {mean[1]:.3g}; better by",
-            value=shown(interval, "+.3g"),
-            rival=name,
-            verdict=of_trainings(by_interval(interval), len(seeds)),
+            scope=where,
+            statistic="; ".join(_GAINS),
+            value="; ".join(f"{value} {verdict}" for value, verdict in parts),
+            rival=f"{name}: {_means(pairs)}",
+            verdict=all_of(*(verdict for _, verdict in parts)),
             leads=leads,
         )
+        value, verdict = _part(pairs, _more_varied)
+        yield Finding(
+            scope=where,
+            statistic="distinct-2: more varied by, whatever real text's is",
+            value=value,
+            rival=name,
+            verdict=verdict,
+        )
 
 
-def _at(steps: int | None, seeds: list[int]) -> list[tuple[int, int]]:
-    assert steps is not None
-    return [(steps, seed) for seed in seeds]
-
-
-def _student(values: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _part(
+    pairs: list[tuple[_Text, _Text]], gain: Callable[[_Text, _Text], float]
+) -> tuple[str, str]:
+    """Return a part's mean over seeds with its interval, as text, and its verdict."""
+    values = np.array([gain(own, other) for own, other in pairs])
+    if not np.isfinite(values).all():
+        return "not measured", UNDECIDED
     lo, hi = over_trainings(values) or (None, None)
     ends = {"lo": None if lo is None else float(lo), "hi": None if hi is None else float(hi)}
-    return {"value": float(values.mean()), **ends}
+    interval = {"value": float(values.mean()), **ends}
+    return shown(interval, "+.3g"), of_trainings(by_interval(interval), len(values))
+
+
+def _colder(own: _Text, other: _Text) -> float:
+    return float(np.log(other.values[_PERPLEXITY] / own.values[_PERPLEXITY]))
+
+
+def _at_equal_entropy(own: _Text, other: _Text) -> float:
+    """Compare at the other's entropy, or else at the own one; NaN: curves do not reach so far."""
+    there = float(np.log(other.values[_PERPLEXITY] / own.at(other.values["entropy"])))
+    if np.isfinite(there):
+        return there
+    return float(np.log(other.at(own.values["entropy"]) / own.values[_PERPLEXITY]))
+
+
+def _nearer(metric: str) -> _Gain:
+    def gain(own: _Text, other: _Text) -> float:
+        texts = [(text.values.get(metric), text.real.get(metric)) for text in (own, other)]
+        away = [abs(a - b) if a is not None and b is not None else np.nan for a, b in texts]
+        return away[1] - away[0]
+
+    return gain
+
+
+def _more_varied(own: _Text, other: _Text) -> float:
+    return own.values.get("distinct_2", np.nan) - other.values.get("distinct_2", np.nan)
+
+
+_GAINS: dict[str, _Gain] = {
+    "gen-PPL, nats less": _colder,
+    "the same at equal entropy": _at_equal_entropy,
+    "distinct-2, nearer to real text's": _nearer("distinct_2"),
+    "self-BLEU, nearer to real text's": _nearer("self_bleu"),
+}
+
+
+def _means(pairs: list[tuple[_Text, _Text]]) -> str:
+    """Return what the other's text is beside the reference's: means over seeds."""
+    shown_as = {"gen_ppl": "gen-PPL", "entropy": "entropy", "distinct_2": "distinct-2"}
+    parts = []
+    for metric, label in shown_as.items():
+        mean = [np.mean([pair[i].values.get(metric, np.nan) for pair in pairs]) for i in (1, 0)]
+        parts.append(f"{label} {mean[0]:,.3g} ({mean[1]:,.3g})")
+    return ", ".join(parts)

@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dihal_bench.claims.claim import FAILS, HOLDS, UNDECIDED, by_interval, by_replication, by_share
+from dihal_bench.claims.claim import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    by_interval,
+    by_replication,
+    by_share,
+)
 from dihal_bench.claims.evidence import Evidence
-from dihal_bench.claims.generation import generation_findings
 from dihal_bench.claims.layers import carries_over, causes, predicts, shallow
 from dihal_bench.claims.page import page
 from dihal_bench.claims.stability import robust, stable
 from dihal_bench.cli import main
-from dihal_bench.records import Record
 from dihal_bench.sweep.outcomes import DOWNSTREAM
 from dihal_bench.sweep.table import Table
 
@@ -184,46 +189,6 @@ def test_rules_of_judgement() -> None:
     assert by_share(0.5) == UNDECIDED
     assert by_replication([0.1, 0.2], 0.25, 1.0) == UNDECIDED
     assert by_replication([0.0, -0.2], 1.0, 0.25) == FAILS
-
-
-def record(name: str, seed: int, replaced: int, tokens: int = 1, **metrics: float) -> Record:
-    scores = [
-        {
-            **{"subject": name, "metric": metric, "value": value, "lo": None, "hi": None},
-            **{"kind": "estimate", "n": 1, "unit": "", "task": "samples", "regime": "causal"},
-            **{"version": 1, "dtype": "", "steps": 16, "chains": 1, "nfe": 16},
-            **{"signal": "generated", "details": {}},
-        }
-        for metric, value in metrics.items()
-    ]
-    own = {"name": name, "replaced": replaced}
-    config = {"seed": seed, "regime": "causal", "budget": {"diffusion_tokens": tokens}}
-    config |= dict.fromkeys(("losses", "backbone", "corpus", "train"), "same")
-    content = {"config": config, "interface": own, "scores": scores}
-    return Record(content | {"budget": {"within": True}})
-
-
-def test_text_is_compared_seed_by_seed_and_better_is_above_zero() -> None:
-    records = []
-    for seed, shift in enumerate((0.0, 10.0, 20.0)):
-        records.append(record("hidden", seed, 1, gen_ppl=40 + shift, distinct_2=0.5))
-        records.append(record("latent", seed, 1, gen_ppl=50 + shift, distinct_2=0.6 + 1e-3 * seed))
-        records.append(record("c2d", seed, 8, gen_ppl=60 + shift))
-    found = {(f.rival, f.statistic.split(":")[0]): f for f in generation_findings(records)}
-    assert found["latent", "gen_ppl"].verdict == HOLDS  # pairs: seeds differ by more than rows
-    assert found["latent", "gen_ppl"].leads
-    assert found["latent", "distinct_2"].verdict == FAILS
-    assert found["c2d", "gen_ppl"].verdict == HOLDS
-    assert not found["c2d", "gen_ppl"].leads
-    richer = [record("c2d", seed, 1, tokens=2, gen_ppl=1.0) for seed in range(3)]
-    assert len(generation_findings(records + richer)) == len(found)  # of another budget: no pair
-    for seed in range(3):  # nor is a run that spent more than it may
-        records[3 * seed + 1].data["budget"]["within"] = False
-    assert {f.rival for f in generation_findings(records)} == {"c2d"}
-    for seed in range(3):
-        records[3 * seed + 1].data["budget"]["within"] = True
-    few = generation_findings(records[:6])
-    assert {f.verdict for f in few} == {UNDECIDED}
 
 
 def test_the_page_is_a_function_of_its_evidence(tmp_path: Path, capsys) -> None:

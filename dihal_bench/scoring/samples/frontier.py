@@ -98,6 +98,20 @@ def at_entropy(
     return Estimate(float(np.exp(value)), float(np.exp(lo)), float(np.exp(hi)))
 
 
+def curve_at(entropies: Sequence[float], perplexities: Sequence[float], entropy: float) -> float:
+    """Return the generative perplexity where a curve of points passes an entropy; NaN: nowhere.
+
+    Interpolated as in ``at_entropy``.
+
+    Args:
+        entropies: of the points, in the order of their temperatures, nats.
+        perplexities: of the same points.
+        entropy: nats.
+    """
+    points = np.array([entropies, np.log(perplexities)], dtype=np.float64)[..., None]
+    return float(np.exp(_cross(points[0], points[1], entropy)[0]))
+
+
 def _cross(entropies: Array, nlls: Array, entropy: float) -> Array:
     """Return the largest NLL at which curves [points, R] pass an entropy, [R]; NaN where none."""
     found = np.full(entropies.shape[1], np.nan)
