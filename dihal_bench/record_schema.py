@@ -268,7 +268,22 @@ class _Point(_Open):
     gen_ppl: _Amount
 
 
+class _Measured(_Open):
+    value: float
+    lo: float | None
+    hi: float | None
+    n: _Count
+
+
+class _Impostor(_Open):
+    name: _Line
+    published: bool
+    measures: Annotated[dict[_Metric, _Measured], Field(max_length=100)]
+
+
 class _Audit(_Open):
+    data: Annotated[dict[_Metric, _Measured], Field(max_length=100)] = Field(default_factory=dict)
+    impostors: Annotated[list[_Impostor], Field(max_length=1000)] = Field(default_factory=list)
     excerpts: Annotated[list[_Excerpt], Field(max_length=100)] = Field(default_factory=list)
     frontier: Annotated[list[_Point], Field(max_length=1000)] = Field(default_factory=list)
 

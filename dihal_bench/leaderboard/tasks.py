@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from dihal_bench.names import safe
 from dihal_bench.scoring.intervals import over_trainings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.records import Score
@@ -27,6 +27,7 @@ _LEGEND = (
     "samples, so that it does not rank these rows either.",
 )
 _TEACHER = "teacher"
+_REAL, _NAIVE = "reference", "no model"  # roles of rows without one
 _Key = tuple[str, str, int, int, str]  # label, subject, S, K, signal
 
 
@@ -45,6 +46,7 @@ def task_tables(group: Group) -> list[dict[str, Any]]:
     Scores of one name that were made otherwise (other settings, judge or scorer) are another task.
     """
     told: dict[tuple[str, str], dict[_Key, list[_Told]]] = defaultdict(lambda: defaultdict(list))
+    audits: dict[tuple[str, str], Mapping[str, Any]] = {}
     for label, record in group.all:
         tasks, seed = record.data.get("tasks", {}), record.data["config"]["seed"]
         for score in record.scores:
@@ -52,11 +54,14 @@ def task_tables(group: Group) -> list[dict[str, Any]]:
                 made = f"{tasks[score.task]['key']}, scorer {score.version}, {score.dtype}"
                 own = _Told(seed, record.data["id"], score)
                 told[score.task, made][_key(label, score)].append(own)
-    names = [task for task, _ in told]
-    return [
-        _table(group, f"{task} ({made})" if names.count(task) > 1 else task, rows)
-        for (task, made), rows in sorted(told.items())
-    ]
+                audit = record.data.get("audits", {}).get(score.task, {})
+                audits.setdefault((score.task, made), audit)  # the same of every training
+    names = Counter(task for task, _ in told)
+    tables = []
+    for (task, made), rows in sorted(told.items()):
+        name = f"{task} ({made})" if names[task] > 1 else task
+        tables.append(_table(group, name, rows, audits[task, made]))
+    return tables
 
 
 def _key(label: str, score: Score) -> _Key:
@@ -64,13 +69,19 @@ def _key(label: str, score: Score) -> _Key:
     return own, score.subject, score.steps, score.chains, score.signal
 
 
-def _table(group: Group, task: str, told: Mapping[_Key, list[_Told]]) -> dict[str, Any]:
+def _table(
+    group: Group, task: str, told: Mapping[_Key, list[_Told]], audit: Mapping[str, Any]
+) -> dict[str, Any]:
     metrics: dict[str, Column] = {}
     for own in told.values():
         for one in own:
             metrics.setdefault(one.score.metric, of_task(one.score.metric, one.score.unit))
     fooled = _fooled(told)
     rows = [_row(group, key, told[key], fooled) for key in sorted(told, key=_order)]
+    after = sum(row["cells"]["role"] == _TEACHER for row in rows)
+    rows[after:after] = _rows_of({"real text": audit.get("data", {})}, metrics, fooled, _REAL)
+    naive = {own["name"]: own["measures"] for own in audit.get("impostors", ()) if own["published"]}
+    rows += _rows_of(naive, metrics, fooled, _NAIVE)
     columns = present((*TASK_ROW, *metrics.values(), *TASK_COSTS), rows)
     return {
         "id": safe(f"{group.name}-task-{task}"),
@@ -83,6 +94,30 @@ def _table(group: Group, task: str, told: Mapping[_Key, list[_Told]]) -> dict[st
         "legend": [*_LEGEND, *(f"{m} is won by {', '.join(own)}." for m, own in fooled.items())],
         "reason": group.setting.reason,
     }
+
+
+def _rows_of(
+    measured: Mapping[str, Mapping[str, Any]],
+    metrics: Collection[str],
+    fooled: Collection[str],
+    role: str,
+) -> list[dict[str, Any]]:
+    """Return rows of what no training is behind: name -> metric -> value and interval."""
+    rows = []
+    for name, measures in measured.items():
+        cells = {
+            f"metric:{metric}": {
+                **{end: own[end] for end in ("value", "lo", "hi") if own[end] is not None},
+                "flags": [FOOLED] if metric in fooled else [],
+            }
+            for metric, own in measures.items()
+            if metric in metrics
+        }
+        if cells:
+            first = next(iter(measures.values()))
+            about = {"row": name, "interface": name, "role": role, "n": first["n"]}
+            rows.append({"cells": {**cells, **about}, "runs": [], "ties": []})
+    return rows
 
 
 def _fooled(told: Mapping[_Key, list[_Told]]) -> dict[str, list[str]]:

@@ -149,7 +149,7 @@ def _cell(
     if value is None:
         return "–"
     if column["key"] == "row":
-        inset = "" if cells["role"] in ("teacher", "interface") else "· "
+        inset = "" if cells["role"] in ("teacher", "reference", "interface") else "· "
         return inset + text(value)
     plain = value if isinstance(value, dict) else {"value": value}
     if isinstance(plain["value"], str):

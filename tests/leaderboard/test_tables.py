@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dihal_bench.errors import UserError
 from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.groups import grouped
@@ -302,6 +303,33 @@ def test_tasks_have_tables_of_their_own(make: Make) -> None:
     assert (better["metric:gen_ppl"], better["metric:entropy"]) == ("lower", None)
     assert "42.000 [36.932, 47.068] *" in text.markdown(table)
     assert len(likelihood_table(group)["rows"]) > 1  # and the rest is where it was
+
+
+def test_rows_without_a_model_stand_in_the_table(make: Make, tmp_path: Path) -> None:
+    records = [told(make(), 40.0, seed, ("loop",)) for seed in range(3)]
+    measures = {"gen_ppl": {"value": 2.0, "lo": 1.0, "hi": 3.0, "n": 7, "unit": "per token"}}
+    single = {"entropy": {"value": 4.0, "lo": None, "hi": None, "n": 7}}
+    audit = {
+        "data": {**measures, **single, "unknown": measures["gen_ppl"]},
+        "impostors": [
+            {"name": "loop", "kind": "periodic", "published": True, "measures": measures},
+            {"name": "other", "kind": "periodic", "published": False, "measures": measures},
+        ],
+    }
+    audited = [Record.of({**one.data, "audits": {"samples": audit}}) for one in records]
+    (table,) = task_tables(grouped(audited)[0])
+    assert [row["cells"]["row"] for row in table["rows"]] == ["real text", "hidden (0, 2]", "loop"]
+    assert [row["cells"]["role"] for row in table["rows"]] == ["reference", "interface", "no model"]
+    real, _, loop = (row["cells"] for row in table["rows"])
+    assert real["metric:gen_ppl"] == {"value": 2.0, "lo": 1.0, "hi": 3.0, "flags": ["fooled"]}
+    assert real["metric:entropy"] == {"value": 4.0, "flags": []}
+    assert "metric:entropy" not in loop
+    shown = text.markdown(table)
+    assert re.search(r"^\| real text +\|.* 2\.000 \[1\.000, 3\.000\] \* +\|", shown, re.MULTILINE)
+    assert re.search(r"^\| · loop +\|", shown, re.MULTILINE)
+    broken = {**audit, "impostors": [{**audit["impostors"][0], "measures": {"<b>": {}}}]}
+    with pytest.raises(UserError, match=r"audits\.samples\.impostors"):
+        Record.of({**records[0].data, "audits": {"samples": broken}}).write(tmp_path / "it")
 
 
 def test_samples_of_other_numbers_share_no_table(make: Make) -> None:
