@@ -35,9 +35,9 @@ def stable(evidence: Evidence) -> Claim:
         remarks=(
             f"Holds: at least {_STABLE:.0%} of the subsamples select the same layer; fails: fewer "
             f"than {_UNSTABLE:.0%}. Subsamples of more than half of the tokens overlap too much to "
-            f"say anything, and fewer than {LEAST} layers have no ranking: both are undecided. "
-            "Sweeps with equal replaced blocks lead, and the small subsamples of grids. Stability "
-            "is no merit of its own: depth is perfectly stable.",
+            f"say anything, and fewer than {LEAST} layers have no ranking: both are undecided, and "
+            "decide nothing. Of the others lead the small subsamples of grids, and sweeps with "
+            "equal replaced blocks. Stability is no merit of its own: depth is perfectly stable.",
         ),
     )
 
@@ -57,7 +57,7 @@ def _of_draws(own: Mapping[str, Any], *, leads: bool) -> Finding:
         value=f"{share:.0%}; {least}" if layers >= LEAST else "undefined",
         rival="-",
         verdict=_under_subsampling(share, layers, tokens, kept),
-        leads=leads,
+        leads=leads and _tells(layers, tokens, kept),
     )
 
 
@@ -72,12 +72,17 @@ def _of_grid(grid: Mapping[str, Any]) -> Finding:
         value=spread if layers >= LEAST else "undefined",
         rival="-",
         verdict=_under_subsampling(share, layers, tokens, sample["kept"]),
-        leads=True,
+        leads=_tells(layers, tokens, sample["kept"]),
     )
 
 
 def _under_subsampling(share: float, layers: int, tokens: int, kept: int) -> str:
-    return _stability(share, layers) if 2 * tokens <= kept else UNDECIDED
+    return _stability(share, layers) if _tells(layers, tokens, kept) else UNDECIDED
+
+
+def _tells(layers: int, tokens: int, kept: int) -> bool:
+    """Return whether there is a ranking, and subsamples that are not mostly the same tokens."""
+    return layers >= LEAST and 2 * tokens <= kept
 
 
 def _stability(share: float, layers: int) -> str:
