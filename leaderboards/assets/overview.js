@@ -5,7 +5,7 @@ dihal.overview = (() => {
   const MOST = 24; // rows of a figure
   const PANEL = 132; // pixels of height of one panel of a sweep
   const SYMBOLS = { exact: "circle", ensemble: "diamond", estimate: "triangle", bound: "rect" };
-  const ROLES = ["interface", "trial", "control"];
+  const ROLES = ["reference", "interface", "trial", "control", "no model"];
 
   const label = ({ cells }) => [number(cells.row), chainsOf(cells)].filter(Boolean).join(" ");
 
