@@ -7,6 +7,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config import RunConfig
@@ -29,6 +30,20 @@ _OVERSPENT = "spent more or less than the budget gives, or has a trunk of anothe
 _APART = 0.01  # nats: further than arithmetic of another machine moves a teacher
 _ROW = ("subject", "steps", "chains", "signal")
 _LONGEST = 60  # letters of a value in a label
+_BRIEF = 24  # letters of a value in a title
+_TELLING = {  # fields of a setting that tell tables of one title apart, in words
+    "backbone_fingerprint": "weights",
+    "corpus": "text",
+    "corpus_fingerprint": "text",
+    "task": "scored on",
+    "diffusion_tokens": "diffusion tokens",
+    "recovery_tokens": "recovery tokens",
+    "dtype": "in",
+    "documents": "scored tokens",
+    "teacher": "teacher's NLL",
+}
+_MOST = 4  # settings that a label names
+_RANKED = 3  # seeds from which on a row has a rank
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
@@ -74,6 +89,18 @@ class Setting:
             return f"their teacher has another NLL ({self.teacher}) on the same text"
         return "" if self.within else _OVERSPENT
 
+    @property
+    def title(self) -> str:
+        """What a person calls it; others may be called the same."""
+        regime = f"{self.regime}, blocks of {self.block}" if self.block else self.regime
+        total = self.diffusion_tokens + self.recovery_tokens
+        budget = (
+            f"{self.diffusion_tokens:,} diffusion tokens"
+            if self.matched == "diffusion"
+            else f"{total:,} tokens in total"
+        )
+        return f"{self.backbone}, {regime}, {budget}"
+
     @classmethod
     def of(cls, record: Record) -> Setting:
         """Return the setting that a record belongs to."""
@@ -102,12 +129,14 @@ class Group:
 
     Attributes:
         setting: what they have in common.
-        name: for titles and files: no other group has it.
+        name: for files: no other group has it.
+        title: for people: no other group has it.
         records: label of the interface -> records, one per seed.
     """
 
     setting: Setting
     name: str
+    title: str
     records: Mapping[str, list[Record]]
 
     @property
@@ -117,7 +146,7 @@ class Group:
 
 
 def grouped(records: Iterable[Record]) -> list[Group]:
-    """Sort records into tables, matched ones first.
+    """Sort records into tables: matched ones first, of these the ones with most to compare.
 
     Runs of one interface that replace other blocks or differ in their settings are rows of their
     own, and labelled with the blocks and what they differ in.
@@ -126,13 +155,19 @@ def grouped(records: Iterable[Record]) -> list[Group]:
     for record in records:
         settings[Setting.of(record)].append(record)
     apart = {
-        replace(setting, teacher=teacher): own
+        replace(setting, teacher=teacher): _labelled(own)
         for setting, some in settings.items()
         for teacher, own in _by_teacher(some).items()
     }
-    ordered = sorted(apart, key=lambda setting: (bool(setting.reason), setting))
-    names = _names(ordered)
-    return [Group(own, names[own], _labelled(apart[own])) for own in ordered]
+    ordered = sorted(apart, key=lambda own: (bool(own.reason), _size(apart[own]), own))
+    titles = _titles(ordered)
+    return [Group(own, _name(own), titles[own], apart[own]) for own in ordered]
+
+
+def _size(labelled: Mapping[str, list[Record]]) -> tuple[int, int]:
+    """Return how many rows have a rank, and how many runs there are, in descending order."""
+    ranked = sum(len(own) >= _RANKED for own in labelled.values())
+    return -ranked, -sum(map(len, labelled.values()))
 
 
 def _by_teacher(records: list[Record]) -> dict[str, list[Record]]:
@@ -160,34 +195,50 @@ def public(name: str) -> str:
     return plain.rstrip("/").rpartition("/")[2] if plain.startswith(("/", "~")) else plain
 
 
-def _names(settings: list[Setting]) -> dict[Setting, str]:
-    """Return a name for each setting that is safe for files; equal ones get a digest."""
-    plain = {own: _plain_name(own) for own in settings}
-    common = [name for name in plain.values() if list(plain.values()).count(name) > 1]
-    return {
-        own: f"{name}-{_digest(asdict(own))}" if name in common else name
-        for own, name in plain.items()
-    }
-
-
-def _plain_name(own: Setting) -> str:
+def _name(own: Setting) -> str:
+    """Return a name for files, which does not depend on what other settings there are."""
     block = f"{own.regime}-{own.block}" if own.block else own.regime
     backbone = own.backbone.rstrip("/").rpartition("/")[2]
     parts = [backbone, block, f"{own.matched}-{own.diffusion_tokens}"]
     parts += ["unmatched"] if own.reason else []
-    return safe("-".join(parts))
+    return f"{safe('-'.join(parts))}-{_digest(asdict(own))}"
+
+
+def _titles(settings: list[Setting]) -> dict[Setting, str]:
+    """Return a title for each setting, with what tells it from others of the same."""
+    alike: dict[str, list[Setting]] = defaultdict(list)
+    for own in settings:
+        alike[own.title].append(own)
+    titles = {}
+    for title, some in alike.items():
+        told = [asdict(own) for own in some]
+        apart = [key for key in told[0] if len({own[key] for own in told}) > 1]
+        for own, values in zip(some, told, strict=True):
+            said = [
+                f"{_TELLING[key]} {_short(values[key])[:_BRIEF]}"
+                for key in apart
+                if key in _TELLING and values[key] != ""
+            ]
+            said += ["outside its budget"] if "within" in apart and not own.within else []
+            titles[own] = ", ".join([title, *said])
+    return titles
 
 
 def _labelled(records: list[Record]) -> dict[str, list[Record]]:
     """Return the records by interface and what its runs differ in, the reference first."""
     by_interface: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(records, key=lambda own: (own.data["created"], own.data["id"])):
+    for record in sorted(records, key=_first_come):
         by_interface[record.data["interface"]["name"]].append(record)
     found: dict[str, list[Record]] = defaultdict(list)
     for name in sorted(by_interface, key=lambda name: (name != "hidden", name)):
         for label, record in sorted(_labels(name, by_interface[name]), key=_order):
             found[label].append(record)
     return dict(found)
+
+
+def _first_come(record: Record) -> tuple[datetime, str]:
+    """When a record was made, as it says itself: what else is there of its kind comes after."""
+    return datetime.fromisoformat(record.data["created"]), record.data["id"]
 
 
 def _order(item: tuple[str, Record]) -> tuple[int, int, str, int, str]:
@@ -209,7 +260,7 @@ def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
         what = {key: own[key] for key in telling if key in own and own[key] != usual.get(key)}
         place = f"{name} {_span(record)}"
         row = json.dumps([place, what], sort_keys=True)
-        label = ", ".join([place, *(f"{key}={_short(value)}" for key, value in what.items())])
+        label = ", ".join([place, *_named(what)])
         if row not in rows:
             rows[row] = f"{label} #{_digest(what)}" if label in rows.values() else label
         label, seed = rows[row], record.data["config"]["seed"]
@@ -219,6 +270,13 @@ def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
         taken |= {(label, seed), (label, drawn)}
         found.append((label, record))
     return found
+
+
+def _named(what: Mapping[str, Any]) -> list[str]:
+    """Return settings as a label names them: not more than a reader takes in."""
+    named = [f"{_short(key)}={_short(value)}" for key, value in list(what.items())[:_MOST]]
+    more = len(what) - _MOST
+    return [*named, f"{more:,} more settings #{_digest(what)}"] if more > 0 else named
 
 
 def _span(record: Record) -> str:

@@ -46,7 +46,7 @@ def likelihood_table(group: Group) -> dict[str, Any]:
     rows = [_row(line, group) for line in _ordered(lines(paired, group.name, reference=None))]
     return {
         "id": group.name,
-        "title": title(group),
+        "title": group.title,
         "section": section(group),
         "kind": "likelihood",
         "facts": facts(group),
@@ -77,19 +77,6 @@ def _ordered(found: Sequence[Line]) -> list[Line]:
 def section(group: Group) -> str:
     """Return the part of the leaderboard that a group belongs to."""
     return "unmatched" if group.setting.reason else "matched"
-
-
-def title(group: Group) -> str:
-    """Return what a person calls a group."""
-    own = group.setting
-    regime = f"{own.regime}, blocks of {own.block}" if own.block else own.regime
-    total = own.diffusion_tokens + own.recovery_tokens
-    budget = (
-        f"{own.diffusion_tokens:,} diffusion tokens"
-        if own.matched == "diffusion"
-        else f"{total:,} tokens in total"
-    )
-    return f"{own.backbone}, {regime}, {budget}"
 
 
 def facts(group: Group) -> dict[str, Any]:

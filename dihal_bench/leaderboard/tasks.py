@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
-from dihal_bench.leaderboard.tables import facts, present, section, title, versions
+from dihal_bench.leaderboard.tables import facts, present, section, versions
 from dihal_bench.names import safe
 from dihal_bench.scoring.intervals import over_trainings
 
@@ -85,7 +85,7 @@ def _table(
     columns = present((*TASK_ROW, *metrics.values(), *TASK_COSTS), rows)
     return {
         "id": safe(f"{group.name}-task-{task}"),
-        "title": f"{task}: {title(group)}",
+        "title": f"{task}: {group.title}",
         "section": section(group),
         "kind": "task",
         "facts": {**facts(group), "task": task},
