@@ -67,7 +67,7 @@ def generates(evidence: Evidence) -> Claim:
         "perplexity and in diversity.",
         commands=(
             "dihal-bench compare --seeds 0,1,2",
-            "dihal-bench score RUN --tasks samples --steps 1,16 --frontier 0.8,0.9,1.0,1.1,1.2",
+            "dihal-bench score RUN --tasks samples --steps 1,16 --frontier 0.8,0.9,1.0,1.15",
         ),
         findings=tuple(generation_findings(evidence.records)),
         every=True,
