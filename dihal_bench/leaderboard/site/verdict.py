@@ -1,91 +1,231 @@
-"""What a table says in words: which interface is first, and whether its noise bought anything."""
+"""What a table says in words: whether noise bought anything, and which interface is first."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dihal_bench.leaderboard.site.numbers import estimate, number
 from dihal_bench.markdown import counted
 
+_Row = Mapping[str, Any]
+_SPAN = re.compile(r"\(\d+, \d+\]")  # the blocks that a row replaces, in what it is called
+_MOST = 3  # of a list in a sentence
+
 
 def verdict(table: Mapping[str, Any]) -> str:
     """Return what a table says at its first place, and why nothing stands there if it does not."""
     columns = {column["key"]: column for column in table["columns"]}
-    rows = [row for row in table["rows"] if row["cells"].get("role") == "interface"]
-    column = columns.get("brier1")
-    if not rows or column is None:
+    if "brier1" not in columns or not _of_role(table, "interface"):
         return ""
-    ranked = [row for row in rows if _value(row["cells"].get("rank")) == 1]
-    if not ranked:
-        return "No interface has a rank: that takes three trainings that differ in their seed."
-    digits = column.get("digits", 4)
-    best = max(ranked, key=_brier)
-    first = best["cells"]
-    said = f"{_place(first)}{_name(first)} is first{_ties(best)}: {column['title']} "
-    said += estimate(first.get("brier1"), digits)
-    teacher = [row["cells"] for row in table["rows"] if row["cells"].get("role") == "teacher"]
-    if teacher:
-        said += f" (the teacher: {number(_value(teacher[0].get('brier1')), digits)})"
-    seeds = first.get("seeds")
-    said += f", mean of {counted(seeds, 'training')}" if isinstance(seeds, int) else ""
-    bought = _bought(first.get("gain"), columns.get("gain", {}).get("digits", 4))
-    return " ".join([f"{said}.", *_elsewhere(ranked, first), bought])
+    return " ".join(_Verdict(table, columns).sentences())
 
 
-def _elsewhere(ranked: list[Mapping[str, Any]], first: Mapping[str, Any]) -> Iterator[str]:
-    """Yield who is first among as many replaced blocks at other S: it can be another."""
-    own = [row for row in ranked if row["cells"].get("replaced") == first.get("replaced")]
-    for steps in sorted(
-        {str(row["cells"].get("steps")) for row in own} - {str(first.get("steps"))}
-    ):
-        best = max((row for row in own if str(row["cells"].get("steps")) == steps), key=_brier)
-        yield f"At S={steps} it is {best['cells'].get('row')}{_ties(best)}."
+class _Verdict:
+    """Makes the sentences of one table; ranks are the table's own, nothing is ranked here."""
+
+    def __init__(self, table: Mapping[str, Any], columns: Mapping[str, Any]):
+        self.title = columns["brier1"]["title"]
+        self.digits = columns["brier1"].get("digits", 4)
+        self.gain_digits = columns.get("gain", {}).get("digits", 4)
+        scored = [row for row in _of_role(table, "interface") if _brier(row) > -math.inf]
+        self.interfaces = sorted(scored, key=_brier, reverse=True)
+        self.controls = sorted(_of_role(table, "control"), key=_brier, reverse=True)
+        self.teachers = _of_role(table, "teacher")
+
+    def sentences(self) -> Iterator[str]:
+        leading = [row for row in self.interfaces if _rank(row) == 1]
+        if not leading:
+            yield "No interface has a rank: that takes three trainings that differ in their seed."
+            yield from (f"The best is {self._scored(row)}." for row in self.interfaces[:1])
+            return
+        first = leading[0]
+        rivals = [row for row in self.interfaces if _ranking(row) == _ranking(first)]
+        ranked = [row for row in rivals if _rank(row) is not None]
+        yield self._bought(first)
+        yield self._first(first, len(ranked), leading)
+        for row in [row for row in rivals if row not in ranked and _brier(row) > _brier(first)][:1]:
+            trainings = counted(row["cells"].get("seeds") or 0, "training")
+            yield f"Above it, of {trainings} and so without a rank: {self._scored(row)}."
+        yield from self._others(first, [row for row in ranked if row is not first])
+        yield from self._elsewhere(first, leading)
+
+    def _bought(self, first: _Row) -> str:
+        """Say what the interval of the diffusion gain leaves open."""
+        cells, name = first["cells"], _name(first)
+        gain, over = cells.get("gain"), cells.get("gain_over")
+        if not isinstance(gain, Mapping) or _value(gain) is None:
+            return f"What noise buys is not known: beside {name} stands no control without it."
+        control = f"{over}, its best control without diffusion" if over else "its best control"
+        control += ", which saw fewer tokens" if "fewer tokens" in gain.get("flags", ()) else ""
+        lo, hi = gain.get("lo"), gain.get("hi")
+        own = f"diffusion gain {estimate(gain, self.gain_digits)}"
+        if not isinstance(lo, int | float) or not isinstance(hi, int | float):
+            return f"What noise buys {name} has no interval: {own} over {control}."
+        if lo > 0:
+            return f"Noise helps: {name} is better than {control} ({own})."
+        if hi < 0:
+            return f"Noise does not help: {name} is worse than {control} ({own})."
+        return (
+            f"Noise gains nothing that can be measured: {name} is level with {control} "
+            f"({own}: the interval holds zero)."
+        )
+
+    def _first(self, first: _Row, ranked: int, leading: list[_Row]) -> str:
+        """Say what it is first among, at which score, and what stands beside that."""
+        cells = first["cells"]
+        steps = self._steps(leading, first)
+        again = [step for step, row in steps.items() if _same(row, first)]
+        seeds = cells.get("seeds")
+        among = f"first of {ranked}" if ranked > 1 else "the only one with a rank"
+        said = f"{_place(cells)}it is {among}{_ties(first)}"
+        said += f", as at S={_listed(again)}" if again else ""
+        said += f": {self.title} {estimate(cells.get('brier1'), self.digits)}"
+        said += f" (mean of {counted(seeds, 'training')})" if isinstance(seeds, int) else ""
+        beside = []
+        for control in self._able(first)[:1]:
+            above = _brier(control) > _brier(first)
+            what = f"{'a control above it' if above else 'the best control'}, {_name(control)},"
+            told = _name(control) == cells.get("gain_over") and not above
+            beside.append(f"{self._number(control)} of {'that control' if told else what}")
+        beside += [f"{self._number(row)} of the teacher" for row in self.teachers[:1]]
+        return f"{said} beside {' and '.join(beside)}".rstrip(",") + "." if beside else f"{said}."
+
+    def _others(self, first: _Row, others: list[_Row]) -> Iterator[str]:
+        """Say where those below replace other blocks, and what needs no training to beat them."""
+        own = _span(first)
+        away = [row for row in others if own and _span(row) not in ("", own)]
+        spans = sorted({_span(row) for row in away}, key=_as_numbers)
+        said = []
+        if away:
+            who = "The others replace" if len(away) == len(others) else "Some of the others replace"
+            said.append(f"{who} other blocks, {_listed(spans)}")
+        for control in [row for row in self._able(first) if _untrained(row)][:1]:
+            below = sum(_brier(control) > _brier(row) for row in others)
+            if below:
+                whom = "all" if below == len(others) else f"{below}"
+                score = f"{_name(control)}, a control that is not trained ({self._number(control)})"
+                said.append(f"{score}, is above {whom} of {'them' if said else 'the others'}")
+        if said:
+            yield f"{', and '.join(said)}."
+
+    def _elsewhere(self, first: _Row, leading: list[_Row]) -> Iterator[str]:
+        """Say who else is first: at other S, or among rows that replace more or fewer blocks."""
+        said = [
+            f"{_name(row)}{_ties(row)} at S={number(step)} ({self._number(row)})"
+            for step, row in self._steps(leading, first).items()
+            if not _same(row, first)
+        ]
+        best: dict[int, _Row] = {}
+        for row in sorted(self.interfaces, key=lambda row: _rank(row) != 1):
+            replaced = row["cells"].get("replaced")
+            if isinstance(replaced, int) and replaced != first["cells"].get("replaced"):
+                best.setdefault(replaced, row)
+        said += [
+            f"{_name(row)} at S={number(row['cells'].get('steps'))} where "
+            f"{replaced} {'is' if replaced == 1 else 'are'} replaced ({self._number(row)}"
+            f"{', without a rank' if _rank(row) is None else ''})"
+            for replaced, row in sorted(best.items())
+        ]
+        if said:
+            yield f"Elsewhere the first is {_listed(said, '; ')}."
+
+    def _steps(self, leading: list[_Row], first: _Row) -> dict[Any, _Row]:
+        """Return who is first among as many replaced blocks at other S, from the least S on."""
+        found: dict[Any, _Row] = {}
+        for row in leading:
+            cells = row["cells"]
+            if cells.get("replaced") == first["cells"].get("replaced"):
+                found.setdefault(cells.get("steps"), row)
+        found.pop(first["cells"].get("steps"), None)
+        return dict(sorted(found.items(), key=lambda pair: _as_numbers(pair[0])))
+
+    def _able(self, first: _Row) -> list[_Row]:
+        """Return the controls that replace as many blocks at no more evaluations, best first."""
+        cells = first["cells"]
+        return [
+            row
+            for row in self.controls
+            if row["cells"].get("replaced") == cells.get("replaced")
+            and _real(row["cells"].get("steps")) <= _real(cells.get("steps"))
+            and _brier(row) > -math.inf
+        ]
+
+    def _number(self, row: _Row) -> str:
+        return number(_value(row["cells"].get("brier1")), self.digits)
+
+    def _scored(self, row: _Row) -> str:
+        return f"{_name(row)}, {self.title} {self._number(row)}"
 
 
-def _ties(row: Mapping[str, Any]) -> str:
+def _of_role(table: Mapping[str, Any], role: str) -> list[_Row]:
+    return [row for row in table["rows"] if row["cells"].get("role") == role]
+
+
+def _ranking(row: _Row) -> tuple[Any, Any]:
+    """Return what rows have in common that are ranked against each other."""
+    return row["cells"].get("replaced"), row["cells"].get("steps")
+
+
+def _same(row: _Row, other: _Row) -> bool:
+    return bool(row["cells"].get("row") == other["cells"].get("row"))
+
+
+def _untrained(row: _Row) -> bool:
+    """Whether a control is known to have seen no token in training: a mean, a look-up."""
+    return all(row["cells"].get(f"{phase}_tokens") == 0 for phase in ("diffusion", "recovery"))
+
+
+def _span(row: _Row) -> str:
+    found = _SPAN.search(str(row["cells"].get("row")))
+    return found.group() if found else ""
+
+
+def _as_numbers(value: Any) -> list[float]:
+    """Return the numbers of a text, to sort by: 4 stands before 16."""
+    return [float(digits) for digits in re.findall(r"\d+", str(value))] or [math.inf]
+
+
+def _listed(values: list[Any], between: str = ", ") -> str:
+    """Return a list as text, of more than three the first three and how many are left."""
+    texts = [value if isinstance(value, str) else number(value) for value in values]
+    left = len(texts) - _MOST
+    return between.join([*texts[:_MOST], *([f"{left} more"] if left > 0 else [])])
+
+
+def _ties(row: _Row) -> str:
     ties = len(row.get("ties", ()))
     return f" (tied with {ties} more)" if ties else ""
 
 
-def _brier(row: Mapping[str, Any]) -> float:
-    return _number(row["cells"].get("brier1"))
+def _rank(row: _Row) -> Any:
+    return _value(row["cells"].get("rank"))
 
 
-def _number(cell: Any) -> float:
-    value = _value(cell)
-    return float(value) if isinstance(value, int | float) else -math.inf
+def _brier(row: _Row) -> float:
+    return _real(_value(row["cells"].get("brier1")), nothing=-math.inf)
 
 
-def _name(cells: Mapping[str, Any]) -> str:
+def _real(value: Any, *, nothing: float = 0.0) -> float:
+    return float(value) if isinstance(value, int | float) else nothing
+
+
+def _name(row: _Row) -> str:
+    cells = row["cells"]
     chains = cells.get("chains")
-    return f"{cells.get('row')}{f', K={number(chains)},' if chains and chains != 1 else ''}"
+    return f"{cells.get('row')}{f' with K={number(chains)}' if chains and chains != 1 else ''}"
 
 
 def _place(cells: Mapping[str, Any]) -> str:
     """Say among what: rows that replace more of the backbone are no rivals, nor other S."""
     replaced, retained = cells.get("replaced"), cells.get("retained")
-    at = f"at S={number(cells.get('steps'))} "
+    at = f"At S={number(cells.get('steps'))}, "
     if not isinstance(replaced, int) or not isinstance(retained, int):
-        return at.capitalize()
-    return f"Where {replaced} of {counted(replaced + retained, 'block')} are replaced, {at}"
+        return at
+    return f"{at}with {replaced} of {counted(replaced + retained, 'block')} replaced, "
 
 
 def _value(cell: Any) -> Any:
     return cell.get("value") if isinstance(cell, Mapping) else cell
-
-
-def _bought(gain: Any, digits: int) -> str:
-    """Say what the interval of the diffusion gain leaves open."""
-    if not isinstance(gain, Mapping) or _value(gain) is None:
-        return "No control without diffusion stands beside it: what its noise buys is not known."
-    lo, hi = gain.get("lo"), gain.get("hi")
-    said = f"Diffusion gain over its best control without diffusion: {estimate(gain, digits)}"
-    if not isinstance(lo, int | float) or not isinstance(hi, int | float):
-        return f"{said}, without an interval."
-    if lo > 0:
-        return f"{said}: noise helps here."
-    if hi < 0:
-        return f"{said}: the control is better."
-    return f"{said}: level, the interval holds zero."
