@@ -118,12 +118,21 @@ class Pool:
 
         A control of several interfaces that came out the same to the bit is one row.
         """
-        found: dict[Any, Key] = {}
+        return list(self._owners)
+
+    def owners(self, key: Key) -> list[str]:
+        """Return the interfaces that a row is of, or is a control of; the teacher is of none."""
+        return self._owners.get(key, [])
+
+    @cached_property
+    def _owners(self) -> dict[Key, list[str]]:
+        """The interfaces of every row."""
+        found: dict[Any, list[Key]] = defaultdict(list)
         for key, sums in self.totals.items():
             if key.row.subject != TEACHER:
                 same = [(seed, own.sums["nll@1"].tobytes()) for seed, own in sorted(sums.items())]
-                found.setdefault((key.row, tuple(same)) if key.control else key, key)
-        return list(found.values())
+                found[(key.row, tuple(same)) if key.control else key].append(key)
+        return {keys[0]: [key.interface for key in keys] for keys in found.values()}
 
     @cached_property
     def _alike(self) -> Counter[Row]:

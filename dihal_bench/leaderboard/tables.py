@@ -43,7 +43,11 @@ def likelihood_table(group: Group) -> dict[str, Any]:
     pool = Pool.gather(group.all)
     wanted = max(r.data["config"]["score"]["resamples"] for _, r in group.all)
     paired = Paired(pool, resamples=min(wanted, _MOST_RESAMPLES))
-    rows = [_row(line, group) for line in _ordered(lines(paired, group.name, reference=None))]
+    owners = {(k.interface, pool.name(k), k.row.steps): pool.owners(k) for k in pool.rows}
+    rows = [
+        _row(line, group, owners.get((line.interface, line.row, line.steps), []))
+        for line in _ordered(lines(paired, group.name, reference=None))
+    ]
     return {
         "id": group.name,
         "title": group.title,
@@ -130,7 +134,7 @@ def _rank(line: Line) -> dict[str, Any] | None:
     return {"value": line.rank, "among": f"S={line.steps}, {blocks}"}
 
 
-def _row(line: Line, group: Group) -> dict[str, Any]:
+def _row(line: Line, group: Group, owners: list[str]) -> dict[str, Any]:
     records = group.records[line.interface]
     marks = {
         "brier1": TIED if line.ties else "",
@@ -156,6 +160,7 @@ def _row(line: Line, group: Group) -> dict[str, Any]:
         },
         "runs": [record.data["id"] for record in records],
         "ties": list(line.ties),
+        "owners": owners,
     }
 
 

@@ -116,7 +116,7 @@ def _rows_of(
         if cells:
             first = next(iter(measures.values()))
             about = {"row": name, "interface": name, "role": role, "n": first["n"]}
-            rows.append({"cells": {**cells, **about}, "runs": [], "ties": []})
+            rows.append({"cells": {**cells, **about}, "runs": [], "ties": [], "owners": []})
     return rows
 
 
@@ -144,7 +144,8 @@ def _row(group: Group, key: _Key, told: list[_Told], fooled: Mapping[str, Any]) 
     by_metric: dict[str, list[_Told]] = defaultdict(list)
     for one in told:
         by_metric[one.score.metric].append(one)
-    runs = sorted({one.run for one in told})
+    seeds = {one.run: one.seed for one in told}
+    runs = sorted(seeds, key=lambda run: (seeds[run], run))
     records = [r for _, r in group.all if r.data["id"] in runs]
     beside = "" if leads or not label else f" (beside {label})"
     cells: dict[str, Any] = {
@@ -172,6 +173,7 @@ def _row(group: Group, key: _Key, told: list[_Told], fooled: Mapping[str, Any]) 
         },
         "runs": runs,
         "ties": [],
+        "owners": [label] if label else [],
     }
 
 

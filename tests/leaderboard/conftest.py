@@ -1,6 +1,8 @@
-"""A small finished run, and copies of its record that say something else."""
+"""A small finished run, copies of its record that say something else, and sites in a browser."""
 
 import copy
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,12 @@ from typing import Any
 import pytest
 
 from dihal_bench.files import short_hash
+from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.records import Record
 
 from ..conftest import Tiny, dihal
+from .boards import board
+from .browsing import Watched
 
 Make = Callable[..., Record]
 
@@ -69,3 +74,70 @@ def configured(record: Record, seed: int, **changes: Any) -> Record:
     reseed(data, seed)
     data["run"] = f"{data['interface']['name']}-{short_hash([seed, changes])}"
     return Record.of(data)
+
+
+def told(record: Record, value: float, seed: int, fooled: tuple[str, ...] = ()) -> Record:
+    """A record with generated text that has a score."""
+    data = copy.deepcopy(record.data)
+    name = data["interface"]["name"]
+    score = {
+        **next(s for s in data["scores"] if s["subject"] == name and s["steps"] == 4),
+        **{"metric": "gen_ppl", "value": value, "lo": value - 1, "hi": value + 1, "unit": "per t"},
+        **{"kind": "estimate", "task": "samples", "signal": "generated", "chains": 1},
+        "details": {"fooled_by": list(fooled)},
+    }
+    entropy = {**score, "metric": "entropy", "value": 4.2, "lo": 4.2, "hi": 4.2, "details": {}}
+    data["scores"] += [score, entropy]
+    data["tasks"] = {"samples": {"key": "k", "rows": []}}
+    reseed(data, seed)
+    data["run"] = f"{name}-{seed}"
+    return Record.of(data)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium; whoever asks for it is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as started:
+        own = started.chromium.executable_path
+        found = os.environ.get("CHROMIUM") or shutil.which("chromium")
+        path = found or (own if Path(own).exists() else None)
+        if path is None:
+            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open pages of a site; none of them may have had a problem in the end."""
+    opened = []
+
+    def of(folder, **context):
+        opened.append(Watched(browser, folder, **context))
+        return opened[-1]
+
+    yield of
+    problems = [problem for watched in opened for problem in watched.problems]
+    for watched in opened:
+        watched.context.close()
+    assert problems == []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of a site of 24 runs, and their ids."""
+    given = board(24)
+    folder = tmp_path_factory.mktemp("site")
+    render_site(given, folder)
+    return folder, [run["id"] for run in given["runs"]]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The same with markup in every text."""
+    given = board(24, hostile=True)
+    folder = tmp_path_factory.mktemp("hostile")
+    render_site(given, folder)
+    return folder, [run["id"] for run in given["runs"]]

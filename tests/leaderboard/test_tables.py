@@ -20,7 +20,7 @@ from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.records import Record
 
-from .conftest import Make, configured, reseed
+from .conftest import Make, configured, told
 
 HIDDEN, EMBEDDING = "hidden (0, 2]", "embedding (0, 4]"
 HOSTILE = '<script>alert(1)</script> | `x` $y$ [a](b) {c} \\input{d} "e"'
@@ -266,24 +266,6 @@ def test_what_overspent_stands_apart(make: Make) -> None:
     table = likelihood_table(groups[1])
     assert table["section"] == "unmatched"
     assert "Not comparable with others: spent more or less" in text.markdown(table)
-
-
-def told(record: Record, value: float, seed: int, fooled: tuple[str, ...] = ()) -> Record:
-    """A record with generated text that has a score."""
-    data = copy.deepcopy(record.data)
-    name = data["interface"]["name"]
-    score = {
-        **next(s for s in data["scores"] if s["subject"] == name and s["steps"] == 4),
-        **{"metric": "gen_ppl", "value": value, "lo": value - 1, "hi": value + 1, "unit": "per t"},
-        **{"kind": "estimate", "task": "samples", "signal": "generated", "chains": 1},
-        "details": {"fooled_by": list(fooled)},
-    }
-    entropy = {**score, "metric": "entropy", "value": 4.2, "lo": 4.2, "hi": 4.2, "details": {}}
-    data["scores"] += [score, entropy]
-    data["tasks"] = {"samples": {"key": "k", "rows": []}}
-    reseed(data, seed)
-    data["run"] = f"{name}-{seed}"
-    return Record.of(data)
 
 
 def test_tasks_have_tables_of_their_own(make: Make) -> None:
