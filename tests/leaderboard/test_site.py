@@ -102,8 +102,8 @@ def test_the_verdict_of_a_table_stands_in_the_page(site):
     folder, _ = site
     table = board(24)["tables"][0]
     said = verdict(table)
-    assert said.startswith("Noise gains nothing that can be measured: hidden (layer=1) is level")
-    assert " and 0.2613 of the teacher." in said
+    assert said.startswith("Noise gains nothing measurable: hidden (layer=1) is level")
+    assert ", the teacher 0.2613." in said
     assert said in Page(read(folder, "index.html")).text
     for row in table["rows"]:
         row["cells"]["rank"] = None

@@ -1,110 +1,16 @@
 """The site in a browser, from file://: no errors, no other requests, and no script of a record."""
 
-import os
-import re
-import shutil
 import time
-from pathlib import Path
 
 import pytest
 
 from dihal_bench.leaderboard.site.render import render_site
 
 from .boards import board
+from .browsing import FIRST
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 INTERACTIVE_SECONDS = 2.0
-FIRST = "#table-bundled-causal-tiny"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        own = started.chromium.executable_path
-        found = os.environ.get("CHROMIUM") or shutil.which("chromium")
-        path = found or (own if Path(own).exists() else None)
-        if path is None:
-            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-class Watched:
-    """A page of a site, and all that goes wrong on it."""
-
-    def __init__(self, browser, folder, **context):
-        self.folder, self.problems = folder, []
-        self.context = browser.new_context(
-            **{"viewport": {"width": 1280, "height": 900}, **context}
-        )
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
-        note = self.problems.append
-        self.page.on("console", lambda message: note(f"console: {message.text}"))
-        self.page.on("pageerror", lambda error: note(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (note("dialog"), dialog.dismiss()))
-        self.page.on("requestfailed", self._failed)
-        self.page.on("request", self._request)
-
-    def _request(self, request):
-        if not request.url.startswith(self.folder.as_uri()):
-            self.problems.append(f"request: {request.url}")
-
-    def _failed(self, request):
-        if request.failure != "net::ERR_ABORTED":  # what a page had not read when it was left
-            self.problems.append(f"failed: {request.url} ({request.failure})")
-
-    def open(self, name):
-        self.page.goto(f"{self.folder.as_uri()}/{name}")
-        return self.page
-
-    def texts(self, selector):
-        return self.page.locator(selector).all_inner_texts()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open pages of a site; none of them may have had a problem in the end."""
-    opened = []
-
-    def of(folder, **context):
-        opened.append(Watched(browser, folder, **context))
-        return opened[-1]
-
-    yield of
-    problems = [problem for watched in opened for problem in watched.problems]
-    for watched in opened:
-        watched.context.close()
-    assert problems == []
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    given = board(24)
-    folder = tmp_path_factory.mktemp("site")
-    render_site(given, folder)
-    return folder, [run["id"] for run in given["runs"]]
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    given = board(24, hostile=True)
-    folder = tmp_path_factory.mktemp("hostile")
-    render_site(given, folder)
-    return folder, [run["id"] for run in given["runs"]]
-
-
-def names(watched):
-    return [
-        text.split("\n")[0]
-        for text in watched.texts(f"{FIRST} tbody th[scope=row] > a:first-of-type")
-    ]
-
-
-def numbers(watched, column):
-    cells = watched.texts(f"{FIRST} tbody tr:not(.kind) > :nth-child({column})")
-    return [float(text.split(" ")[0].replace("−", "-")) for text in cells if text != "–"]
+PHASES = ("diffusion", "recovery")
 
 
 def test_all_pages_draw_their_figures(site, visit):
@@ -120,56 +26,6 @@ def test_all_pages_draw_their_figures(site, visit):
         assert page.locator(".chart[aria-label]").count() == figures
 
 
-def test_a_table_sorts_best_first_then_worst_first_then_as_it_came(site, visit):
-    watched = visit(site[0])
-    page = watched.open("index.html")
-    original = names(watched)
-    head = page.locator(f"{FIRST} thead th", has_text="Brier-1")
-    head.locator("button").click()
-    assert head.get_attribute("aria-sort") == "descending"
-    assert numbers(watched, 6) == sorted(numbers(watched, 6), reverse=True)
-    head.locator("button").click()
-    assert head.get_attribute("aria-sort") == "ascending"
-    assert numbers(watched, 6) == sorted(numbers(watched, 6))
-    head.locator("button").click()
-    assert head.get_attribute("aria-sort") is None
-    assert names(watched) == original
-
-
-def test_a_likelihood_ranks_every_kind_apart_exact_first(site, visit):
-    watched = visit(site[0])
-    page = watched.open("index.html")
-    page.locator(f"{FIRST} thead button[data-key=nll]").click()
-    assert [text.split(":")[0] for text in watched.texts(f"{FIRST} tr.kind")] == [
-        "exact",
-        "ensemble(1)",
-        "ensemble(8)",
-    ]
-    for body in page.locator(f"{FIRST} tbody").all():
-        cells = body.locator("tr:not(.kind) > :nth-child(7)").all_inner_texts()
-        values = [float(text.split(" ")[0]) for text in cells]
-        assert values == sorted(values)
-
-
-def test_ranks_of_different_rankings_stand_apart(visit, tmp_path):
-    given = board(6)
-    for row in given["tables"][0]["rows"]:
-        cells = row["cells"]
-        if cells["rank"]:
-            cells["rank"] = {"value": cells["rank"], "among": f"S={cells['steps']}, 2 blocks"}
-    render_site(given, tmp_path)
-    watched = visit(tmp_path)
-    page = watched.open("index.html")
-    ranks = watched.texts(f"{FIRST} tbody tr > :nth-child(2)")
-    assert any(re.fullmatch(r"1 \(S=\d+, 2 blocks\)", text) for text in ranks)
-    page.locator(f"{FIRST} thead button[data-key=rank]").click()
-    kinds = watched.texts(f"{FIRST} tr.kind")
-    assert sorted(kinds) == [f"S={steps}, 2 blocks: a ranking of its own" for steps in (1, 16)]
-    for body in page.locator(f"{FIRST} tbody:has(tr.kind)").all():
-        texts = body.locator("tr:not(.kind) > :nth-child(2)").all_inner_texts()
-        assert len({text.partition(" ")[2] for text in texts}) == 1
-
-
 def test_the_teacher_stands_where_its_number_is(site, visit):
     page = visit(site[0]).open("index.html")
     page.locator("#chart-rows svg").wait_for()
@@ -183,35 +39,6 @@ def test_the_teacher_stands_where_its_number_is(site, visit):
     )
     assert round(value, digits or 2) == pytest.approx(value, rel=1e-9)
     assert value <= most
-
-
-def test_filters_keep_what_they_name_and_the_address_keeps_them(site, visit):
-    watched = visit(site[0])
-    page = watched.open("index.html")
-    everything = page.locator("#shown").inner_text()
-    page.select_option("#filter-interface", "latent")
-    page.select_option("#filter-role", "interface")
-    assert set(names(watched)) == {"latent"}
-    assert page.locator("#shown").inner_text() != everything
-    page.fill("#search", "no such row")
-    assert page.locator("#shown").inner_text().startswith("0 of")
-    page.fill("#search", "LATENT")
-    page.locator(f"{FIRST} thead button[data-key=kl]").click()
-    page.reload()
-    assert page.locator("#filter-interface").input_value() == "latent"
-    assert page.locator("#search").input_value() == "LATENT"
-    assert page.locator(f"{FIRST} [aria-sort=ascending]").inner_text().startswith("KL")
-    assert set(names(watched)) == {"latent"}
-    page.locator("button[type=reset]").click()
-    assert page.locator("#shown").inner_text() == everything
-
-
-def test_flags_are_marked_as_the_legend_explains_them(site, visit):
-    watched = visit(site[0])
-    page = watched.open("index.html")
-    flag = page.locator(f"{FIRST} .flag[title='tied with rank 1']").first
-    assert flag.inner_text().startswith("†")
-    assert any(line.startswith("† tied") for line in watched.texts(f"{FIRST} .legend li"))
 
 
 def test_two_ticked_rows_are_compared(site, visit):
@@ -269,11 +96,53 @@ def test_the_theme_follows_the_system_until_it_is_chosen_and_is_kept(site, visit
         assert paper() == light, name
 
 
-def test_the_command_is_copied_or_selected_to_be_copied(site, visit):
-    folder, runs = site
-    page = visit(folder).open(f"runs/{runs[0]}.html")
-    page.locator("#copy").click()
-    page.locator("#copied", has_text="cop").wait_for()
+def test_commands_are_copied_or_selected_to_be_copied(visit, tmp_path):
+    given = board(1)
+    given["runs"][0]["record"]["command"] = "dihal-bench sweep"
+    render_site(given, tmp_path)
+    page = visit(tmp_path).open(f"runs/{given['runs'][0]['id']}.html")
+    commands = page.locator(".command").all()
+    assert len(commands) == 2  # of the sweep, and of the run alone
+    for command in commands:
+        command.locator("button").click()
+        command.locator("[role=status]", has_text="cop").wait_for()
+
+
+def test_phases_of_two_runs_are_told_apart(visit, tmp_path):
+    given = board(6)
+    for run in given["runs"]:
+        curves = run["record"]["bridge"]["curves"][run["interface"]]
+        curves["recovery"] = curves["diffusion"]
+    render_site(given, tmp_path)
+    ids = [run["id"] for run in given["runs"]]
+    page = visit(tmp_path).open(f"compare.html?a={ids[0]}&b={ids[3]}")
+    page.locator("#result .chart svg").wait_for()
+    lines = page.evaluate(
+        "echarts.getInstanceByDom(document.querySelector('#result .chart')).getOption().series"
+        ".map(({ name, lineStyle }) => [name, lineStyle.color, String(lineStyle.type)])"
+    )
+    assert [name for name, *_ in lines] == [f"{run}, {p}" for run in "AB" for p in PHASES]
+    for place in (1, 2):
+        assert len({line[place] for line in lines}) == 4
+
+
+def test_what_is_first_read_is_in_view(visit, tmp_path):
+    given = board(24)
+    for row in given["tables"][0]["rows"]:
+        if row["cells"].get("rank"):
+            row["cells"]["rank"] = {"value": row["cells"]["rank"], "among": "S=16, 1 block"}
+    for table in given["tables"]:
+        table["columns"].sort(key=lambda column: column["key"] not in ("row", "rank", "brier1"))
+    render_site(given, tmp_path)
+    page = visit(tmp_path, viewport={"width": 390, "height": 844}).open("index.html")
+    frame = page.locator(f"{FIRST} .scroll")
+    frame.scroll_into_view_if_needed()
+    cell = page.locator(f"{FIRST} tbody tr > :nth-child(3)").first
+    one, two = frame.bounding_box(), cell.bounding_box()
+    assert two["x"] + two["width"] <= one["x"] + one["width"]
+    page = visit(tmp_path, viewport={"width": 1440, "height": 900}).open("index.html")
+    page.locator(f"{FIRST} tbody tr").first.wait_for()
+    assert page.locator(f"{FIRST} .scroll").evaluate("n => n.scrollHeight - n.clientHeight") < 2
 
 
 def test_the_keyboard_reaches_and_works_everything(site, visit):

@@ -43,12 +43,11 @@ CONTROLS = [control("regress", 0.261), control("token-mean", 0.26, tokens=0)]
 def test_that_noise_gained_nothing_stands_first() -> None:
     text = said(row("teacher", 0.2613, role="teacher"), hidden(), *OTHERS, *CONTROLS)
     assert text == (
-        "Noise gains nothing that can be measured: hidden (0, 1] is level with regress, its best "
-        "control without diffusion (diffusion gain 0.0002 [−0.0001, 0.0005]: the interval holds "
-        "zero). At S=1, with 1 of 8 blocks replaced, it is first of 3: brier1 0.2612 [0.2512, "
-        "0.2712] (mean of 3 trainings) beside 0.2610 of that control and 0.2613 of the teacher. "
-        "The others replace other blocks, (7, 8], and token-mean, a control that is not trained "
-        "(0.2600), is above all of them."
+        "Noise gains nothing measurable: hidden (0, 1] is level with regress, its best control "
+        "without diffusion (diffusion gain 0.0002 [−0.0001, 0.0005] holds zero). At S=1, with 1 of "
+        "8 blocks replaced, it is first of 3: brier1 0.2612 [0.2512, 0.2712] over 3 trainings; "
+        "that control has 0.2610, the teacher 0.2613. The others replace (7, 8] instead; "
+        "token-mean, a control without training (0.2600), is above all of them."
     )
 
 
@@ -74,8 +73,8 @@ def test_an_unranked_row_above_the_first_is_named() -> None:
     first = row("embedding (7, 8]", 0.2142, **ranked(1))
     text = said(first, hidden(rank=None, seeds=2), *CONTROLS)
     assert "it is the only one with a rank: brier1 0.2142" in text
-    assert "Above it, of 2 trainings and so without a rank: hidden (0, 1], brier1 0.2612." in text
-    assert "beside 0.2610 of a control above it, regress." in text
+    assert "Above it, but of 2 trainings and without a rank: hidden (0, 1], brier1 0.2612." in text
+    assert "; the control regress is above it with 0.2610." in text
     assert "Above" not in said(hidden(), row("embedding (7, 8]", 0.2142, seeds=2), *CONTROLS)
     none = said(hidden(rank=None, seeds=2), row("c2d (7, 8]", 0.18))
     assert none.startswith("No interface has a rank: ")
@@ -87,19 +86,19 @@ def test_controls_of_other_tasks_and_of_more_evaluations_stand_beside_nothing() 
         *(hidden(), *CONTROLS, control("regress-loop", 0.3, steps=16)),
         control("easier", 0.4, replaced=0),
     )
-    assert "0.2610 of that control" in text
+    assert "that control has 0.2610" in text
     assert "regress-loop" not in text
     assert "easier" not in text
 
 
 def test_positions_are_mentioned_only_where_they_differ() -> None:
     beside = row("hidden (0, 1], losses.ce=0.5", 0.22, **ranked(2))
-    assert "other blocks" not in said(hidden(), beside)
-    assert "Some of the others replace other blocks, (7, 8]." in said(hidden(), beside, EMBEDDING)
+    assert "instead" not in said(hidden(), beside)
+    assert "Some of the others replace (7, 8] instead." in said(hidden(), beside, EMBEDDING)
     trained = control("lm", 0.26)
-    assert "not trained" not in said(hidden(), *OTHERS, trained)
+    assert "without training" not in said(hidden(), *OTHERS, trained)
     some = said(hidden(), *OTHERS, control("token-mean", 0.2, tokens=0))
-    assert some.endswith("token-mean, a control that is not trained (0.2000), is above 1 of them.")
+    assert some.endswith("token-mean, a control without training (0.2000), is above 1 of them.")
 
 
 def test_who_is_first_elsewhere_is_told_in_the_order_of_numbers() -> None:

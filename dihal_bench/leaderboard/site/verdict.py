@@ -48,7 +48,7 @@ class _Verdict:
         yield self._first(first, len(ranked), leading)
         for row in [row for row in rivals if row not in ranked and _brier(row) > _brier(first)][:1]:
             trainings = counted(row["cells"].get("seeds") or 0, "training")
-            yield f"Above it, of {trainings} and so without a rank: {self._scored(row)}."
+            yield f"Above it, but of {trainings} and without a rank: {self._scored(row)}."
         yield from self._others(first, [row for row in ranked if row is not first])
         yield from self._elsewhere(first, leading)
 
@@ -68,10 +68,7 @@ class _Verdict:
             return f"Noise helps: {name} is better than {control} ({own})."
         if hi < 0:
             return f"Noise does not help: {name} is worse than {control} ({own})."
-        return (
-            f"Noise gains nothing that can be measured: {name} is level with {control} "
-            f"({own}: the interval holds zero)."
-        )
+        return f"Noise gains nothing measurable: {name} is level with {control} ({own} holds zero)."
 
     def _first(self, first: _Row, ranked: int, leading: list[_Row]) -> str:
         """Say what it is first among, at which score, and what stands beside that."""
@@ -83,15 +80,17 @@ class _Verdict:
         said = f"{_place(cells)}it is {among}{_ties(first)}"
         said += f", as at S={_listed(again)}" if again else ""
         said += f": {self.title} {estimate(cells.get('brier1'), self.digits)}"
-        said += f" (mean of {counted(seeds, 'training')})" if isinstance(seeds, int) else ""
-        beside = []
-        for control in self._able(first)[:1]:
-            above = _brier(control) > _brier(first)
-            what = f"{'a control above it' if above else 'the best control'}, {_name(control)},"
-            told = _name(control) == cells.get("gain_over") and not above
-            beside.append(f"{self._number(control)} of {'that control' if told else what}")
-        beside += [f"{self._number(row)} of the teacher" for row in self.teachers[:1]]
-        return f"{said} beside {' and '.join(beside)}".rstrip(",") + "." if beside else f"{said}."
+        said += f" over {counted(seeds, 'training')}" if isinstance(seeds, int) else ""
+        beside = [self._beside(first, control) for control in self._able(first)[:1]]
+        beside += [f"the teacher {self._number(row)}" for row in self.teachers[:1]]
+        return "; ".join([said, ", ".join(beside)] if beside else [said]) + "."
+
+    def _beside(self, first: _Row, control: _Row) -> str:
+        if _brier(control) > _brier(first):
+            return f"the control {_name(control)} is above it with {self._number(control)}"
+        if _name(control) == first["cells"].get("gain_over"):
+            return f"that control has {self._number(control)}"
+        return f"the best control, {_name(control)}, has {self._number(control)}"
 
     def _others(self, first: _Row, others: list[_Row]) -> Iterator[str]:
         """Say where those below replace other blocks, and what needs no training to beat them."""
@@ -100,16 +99,18 @@ class _Verdict:
         spans = sorted({_span(row) for row in away}, key=_as_numbers)
         said = []
         if away:
-            who = "The others replace" if len(away) == len(others) else "Some of the others replace"
-            said.append(f"{who} other blocks, {_listed(spans)}")
+            who = "The others" if len(away) == len(others) else "Some of the others"
+            said.append(f"{who} replace {_listed(spans)} instead")
         for control in [row for row in self._able(first) if _untrained(row)][:1]:
             below = sum(_brier(control) > _brier(row) for row in others)
+            whom = (
+                f"{'all' if below == len(others) else below} of {'them' if said else 'the others'}"
+            )
             if below:
-                whom = "all" if below == len(others) else f"{below}"
-                score = f"{_name(control)}, a control that is not trained ({self._number(control)})"
-                said.append(f"{score}, is above {whom} of {'them' if said else 'the others'}")
+                what = f"{_name(control)}, a control without training ({self._number(control)}),"
+                said.append(f"{what} is above {whom}")
         if said:
-            yield f"{', and '.join(said)}."
+            yield f"{'; '.join(said)}."
 
     def _elsewhere(self, first: _Row, leading: list[_Row]) -> Iterator[str]:
         """Say who else is first: at other S, or among rows that replace more or fewer blocks."""
