@@ -186,7 +186,7 @@ dihal.overview = (() => {
     const said = [
       shown.some((row) => row.cells.role === "interface") ? "filled: interface" : "",
       hollow.length ? `hollow: ${hollow.join(", ")}` : "",
-      shown.some((row) => ownersOf(row).length > 1) ? "grey: of several interfaces" : "",
+      shown.some((row) => ownersOf(row).length > 1 || !names.includes(String(row.cells.interface))) ? "grey: of several interfaces, or of none" : "",
       finite(teacherOf(table, mainColumn(table) ?? {})) ? "dashed line: teacher" : "",
       shapes.length ? `shapes beside training FLOPs: ${shapes.map(([kind, symbol]) => `${SHAPES[symbol]} ${kind}`).join(" ")}` : "",
       table.columns.some((column) => column.key === "rank") ? "ranks come from differences in pairs, which are finer than these intervals" : "",

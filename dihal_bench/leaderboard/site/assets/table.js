@@ -101,7 +101,7 @@ dihal.table = (() => {
     const [first, ...others] = runsOf(row);
     const page = (run) => `runs/${run}.html`;
     return el("th", { scope: "row", "data-role": cells.role },
-      first ? picks.box(row) : el("span", { class: "nobox" }),
+      first ? picks.box(row) : null,
       first ? el("a", { href: page(first[0]), title: `seed ${first[1]}` },
         el("span", { class: "name" }, name),
         others.length ? [el("span", { class: "vh" }, ", seed "), el("span", { class: "seed" }, first[1])] : null) : name,
