@@ -77,6 +77,9 @@ window.dihal = (() => {
     cells.chains > 1 ? `K=${cells.chains}` : "",
   ].filter(Boolean).join(" ");
 
+  /** Return the interfaces that a row is of, or is a control of: a control can be one of several. */
+  const ownersOf = (row) => (Array.isArray(row.owners) ? row.owners : [row.cells.interface]).map(String);
+
   /** Load a run's data by a script element: pages opened as files may not fetch. */
   function loadRun(id) {
     const found = () => (window.dihalRuns ?? {})[id];
@@ -98,6 +101,6 @@ window.dihal = (() => {
 
   return {
     SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, decimals,
-    estimate, chainsOf, loadRun, choices,
+    estimate, chainsOf, ownersOf, loadRun, choices,
   };
 })();

@@ -96,11 +96,16 @@ dihal.charts = (() => {
     };
   }
 
-  /** An axis for these values: logarithmic where they span more than a factor of twenty. */
-  function fitted(theme, name, values, extra = {}) {
+  /** Whether values are all positive, and span more than a factor. */
+  function wide(values, factor = 20) {
     const known = values.filter(finite);
     const [least, most] = [Math.min(...known), Math.max(...known)];
-    if (!(least > 0 && most > 20 * least)) return axis(theme, name, extra);
+    return least > 0 && most > factor * least;
+  }
+
+  /** An axis for these values: logarithmic where they span more than a factor. */
+  function fitted(theme, name, values, extra = {}, factor = 20) {
+    if (!wide(values, factor)) return axis(theme, name, extra);
     return axis(theme, name, {
       type: "log", min: ({ min }) => min / 1.2, max: ({ max }) => max * 1.2, ...extra,
       axisLabel: { color: theme.muted, fontSize: 11, hideOverlap: true, showMinLabel: false, showMaxLabel: false,
@@ -120,7 +125,7 @@ dihal.charts = (() => {
 
   const aria = (text) => ({ enabled: true, label: { description: text } });
 
-  /** Lines over a common axis; given: [{name, points: [[x, y]], colour, dashed, right}]; spread: axes fitted to it. */
+  /** Lines over a common axis; given: [{name, points: [[x, y]], colour, dashed or dash, right}]; spread: axes fitted to it. */
   function lines(node, given, { x, y, right, text, marks = false, spread = [], whole = false }) {
     const values = (index, side) => given.filter((line) => side === undefined || !line.right === !side)
       .flatMap((line) => line.points.map((pair) => pair[index]));
@@ -143,7 +148,7 @@ dihal.charts = (() => {
     return {
       type: "line", name: line.name, yAxisIndex: line.right ? 1 : 0, symbol: line.symbol ?? "circle",
       showSymbol: marks, symbolSize: 6, connectNulls: false, color: colour,
-      lineStyle: { width: 1.75, type: line.dashed ? "dashed" : "solid", color: colour },
+      lineStyle: { width: 1.75, type: line.dash ?? (line.dashed ? "dashed" : "solid"), color: colour },
       data: line.points.map((pair) => ({
         value: pair.slice(0, 2), symbolSize: pair[2] ? 13 : 6,
         title: line.name, lines: [[x, number(pair[0])], ["value", number(pair[1])]],
@@ -151,5 +156,5 @@ dihal.charts = (() => {
     };
   }
 
-  return { mount, tooltip, axis, fitted, whiskers, aria, lines };
+  return { mount, tooltip, axis, fitted, wide, whiskers, aria, lines };
 })();

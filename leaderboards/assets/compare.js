@@ -3,6 +3,7 @@
 (() => {
   const { byId, charts, el, entries, finite, isObject, list, loadRun, number, SAFE } = dihal;
   const runs = new Map(window.dihalBoard.runs.map((run) => [run.id, run]));
+  const DASHES = ["solid", "dashed", "dotted", [9, 3, 2, 3]]; // of A and B, phase by phase
   const given = new URLSearchParams(location.search);
 
   function flattened(value, at = "") {
@@ -73,9 +74,11 @@
   }
 
   function curves(a, b) {
-    const traces = [a, b].flatMap((run, index) => entries(run.curves?.[run.interface]).map(([phase, points]) => ({
-      name: `${"AB"[index]}, ${phase}`, colour: index, dashed: index > 0, points: list(points).filter(isObject),
-    })));
+    const phases = [...new Set([a, b].flatMap((run) => entries(run.curves?.[run.interface]).map(([phase]) => phase)))];
+    const traces = [a, b].flatMap((run, index) => entries(run.curves?.[run.interface]).map(([phase, points]) => {
+      const style = 2 * phases.indexOf(phase) + index;
+      return { name: `${"AB"[index]}, ${phase}`, colour: style, dash: DASHES[style % DASHES.length], points: list(points).filter(isObject) };
+    }));
     const losses = [...new Set(traces.flatMap(({ points }) => points.flatMap(Object.keys)))].filter((loss) => loss !== "tokens");
     if (!losses.length) return { node: null, draw: () => {} };
     const select = dihal.choices(el("select", { id: "loss" }), losses.map((loss) => [loss, loss]), losses.includes("total") ? "total" : losses[0]);

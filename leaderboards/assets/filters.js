@@ -1,11 +1,12 @@
 "use strict";
 // The state of the leaderboard: in the address, so that a view can be sent to somebody else.
 dihal.filters = (() => {
-  const { el, byId, choices, compareText } = dihal;
-  const FACETS = [ // of a row's cells, or of its table's facts
-    { key: "interface", of: "row" }, { key: "role", of: "row" }, { key: "regime", of: "table" },
+  const { el, byId, choices, compareText, ownersOf } = dihal;
+  const FACETS = [ // of the interfaces that a row stands beside, of its cells, or of its table's facts
+    { key: "interface", of: "owners" }, { key: "role", of: "row" }, { key: "regime", of: "table" },
     { key: "backbone", of: "table" }, { key: "budget", of: "table" }, { key: "task", of: "table" },
   ];
+  const COMMON = ["teacher", "reference", "no model"]; // roles of no interface: each is read beside them
   const read = () => new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
   let state = read();
 
@@ -21,22 +22,31 @@ dihal.filters = (() => {
     }
   }
 
-  const valueOf = (facet, row, table) => (facet.of === "row" ? row.cells : table.facts)[facet.key];
+  const common = (row) => COMMON.includes(row.cells.role);
 
-  /** Whether a table is shown at all, and which of its rows. */
-  function accepts(table) {
+  function valuesOf(facet, row, table) {
+    if (facet.of === "owners") return common(row) ? [] : ownersOf(row);
+    const value = (facet.of === "row" ? row.cells : table.facts)[facet.key];
+    return value === null || value === undefined ? [] : [String(value)];
+  }
+
+  /** Return the rows of a table that are shown; of an interface its controls too, and what is of none. */
+  function accepted(table) {
     const chosen = FACETS.filter((facet) => get(facet.key));
     const words = get("q").toLowerCase().split(/\s+/).filter(Boolean);
-    return (row) =>
-      chosen.every((facet) => String(valueOf(facet, row, table)) === get(facet.key)) &&
-      words.every((word) => text(row, table).includes(word));
+    const within = (facet, row) => valuesOf(facet, row, table).includes(get(facet.key));
+    const [owners] = chosen.filter((facet) => facet.of === "owners");
+    if (owners && !table.rows.some((row) => within(owners, row))) return [];
+    return table.rows.filter((row) =>
+      chosen.every((facet) => within(facet, row) || (facet === owners && common(row))) &&
+      words.every((word) => text(row, table).includes(word)));
   }
 
   const texts = new WeakMap();
   function text(row, table) {
     if (!texts.has(row)) {
       const cells = Object.values(row.cells).filter((cell) => typeof cell === "string");
-      texts.set(row, [...cells, ...row.runs, table.title].join(" ").toLowerCase());
+      texts.set(row, [...cells, ...ownersOf(row), ...row.runs, table.title].join(" ").toLowerCase());
     }
     return texts.get(row);
   }
@@ -44,10 +54,10 @@ dihal.filters = (() => {
   function values(facet, tables) {
     const found = new Set();
     for (const table of tables) {
-      const rows = facet.of === "row" ? table.rows : table.rows.slice(0, 1);
-      for (const row of rows) found.add(valueOf(facet, row, table));
+      const rows = facet.of === "table" ? table.rows.slice(0, 1) : table.rows;
+      for (const row of rows) valuesOf(facet, row, table).forEach((value) => found.add(value));
     }
-    return [...found].filter((value) => value !== null && value !== undefined).map(String).sort(compareText);
+    return [...found].sort(compareText);
   }
 
   /** Build the form; changed() is called after every change of it or of the address. */
@@ -89,5 +99,5 @@ dihal.filters = (() => {
     });
   }
 
-  return { get, set, accepts, build };
+  return { get, set, accepted, build };
 })();

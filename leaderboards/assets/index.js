@@ -15,7 +15,7 @@
     function show() {
       for (const [row, box] of boxes) box.checked = chosen.includes(row);
       bar.hidden = !chosen.length;
-      const [a, b] = chosen.map((row) => row.runs[0]);
+      const [a, b] = chosen.map((row) => dihal.table.runsOf(row)[0]?.[0]);
       const href = chosen.length === 2 && a !== b ? `compare.html?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}` : null;
       const hint = chosen.length < 2 ? " · Tick another row." : a === b ? " · Both rows are of the same run; tick another." : "";
       bar.replaceChildren(
@@ -59,20 +59,25 @@
   }
 
   function chosenView() {
-    return views.find((view) => view.table.id === filters.get("table")) ?? views[0];
+    const asked = views.find((view) => view.table.id === filters.get("table"));
+    return asked ?? views.find((view) => view.kept.length) ?? views[0];
   }
 
   function update() {
     const total = tables.reduce((sum, table) => sum + table.rows.length, 0);
     let left = 0;
     for (const view of views) {
-      view.kept = view.table.rows.filter(filters.accepts(view.table));
+      view.kept = filters.accepted(view.table);
       left += view.kept.length;
       view.node.hidden = !view.kept.length;
       const all = view.table.rows.length;
       view.node.querySelector(".count").textContent =
         view.kept.length === all ? `${number(all)} rows` : `${number(view.kept.length)} of ${number(all)} rows`;
       open(view);
+    }
+    for (const section of document.querySelectorAll("[data-section]")) {
+      const own = views.filter((view) => section.contains(view.node));
+      section.querySelector(".nothing").hidden = !own.length || own.some((view) => view.kept.length);
     }
     byId("shown").textContent = `${number(left)} of ${number(total)} rows`;
     if (views.length) figures();
@@ -81,17 +86,12 @@
   function figures() {
     const view = chosenView();
     byId("chosen").value = view.table.id;
-    byId("verdict").textContent = view.node.querySelector(".verdict")?.textContent ?? "";
-    const rows = view.kept.length ? view.kept : view.table.rows;
-    overview.drawRows(view.table, rows, names);
-    overview.drawCost(view.table, rows, names);
-    key();
-  }
-
-  function key() {
-    byId("key").replaceChildren(
-      ...names.slice(0, 8).map((name, index) => el("span", { class: `swatch c${index}` }, name)),
-      el("span", {}, "filled: interface · hollow: control or trial · dashed line: teacher · shapes: ● exact ◆ ensemble ▲ estimate ■ bound · ranks come from differences in pairs, which are finer than these intervals"));
+    byId("verdict").textContent = view.kept.length
+      ? view.node.querySelector(".verdict")?.textContent ?? "" : "No row of this table matches the filters.";
+    const drawn = overview.drawRows(view.table, view.kept, names);
+    const cost = overview.drawCost(view.table, view.kept, names);
+    byId("key").hidden = !view.kept.length;
+    byId("key").replaceChildren(...overview.key(view.table, drawn, cost, names));
   }
 
   function chooseSweep(id) {
@@ -103,7 +103,7 @@
 
   filters.build(tables, update);
   if (sweeps.length) {
-    choices(byId("sweep"), sweeps.map((sweep) => [sweep.id, sweep.title]));
+    choices(byId("sweep"), sweeps.map((sweep) => [sweep.id, `${number(sweep.backbone)}: ${number(sweep.title)}`]));
     byId("sweep").addEventListener("change", (event) => {
       filters.set("sweep", event.target.value);
       chooseSweep(event.target.value);

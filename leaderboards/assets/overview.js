@@ -1,18 +1,23 @@
 "use strict";
 // The figures at the top: rows of the chosen table, what they cost, and a sweep over layers.
 dihal.overview = (() => {
-  const { byId, chainsOf, charts, estimate, finite, list, number, point } = dihal;
+  const { byId, chainsOf, charts, el, estimate, finite, list, number, ownersOf, point } = dihal;
   const MOST = 24; // rows of a figure
+  const SPAN = 30; // times the least value: from there on the axis of rows is logarithmic
   const PANEL = 132; // pixels of height of one panel of a sweep
+  const SHAPES = { circle: "●", diamond: "◆", triangle: "▲", rect: "■" };
   const SYMBOLS = { exact: "circle", ensemble: "diamond", estimate: "triangle", bound: "rect" };
   const ROLES = ["reference", "interface", "trial", "control", "no model"];
 
   const label = ({ cells }) => [number(cells.row), chainsOf(cells)].filter(Boolean).join(" ");
 
-  /** The number that a table's rows are compared by: Brier-1, or its first with a direction. */
+  const fooled = (table, column) => table.rows.some((row) => list(row.cells[column.key]?.flags).includes("fooled"));
+
+  /** The number that a table's rows are compared by: Brier-1, or its first with a direction that nothing fools. */
   function mainColumn(table) {
     const directed = table.columns.filter((column) => column.type === "estimate" && column.better);
-    return directed.find((column) => column.key === "brier1") ?? directed[0];
+    return directed.find((column) => column.key === "brier1") ??
+      directed.find((column) => !fooled(table, column)) ?? directed[0];
   }
 
   function costColumns(table) {
@@ -34,7 +39,9 @@ dihal.overview = (() => {
       ROLES.indexOf(a.cells.role) - ROLES.indexOf(b.cells.role));
   }
 
+  /** An interface's colour; what is of none or of several has none. */
   function colourOf(row, names, theme) {
+    if (ownersOf(row).length > 1) return theme.muted;
     return theme.series[names.indexOf(String(row.cells.interface)) % theme.series.length] ?? theme.muted;
   }
 
@@ -44,9 +51,11 @@ dihal.overview = (() => {
     return { symbol, itemStyle: { color: hollow ? theme.paper : colour, borderColor: colour, borderWidth: 1.75 } };
   }
 
+  const shape = (row) => SYMBOLS[String(row.cells.kind).split("(")[0]] ?? "circle";
+  const teacherOf = (table, column) => point(table.rows.find((row) => row.cells.role === "teacher")?.cells[column.key]);
+
   function teacherLine(table, column, theme, along) {
-    const teacher = table.rows.find((row) => row.cells.role === "teacher");
-    const value = point(teacher?.cells[column.key]);
+    const value = teacherOf(table, column);
     if (!finite(value)) return {};
     return {
       markLine: {
@@ -61,7 +70,7 @@ dihal.overview = (() => {
 
   /** A point that is not seen, so that the axis reaches as far as the teacher's line. */
   function reach(table, column, place) {
-    const value = point(table.rows.find((row) => row.cells.role === "teacher")?.cells[column.key]);
+    const value = teacherOf(table, column);
     return { type: "scatter", name: "reach", symbolSize: 0, silent: true, data: finite(value) ? [place(value)] : [] };
   }
 
@@ -73,14 +82,20 @@ dihal.overview = (() => {
     const column = mainColumn(table);
     const shown = column ? chosenRows(rows, column) : [];
     const all = column ? rows.filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key]))).length : 0;
-    byId("caption-rows").textContent = column
-      ? `${column.title} (${column.better} is better) with 95 % intervals${all > shown.length ? `; the first ${shown.length} of ${number(all)} rows` : ""}`
+    const values = column ? [...shown.map((row) => point(row.cells[column.key])), teacherOf(table, column)] : [];
+    const wide = charts.wide(values, SPAN);
+    const least = Math.min(...values.filter(finite));
+    byId("caption-rows").textContent = column ? [
+      `${column.title} (${column.better} is better) with 95 % intervals`,
+      wide ? ", on a logarithmic axis" : "",
+      fooled(table, column) ? "; samplers without a model fool it" : "",
+      all > shown.length ? `; the first ${shown.length} of ${number(all)} rows` : ""].join("")
       : "No number of this table has a direction.";
     const wanted = [column, ...table.columns.filter((one) => one !== column && one.type !== "text")].slice(0, 8);
     const build = (theme, width) => ({
       aria: charts.aria(`${byId("caption-rows").textContent}: ${shown.slice(0, 12).map((row) => `${label(row)} ${estimate(row.cells[column.key], column.digits)}`).join("; ")}`),
       grid: { left: 4, right: 20, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
-      xAxis: charts.axis(theme, column.title, { axisLabel: { color: theme.muted, fontSize: 11, hideOverlap: true } }),
+      xAxis: charts.fitted(theme, column.title, values, {}, SPAN),
       yAxis: {
         type: "category", inverse: true, data: shown.map((_, index) => index),
         axisTick: { show: false }, axisLine: { show: false },
@@ -92,7 +107,8 @@ dihal.overview = (() => {
         reach(table, column, (value) => [value, 0]),
         charts.whiskers(shown.map((row, index) => {
           const cell = row.cells[column.key];
-          return { value: [cell.value ?? cell, index, cell.lo ?? NaN, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
+          const lo = wide ? Math.max(cell.lo ?? NaN, least / 1.2) : cell.lo ?? NaN; // no logarithm reaches below zero
+          return { value: [cell.value ?? cell, index, lo, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
         }), { name: "interval", upright: false }),
         {
           type: "scatter", symbolSize: 10, z: 3, ...teacherLine(table, column, theme, "xAxis"),
@@ -104,6 +120,21 @@ dihal.overview = (() => {
       ],
     });
     draw("chart-rows", column && shown.length ? build : null, 78 + 22 * Math.max(shown.length, 4));
+    return shown;
+  }
+
+  /** The labels of interfaces' points: S and K; of several that nearly coincide one point has all. */
+  function labelsOf(rows, across, up) {
+    const values = rows.map((row) => point(row.cells[up.key]));
+    const near = (Math.max(...values) - Math.min(...values)) / 20;
+    const place = ({ cells }) => [String(cells.interface), cells[across.key], point(cells[up.key])];
+    const found = new Map();
+    for (const row of rows.filter((one) => one.cells.role === "interface" && chainsOf(one.cells))) {
+      const [name, x, y] = place(row);
+      const beside = [...found.keys()].find((one) => place(one)[0] === name && place(one)[1] === x && Math.abs(place(one)[2] - y) < near);
+      found.set(beside ?? row, [...(found.get(beside) ?? []), chainsOf(row.cells)]);
+    }
+    return found;
   }
 
   function drawCost(table, rows, names) {
@@ -114,10 +145,13 @@ dihal.overview = (() => {
       ? `${nll.title} (${nll.better} is better) against training FLOPs; what is not trained is not shown`
       : "";
     const order = [...shown].sort(dihal.table.compareCells(nll, "ascending")).slice(0, 10 * MOST);
+    const spent = order.map((row) => row.cells[flops.key]);
+    const half = (Math.min(...spent) + Math.max(...spent)) / 2;
+    const labels = labelsOf(order, flops, nll);
     const build = (theme) => ({
       aria: charts.aria(byId("caption-cost").textContent),
       grid: { left: 8, right: 50, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
-      xAxis: charts.fitted(theme, "training FLOPs", order.map((row) => row.cells[flops.key]), { axisLabel: {
+      xAxis: charts.fitted(theme, "training FLOPs", spent, { axisLabel: {
         color: theme.muted, fontSize: 11, hideOverlap: true, formatter: (value) => number(value) } }),
       yAxis: charts.axis(theme, nll.title, { nameGap: 34 }),
       series: [
@@ -128,15 +162,38 @@ dihal.overview = (() => {
         }), { name: "interval" }),
         {
           type: "scatter", symbolSize: 11, z: 3, ...teacherLine(table, nll, theme, "yAxis"),
+          labelLayout: { hideOverlap: true },
           data: order.map((row) => ({
+            label: { show: labels.has(row), formatter: () => labels.get(row).join(", "), color: theme.ink, fontSize: 10,
+              textBorderColor: theme.paper, textBorderWidth: 2, position: labels.get(row)?.length > 1 ? "bottom" : row.cells[flops.key] > half ? "left" : "right" },
             value: [row.cells[flops.key], point(row.cells[nll.key])], title: label(row),
             lines: [["kind", number(row.cells.kind)], ...lines(row, [nll, flops])],
-            ...mark(row, colourOf(row, names, theme), theme, SYMBOLS[String(row.cells.kind).split("(")[0]] ?? "circle"),
+            ...mark(row, colourOf(row, names, theme), theme, shape(row)),
           })),
         },
       ],
     });
     draw("chart-cost", order.length ? build : null, 360);
+    return order;
+  }
+
+  /** What the marks of both figures mean: those that are in them. */
+  function key(table, rows, costly, names) {
+    const shown = [...rows, ...costly];
+    const coloured = (name) => shown.some((row) => ownersOf(row).length < 2 && String(row.cells.interface) === name);
+    const hollow = [...new Set(shown.map((row) => row.cells.role))].filter((role) => role !== "interface").map(number);
+    const shapes = Object.entries(SYMBOLS).filter(([kind]) => costly.some((row) => String(row.cells.kind).split("(")[0] === kind));
+    const said = [
+      shown.some((row) => row.cells.role === "interface") ? "filled: interface" : "",
+      hollow.length ? `hollow: ${hollow.join(", ")}` : "",
+      shown.some((row) => ownersOf(row).length > 1 || !names.includes(String(row.cells.interface))) ? "grey: of several interfaces, or of none" : "",
+      finite(teacherOf(table, mainColumn(table) ?? {})) ? "dashed line: teacher" : "",
+      shapes.length ? `shapes beside training FLOPs: ${shapes.map(([kind, symbol]) => `${SHAPES[symbol]} ${kind}`).join(" ")}` : "",
+      table.columns.some((column) => column.key === "rank") ? "ranks come from differences in pairs, which are finer than these intervals" : "",
+    ];
+    return [
+      ...names.map((name, index) => coloured(name) ? el("span", { class: `swatch c${index % 8}` }, name) : null).filter(Boolean),
+      el("span", {}, said.filter(Boolean).join(" · "))];
   }
 
   function draw(id, build, height) {
@@ -196,5 +253,5 @@ dihal.overview = (() => {
     ];
   }
 
-  return { drawRows, drawCost, drawSweep };
+  return { drawRows, drawCost, drawSweep, key };
 })();

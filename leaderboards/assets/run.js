@@ -1,18 +1,20 @@
 "use strict";
-// A run's page: its figures, and a button that copies its command. All else stands in the page.
+// A run's page: its figures, and buttons that copy its commands. All else stands in the page.
 (() => {
   const { byId, charts, choices, el, entries, finite, list, loadRun, number, point } = dihal;
 
-  byId("copy").addEventListener("click", async () => {
-    const node = byId("command");
-    try {
-      await navigator.clipboard.writeText(node.textContent);
-      byId("copied").textContent = "copied";
-    } catch {
-      getSelection().selectAllChildren(node);
-      byId("copied").textContent = "selected: copy it with the keyboard";
-    }
-  });
+  for (const command of document.querySelectorAll(".command")) {
+    const [node, said] = ["code", "[role=status]"].map((part) => command.querySelector(part));
+    command.querySelector("button").addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(node.textContent);
+        said.textContent = "copied";
+      } catch {
+        getSelection().selectAllChildren(node);
+        said.textContent = "selected: copy it with the keyboard";
+      }
+    });
+  }
 
   function curves(run) {
     if (!byId("chart-curves")) return;

@@ -3,10 +3,19 @@
 dihal.table = (() => {
   const { chainsOf, el, compareText, finite, interval, isObject, list, number, point, SAFE } = dihal;
   const PAGE = 100;
+  const SHORT = 40;
   const MARKS = ["†", "‡", "§", "¶", "‖", "#", "∗∗", "††", "‡‡", "§§"];
   const ARROWS = { higher: "↑", lower: "↓" };
   const KINDS = ["exact", "ensemble", "estimate", "bound"];
   const TEXTUAL = "text";
+  const NOTHING = ""; // the group of rows without a number
+  const seeds = new Map(list(window.dihalBoard.runs).map((run) => [run.id, run.seed]));
+
+  /** Return a row's runs as [id, seed], in the order of their seeds. */
+  function runsOf(row) {
+    const known = row.runs.filter((run) => SAFE.test(run)).map((run) => [run, number(seeds.get(run))]);
+    return known.sort(([, a], [, b]) => compareText(a, b));
+  }
 
   /** Kinds of likelihood are never ranked together: exact first, ensembles by their size. */
   function kindOrder(kind) {
@@ -32,16 +41,26 @@ dihal.table = (() => {
   /** What a cell's number is among, of a rank: others' ranks are of other rankings. */
   const among = (cell) => (isObject(cell) && cell.among ? String(cell.among) : null);
 
-  /** Return the rows in order, as groups of [what sets them apart or null, rows]. */
+  /** What sets a row apart from others when it is sorted by a column: of a likelihood its kind and evaluations. */
+  function apartBy(column, row) {
+    const cell = row.cells[column.key];
+    if (!column.likelihood) return among(cell);
+    if (point(cell) === null || point(cell) === undefined) return NOTHING;
+    const { kind, nfe } = row.cells;
+    return finite(nfe) ? `${kind ?? "–"}, NFE ${number(nfe)}` : String(kind ?? "–");
+  }
+
+  /** Return the rows in order, as groups of [what sets them apart or null, rows]; those without a number last. */
   function grouped(rows, column, direction) {
     if (!column) return [[null, rows]];
     const groups = new Map();
     for (const row of [...rows].sort(compareCells(column, direction))) {
-      const apart = column.likelihood ? row.cells.kind ?? "–" : among(row.cells[column.key]);
+      const apart = apartBy(column, row);
       if (!groups.has(apart)) groups.set(apart, []);
       groups.get(apart).push(row);
     }
-    return column.likelihood ? [...groups].sort(([a], [b]) => compareKinds(a, b)) : [...groups];
+    if (!column.likelihood) return [...groups];
+    return [...groups].sort(([a], [b]) => (a === NOTHING) - (b === NOTHING) || compareKinds(a, b));
   }
 
   /** Give every flag of a table its mark: the legend's where it explains the flag. */
@@ -70,20 +89,23 @@ dihal.table = (() => {
     return el("td", { class: "num" },
       number(point(cell), digits),
       range ? el("small", {}, ` ${range}`) : null,
-      among(cell) ? el("small", {}, ` (${among(cell)})`) : null,
+      among(cell) ? el("small", { class: "among" }, ` (${among(cell)})`) : null,
       (isObject(cell) ? list(cell.flags) : []).map((flag) =>
         el("abbr", { title: flag, class: "flag" },
           el("span", { "aria-hidden": "true" }, marks.get(flag)), el("span", { class: "vh" }, ` (${flag})`))));
   }
 
   function headCell(row, column, picks) {
-    const { cells, runs } = row;
+    const { cells } = row;
     const name = number(cells[column.key]);
-    const links = runs.filter((run) => SAFE.test(run)).map((run) => `runs/${run}.html`);
+    const [first, ...others] = runsOf(row);
+    const page = (run) => `runs/${run}.html`;
     return el("th", { scope: "row", "data-role": cells.role },
-      links.length ? picks.box(row) : el("span", { class: "nobox" }),
-      links.length ? el("a", { href: links[0] }, name) : name,
-      links.slice(1).map((href, index) => el("a", { href, class: "seed", title: `seed ${index + 2} of ${links.length}`, "aria-label": `${name}, seed ${index + 2}` }, String(index + 2))),
+      first ? picks.box(row) : null,
+      first ? el("a", { href: page(first[0]), title: `seed ${first[1]}` },
+        el("span", { class: "name" }, name),
+        others.length ? [el("span", { class: "vh" }, ", seed "), el("span", { class: "seed" }, first[1])] : null) : name,
+      others.map(([run, seed]) => el("a", { href: page(run), class: "seed", title: `seed ${seed}`, "aria-label": `${name}, seed ${seed}` }, seed)),
       chainsOf(cells) ? el("small", {}, ` ${chainsOf(cells)}`) : null,
       cells.role && ![name, "interface"].includes(cells.role) ? el("small", {}, ` ${cells.role}`) : null);
   }
@@ -106,8 +128,9 @@ dihal.table = (() => {
       limit += PAGE;
       draw();
     } });
+    const frame = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": given.title }, table);
     node.replaceChildren(
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": given.title }, table), more,
+      frame, more,
       ...(added.length ? [el("ul", { class: "legend" }, added.map((line) => el("li", {}, line)))] : []));
 
     function current() {
@@ -128,7 +151,8 @@ dihal.table = (() => {
     }
 
     function body(apart, rows, column) {
-      const title = column?.likelihood ? `${apart}: ranked apart from other kinds` : `${apart}: a ranking of its own`;
+      const title = apart === NOTHING ? `no ${column.title}`
+        : column?.likelihood ? `${apart}: ranked apart from other kinds and evaluations` : `${apart}: a ranking of its own`;
       const head = apart === null ? null :
         el("tr", { class: "kind" }, el("th", { colspan: columns.length, scope: "rowgroup" }, el("span", {}, title)));
       return el("tbody", {}, head, rows.map((row) => el("tr", {},
@@ -149,6 +173,7 @@ dihal.table = (() => {
       }
       [...table.tBodies].forEach((old) => old.remove());
       table.append(...bodies);
+      frame.classList.toggle("short", kept.length <= SHORT); // it scrolls with the page
       const hidden = Math.max(0, kept.length - limit);
       more.hidden = !hidden;
       more.textContent = `Show ${Math.min(PAGE, hidden)} more of ${number(hidden)}`;
@@ -165,5 +190,5 @@ dihal.table = (() => {
     };
   }
 
-  return { build, compareCells };
+  return { build, compareCells, runsOf };
 })();
