@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.comparison.paired import columns
 from dihal_bench.comparison.plan import REFERENCE
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
+from dihal_bench.scoring.tolerance import CONVERGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dihal_bench.comparison.pool import Key
     from dihal_bench.scoring.intervals import Estimate
 
-_CONVERGED = 0.02  # nats between half the chains and all of them
 _LEAST_SEEDS = 3  # for a rank
 
 
@@ -179,7 +179,7 @@ class _Builder:
             other_task=bool(
                 reference and not teacher and self._replaced(reference[0]) != self._replaced(key)
             ),
-            converged=half - nll.value < _CONVERGED if nll and half is not None else None,
+            converged=half - nll.value < CONVERGED if nll and half is not None else None,
             brier1=self.paired.ratio(key, "brier1") if whole else None,
             brier1_versus=self._brier_versus(key, reference) if whole else None,
             kl=self.paired.ratio(key, f"kl{suffix}") if scored and not teacher else None,

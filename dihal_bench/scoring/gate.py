@@ -20,6 +20,7 @@ from dihal_bench.backbone.model import Backbone
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import Step
+from dihal_bench.scoring.tolerance import LOOSEST, TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from dihal_bench.text.tokens import PackedTokens, Windows
 
 VERSION = 1  # of this test
-TOLERANCE = 1e-10  # of a logit, in float64
 LARGEST_IN_DOUBLE = 1_000_000_000  # parameters; 8 GB of weights
 _ROWS = 16  # copies per pass
 
@@ -42,8 +42,8 @@ class GateResult:
     """Outcome for one interface.
 
     Attributes:
-        verdict: "pass", "leak" or "inconclusive" (some change moved nothing, or logits are no
-            numbers).
+        verdict: "pass", "leak" or "inconclusive" (some change moved nothing, logits are no numbers,
+            or unchanged rows move further than roundings).
         future: largest change of a logit before the changed token.
         others: largest change in another document of the window, or in another row of the batch.
         effect: smallest, over the tokens that some place must hear of, of the largest change at or
@@ -97,6 +97,7 @@ def leak_gates(
 
 def _gate(interface: Interface, part: Windows, whole: Windows, steps: int) -> GateResult:
     dtype = interface.backbone.model.dtype
+    arithmetic = str(dtype).removeprefix("torch.")
     tokens, reach = part.tokens.shape[1], whole.tokens.shape[1]
     few = np.unique(np.linspace(0, reach - 1, _ROWS - 1).round().astype(int)).tolist()
     shift = interface.config.block // 2  # of the blocks, if there are any
@@ -109,14 +110,21 @@ def _gate(interface: Interface, part: Windows, whole: Windows, steps: int) -> Ga
     future, others = max(moves.future for moves in seen), max(moves.others for moves in seen)
     effect = min(moves.effect for moves in seen)
     return GateResult(
-        verdict=_verdict(seen, max(future, others), effect, tolerance, interface.reads_tokens),
+        verdict=_verdict(
+            seen,
+            max(future, others),
+            effect,
+            tolerance,
+            LOOSEST[arithmetic],
+            interface.reads_tokens,
+        ),
         future=future,
         others=others,
         effect=effect,
         tolerance=tolerance,
         tokens=tokens,
         reach=reach,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=arithmetic,
     )
 
 
@@ -177,9 +185,14 @@ def _distances(logits: Tensor, base: Tensor) -> Array:
 
 
 def _verdict(
-    seen: Sequence[_Moves], leak: float, effect: float, tolerance: float, reads_tokens: bool
+    seen: Sequence[_Moves],
+    leak: float,
+    effect: float,
+    tolerance: float,
+    loosest: float,
+    reads_tokens: bool,
 ) -> str:
-    if not all(moves.finite for moves in seen):
+    if not all(moves.finite for moves in seen) or tolerance > loosest:
         return "inconclusive"
     if leak > tolerance:
         return "leak"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.records import Score
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row, Totals
+from dihal_bench.scoring.tolerance import CONVERGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_CONVERGED = 0.02  # nats between half the chains and all of them
 _LARGEST_EXPONENT = 700.0  # of a perplexity that a float can hold
 _PREFIX = {"causal": "", "sequence": "first_token_"}  # scores of regimes never share a name
 
@@ -142,7 +142,7 @@ def _likelihoods(
     }
     if chains > 1:
         change = float((sums.sums[f"nll@{chains // 2}"] - nll).sum() / sums.tokens.sum())
-        details |= {"change_from_half": change, "converged": change < _CONVERGED}
+        details |= {"change_from_half": change, "converged": change < CONVERGED}
     per_token = bootstrap.ratio(nll, sums.tokens)
     yield make("nll", "nats/token", per_token, **details)
     yield from _perplexity(make, "ppl", "per token", per_token)

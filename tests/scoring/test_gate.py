@@ -13,10 +13,11 @@ from dihal_bench.diffusion.denoisers import TransformerDenoiser
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
-from dihal_bench.scoring import evaluate
+from dihal_bench.scoring import evaluate, gate
 from dihal_bench.scoring.evaluate import check_gates
 from dihal_bench.scoring.gate import GateResult, leak_gates
 from dihal_bench.scoring.kept import Scorer
+from dihal_bench.scoring.tolerance import LOOSEST
 
 from ..tiny import CONFIG, backbone, build, redrawn
 from .texts import Text
@@ -212,3 +213,10 @@ def test_weights_that_passed_are_not_tested_again_and_others_are(tmp_path, monke
 
 def test_controls_are_tested_through_their_own_chains():
     assert leak_gate(with_denoiser(LooksAhead, "regress"), TEXT).verdict == "leak"
+
+
+def test_a_test_whose_rows_move_by_themselves_says_nothing() -> None:
+    moves = gate._Moves(future=0.0, others=0.0, effect=9.0, unchanged=0.2, finite=True)
+    for tolerance, verdict in ((LOOSEST["float32"], "pass"), (0.2, "inconclusive")):
+        loosest = LOOSEST["float32"]
+        assert gate._verdict([moves], 0.0, 9.0, tolerance, loosest, True) == verdict
