@@ -29,6 +29,11 @@ class Estimate:
     hi: float
 
 
+def holding(point: float, lo: float, hi: float) -> Estimate:
+    """Return an estimate whose percentiles are widened where they leave the point itself out."""
+    return Estimate(point, min(float(lo), point), max(float(hi), point))
+
+
 @dataclass(frozen=True)
 class Ratio:
     """A ratio of sums and what it might have been.
@@ -188,8 +193,7 @@ def _with_interval(*, point: float, resampled: Array, trainings: Array, document
     between = float(np.var(trainings, ddof=1)) / count if count > 1 else 0.0
     if not between:
         kept = resampled[np.isfinite(resampled)]
-        lo, hi = np.percentile(kept, _PERCENTILES)
-        return Estimate(point, float(lo), float(hi))
+        return holding(point, *np.percentile(kept, _PERCENTILES))
     within = float(np.var(resampled[np.isfinite(resampled)], ddof=1))
     half = float(_half(np.array(within), np.array(between), count, documents))
     return Estimate(point, point - half, point + half)

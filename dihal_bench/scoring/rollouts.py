@@ -22,7 +22,7 @@ from dihal_bench.progress import progress
 from dihal_bench.scoring.bench import Bench, Outcome, Source
 from dihal_bench.scoring.finite import require_law
 from dihal_bench.scoring.generation import Choice, decode
-from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
+from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate, holding
 from dihal_bench.scoring.readers import TeacherReader, reader_of
 
 if TYPE_CHECKING:
@@ -257,4 +257,4 @@ def _geometric(sums: Array, counts: Array, bootstrap: DocumentBootstrap) -> Esti
     spread = 100 * np.clip(resampled, 0, None).prod(0) ** (1 / ORDERS)
     lo, hi = np.percentile(spread, _PERCENTILES)
     values = sums.sum(1) / counts.sum()
-    return Estimate(100 * float(values.prod()) ** (1 / ORDERS), float(lo), float(hi))
+    return holding(100 * float(values.prod()) ** (1 / ORDERS), lo, hi)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dihal_bench.scoring.intervals import DocumentBootstrap
+from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate, holding
 
 
 def documents(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -161,3 +161,9 @@ def test_trainings_that_are_not_shared_are_independent() -> None:
     assert 180 <= covered <= 199
     alike = bootstrap.of(base, tokens)
     assert bootstrap.estimate_apart(alike, alike).lo == 0
+
+
+def test_an_interval_holds_its_point() -> None:
+    assert holding(2.0, 1.0, 3.0) == Estimate(2.0, 1.0, 3.0)
+    assert holding(0.5, 1.0, 3.0) == Estimate(0.5, 0.5, 3.0)
+    assert holding(4.0, np.float64(1.0), np.float64(3.0)) == Estimate(4.0, 1.0, 4.0)

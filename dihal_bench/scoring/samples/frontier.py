@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dihal_bench import plotting
-from dihal_bench.scoring.intervals import Estimate
+from dihal_bench.scoring.intervals import holding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.scoring.intervals import Array, DocumentBootstrap
+    from dihal_bench.scoring.intervals import Array, DocumentBootstrap, Estimate
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 _PERCENTILES = (2.5, 97.5)
@@ -95,7 +95,7 @@ def at_entropy(
     )
     reached = resampled[np.isfinite(resampled)]
     lo, hi = np.percentile(reached, _PERCENTILES) if len(reached) else (value, value)
-    return Estimate(float(np.exp(value)), float(np.exp(lo)), float(np.exp(hi)))
+    return holding(float(np.exp(value)), float(np.exp(lo)), float(np.exp(hi)))
 
 
 def curve_at(entropies: Sequence[float], perplexities: Sequence[float], entropy: float) -> float:
