@@ -6,189 +6,161 @@ figure or a page reads is said here. What nobody reads may hold anything.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from dihal_bench.names import PLAIN
+from dihal_bench.record_fields import (
+    TEACHER,
+    Amount,
+    Closed,
+    Count,
+    Line,
+    Metric,
+    Name,
+    Open,
+    Positive,
+    Subject,
+    Text,
+    Time,
+    Value,
+    ordered,
+)
+from dihal_bench.record_found import Audit, Bridge, Locate, Task  # noqa: TC001 - of fields
+from dihal_bench.scoring.tolerance import CONVERGED, LOOSEST
 
 SCHEMA = 3
 KINDS = ("exact", "ensemble", "bound", "estimate")
 UNGATED = ("generated",)  # signals of scores that are no likelihoods
-_TEACHER = "teacher"
 _MOST_SCORES = 5000
 _MOST_METRICS, _MOST_ROWS = 60, 200  # of a task
-_MOST_POINTS = 100_000
-
-_Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*\z", max_length=300)]
-_Text = Annotated[str, StringConstraints(max_length=20_000)]
-_Identifier = StringConstraints(pattern=rf"^{PLAIN}\z", max_length=100)
-Subject = Annotated[str, _Identifier]
-_Metric = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.,@:/+ -]*\z", max_length=64)]
-_Count = Annotated[int, Field(ge=0, lt=2**63)]
-_Positive = Annotated[int, Field(ge=1, lt=2**63)]
-_Amount = Annotated[float, Field(ge=0)]
 
 
-def _not_teacher(name: str) -> str:
-    if name == _TEACHER:
-        raise ValueError("that is the backbone itself")
-    return name
-
-
-def _is_time(text: str) -> str:
-    """Take a time in ISO 8601, with its zone."""
-    try:
-        known = datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        known = False
-    if not known:
-        raise ValueError(
-            f"{text[:40]!r} is no time in ISO 8601 with its zone, such as 2026-01-31T12:00:00+00:00"
-        )
-    return text
-
-
-_Time = Annotated[_Line, AfterValidator(_is_time)]
-_Name = Annotated[Subject, AfterValidator(_not_teacher)]
-
-
-class _Open(BaseModel):
-    """Fields that are read, among others."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-
-
-class _Closed(_Open):
-    """Fields that are read, and no others."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class BudgetConfig(_Closed):
+class BudgetConfig(Closed):
     """What a run may spend."""
 
-    name: _Line
-    diffusion_tokens: _Positive
-    recovery_tokens: _Positive
+    name: Line
+    diffusion_tokens: Positive
+    recovery_tokens: Positive
     matched: Literal["diffusion", "total"]
 
 
-class ScoreConfig(_Open):
+class ScoreConfig(Open):
     """How the run's own text is scored."""
 
     resamples: Annotated[int, Field(ge=100, le=10_000)]
 
 
-class Config(_Open):
+class Config(Open):
     """The resolved configuration."""
 
-    interface: _Name
+    interface: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     regime: Literal["causal", "sequence"]
     dtype: Subject
-    corpus: _Line
+    corpus: Line
     budget: BudgetConfig
     score: ScoreConfig
+    include: Annotated[list[Line], Field(max_length=1000)] = Field(default_factory=list)
 
 
-class Arguments(_Open):
+class Arguments(Open):
     """Of the interface."""
 
-    block: _Count
+    block: Count
 
 
-class Interface(_Open):
+class Interface(Open):
     """What was benchmarked."""
 
-    name: _Name
-    origin: _Line
+    name: Name
+    origin: Line
     args: Arguments
-    controls: Annotated[list[_Name], Field(max_length=64)]
-    start: Annotated[_Count, Field(alias="from")]
-    replaced: _Positive
+    controls: Annotated[list[Name], Field(max_length=64)]
+    start: Annotated[Count, Field(alias="from")]
+    replaced: Positive
 
 
-class Backbone(_Open):
+class Backbone(Open):
     """The teacher."""
 
-    name: Annotated[_Line, Field(min_length=1)]
-    fingerprint: _Line
-    blocks: _Positive
+    name: Annotated[Line, Field(min_length=1)]
+    fingerprint: Line
+    blocks: Positive
 
 
-class Corpus(_Open):
+class Corpus(Open):
     """The text."""
 
-    name: Annotated[_Line, Field(min_length=1)]
-    fingerprint: _Line
+    name: Annotated[Line, Field(min_length=1)]
+    fingerprint: Line
 
 
-class Budget(_Open):
+class Budget(Open):
     """The same budget, and whether it was kept."""
 
-    name: _Line
-    diffusion_tokens: _Positive
-    recovery_tokens: _Positive
+    name: Line
+    diffusion_tokens: Positive
+    recovery_tokens: Positive
     matched: str
     within: bool
-    trunk: _Amount
+    trunk: Amount
 
 
-class Spent(_Open):
+class Spent(Open):
     """One phase of one subject."""
 
-    tokens: _Count
-    steps: _Count
-    flops: _Amount
-    seconds: _Amount
+    tokens: Count
+    steps: Count
+    flops: Amount
+    seconds: Amount
 
 
-class Cost(_Open):
+class Cost(Open):
     """Of inference."""
 
-    trunk_parameters: _Count
-    recovery_parameters: _Count
-    other_parameters: _Count
-    steps: _Count
-    ratio: _Amount
+    trunk_parameters: Count
+    recovery_parameters: Count
+    other_parameters: Count
+    steps: Count
+    ratio: Amount
 
 
-class Gate(_Open):
+class Gate(Open):
     """A leak gate."""
 
     verdict: Literal["pass", "leak", "inconclusive"]
-    future: _Amount
-    others: _Amount
-    effect: _Amount
-    tolerance: _Amount
+    future: Amount
+    others: Amount
+    effect: Amount
+    tolerance: Amount
+    tokens: Positive
+    reach: Positive
+    dtype: Literal["float64", "float32", "float16", "bfloat16"]
 
     @model_validator(mode="after")
     def _fits(self) -> Gate:
+        if self.tolerance > LOOSEST[self.dtype]:
+            raise ValueError(
+                f"tolerance is {self.tolerance:g}, and in {self.dtype} it is at most "
+                f"{LOOSEST[self.dtype]:g}"
+            )
         if self.verdict == "pass" and max(self.future, self.others) > self.tolerance:
             raise ValueError("its numbers did not pass")
         return self
 
 
-class Gates(_Open):
+class Gates(Open):
     """All gates."""
 
     leak: dict[Subject, Gate]
 
 
-class Environment(_Open):
+class Environment(Open):
     """Where the run took place."""
 
-    versions: dict[_Line, _Line]
-    git: _Line | None
+    versions: dict[Line, Line]
+    git: Line | None
 
     @model_validator(mode="after")
     def _names_itself(self) -> Environment:
@@ -197,142 +169,72 @@ class Environment(_Open):
         return self
 
 
-class _Interval(_Open):
-    value: float
-    lo: float
-    hi: float
-
-
-class _Layer(_Open):
-    layer: _Positive
-    curvature: _Interval
-    stiffness: _Interval
-    effective_rank: _Interval
-    score: _Interval
-
-
-class _Cell(_Open):
-    layers: Annotated[list[_Layer], Field(max_length=1000)]
-
-
-class Locate(_Open):
-    """What was found of the layers; nothing where none was looked for."""
-
-    cells: dict[_Line, _Cell] = Field(default_factory=dict)
-
-
-class _Oracle(_Open):
-    agreement: float | None
-    kl: float | None
-    sigma_half: float | None
-    sigmas: Annotated[list[float], Field(max_length=1000)]
-    agreement_under_noise: Annotated[list[float], Field(max_length=1000)]
+class _Details(Open):
+    fooled_by: Annotated[list[Line], Field(max_length=1000)] = Field(default_factory=list)
+    change_from_half: float | None = None
+    converged: bool | None = None
+    control: Name | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> _Oracle:
-        if len(self.sigmas) != len(self.agreement_under_noise):
-            raise ValueError("sigmas and agreement_under_noise are of different lengths")
+    def _fits(self) -> _Details:
+        change, said = self.change_from_half, self.converged
+        if change is not None and said is not None and said != (change < CONVERGED):
+            raise ValueError(f"converged is {said}, and change_from_half is {change:g}")
         return self
 
 
-class _Progress(_Open):
-    subject: Subject
-    steps: _Count
-    share: _Amount
-    brier1: float
-
-
-class Bridge(_Open):
-    """Reconstruction, recovery, and the course of training."""
-
-    curves: dict[Subject, dict[_Line, Annotated[list[Any], Field(max_length=_MOST_POINTS)]]]
-    oracle: _Oracle
-    progress: Annotated[list[_Progress], Field(max_length=1000)]
-
-
-class _Task(_Open):
-    key: _Line
-    rows: list[Any]
-
-
-class _Excerpt(_Open):
-    prompt: _Text
-    real: _Text
-    rows: dict[_Line, _Text]
-
-
-class _Point(_Open):
-    row: _Line
-    temperature: _Amount
-    entropy: float
-    gen_ppl: _Amount
-
-
-class _Measured(_Open):
-    value: float
-    lo: float | None
-    hi: float | None
-    n: _Count
-
-
-class _Impostor(_Open):
-    name: _Line
-    published: bool
-    measures: Annotated[dict[_Metric, _Measured], Field(max_length=100)]
-
-
-class _Audit(_Open):
-    data: Annotated[dict[_Metric, _Measured], Field(max_length=100)] = Field(default_factory=dict)
-    impostors: Annotated[list[_Impostor], Field(max_length=1000)] = Field(default_factory=list)
-    excerpts: Annotated[list[_Excerpt], Field(max_length=100)] = Field(default_factory=list)
-    frontier: Annotated[list[_Point], Field(max_length=1000)] = Field(default_factory=list)
-
-
-class _Details(_Open):
-    fooled_by: Annotated[list[_Line], Field(max_length=1000)] = Field(default_factory=list)
-
-
-class Score(_Closed):
+class Score(Closed):
     """One number; ``records.Score`` says what its fields are."""
 
     subject: Subject
-    metric: _Metric
-    value: float
-    lo: float | None
-    hi: float | None
+    metric: Metric
+    value: Value
+    lo: Value | None
+    hi: Value | None
     kind: str
-    n: _Count
-    unit: _Line
-    task: _Line
+    n: Count
+    unit: Line
+    task: Line
     regime: Literal["causal", "sequence"]
     version: int
     dtype: Subject
-    steps: _Count
-    chains: _Positive
-    nfe: _Count
-    signal: _Line
+    steps: Count
+    chains: Positive
+    nfe: Count
+    signal: Line
     details: _Details
 
+    @property
+    def name(self) -> tuple[Any, ...]:
+        """What no other score of a record is; lm-eval gives one metric by several filters."""
+        kept = getattr(self.details, "filter", None)
+        row = (self.task, self.subject, self.steps, self.chains, self.signal)
+        return *row, self.metric, repr(kept)
+
     @model_validator(mode="after")
-    def _known_kind(self) -> Score:
+    def _fits(self) -> Score:
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}, not one of {', '.join(KINDS)}")
+        if not ordered(self.value, self.lo, self.hi):
+            raise ValueError(f"value is {self.value:g}, outside of its own interval")
+        if self.metric.endswith("diffusion_gain") and self.details.control is None:
+            raise ValueError("details name no control that the gain is over")
         return self
 
 
-class Schema(_Closed):
+class Schema(Closed):
     """A record."""
 
     id: str
     seal: dict[str, str]
     run: str
-    created: _Time
-    command: _Text
+    created: Time
+    command: Text
     config: Config
     interface: Interface
     regime: Literal["causal", "sequence"]
-    layer: _Count
-    layer_policy: _Line
+    layer: Count
+    layer_policy: Line
     backbone: Backbone
     corpus: Corpus
     budget: Budget
@@ -345,13 +247,13 @@ class Schema(_Closed):
     gates: Gates
     environment: Environment
     # of runs that were scored further
-    tasks: dict[_Line, _Task] = Field(default_factory=dict)
-    audits: dict[_Line, _Audit] = Field(default_factory=dict)
+    tasks: dict[Line, Task] = Field(default_factory=dict)
+    audits: dict[Line, Audit] = Field(default_factory=dict)
     schema_: Annotated[int, Field(alias="schema")]
 
     @model_validator(mode="after")
     def _agrees(self) -> Schema:
-        """What is said twice is the same, and no likelihood stands without its gate."""
+        """What is said twice is the same."""
         own = self.interface
         if own.replaced != self.layer - own.start or self.layer > self.backbone.blocks:
             raise ValueError(
@@ -363,17 +265,35 @@ class Schema(_Closed):
         for name in ("diffusion_tokens", "recovery_tokens", "matched"):
             if getattr(self.budget, name) != getattr(self.config.budget, name):
                 raise ValueError(f"budget.{name} is not that of config")
-        rows = [row for row in self.sums.get("rows") or () if isinstance(row, dict)]
-        scored = {s.subject for s in self.scores if s.signal not in UNGATED}
-        summed = {str(row.get("subject")) for row in rows}
-        known = {(s.subject, s.steps, s.signal) for s in self.scores if s.task not in self.tasks}
-        for row in rows:
-            if (row.get("subject"), row.get("steps"), row.get("signal")) not in known:
-                raise ValueError(f"sums has a row of {row.get('subject')} that no score is of")
-        for subject in sorted(scored | summed):
-            gate = self.gates.leak.get(subject)
-            if subject != _TEACHER and (gate is None or gate.verdict != "pass"):
-                raise ValueError(f"{subject} has a score but no passed leak gate")
+        for name, gate in self.gates.leak.items():
+            if gate.dtype not in ("float64", self.config.dtype):
+                raise ValueError(f"gates.leak.{name}.dtype is neither float64 nor that of config")
+        return self
+
+    @model_validator(mode="after")
+    def _is_told_once(self) -> Schema:
+        """Every score is of somebody who took part, on a text that is known, and stands once."""
+        own, texts = f"{self.config.corpus}:validation", {*self.tasks}
+        if own in texts:
+            raise ValueError(f"tasks has the run's own text, {own}")
+        known = {TEACHER, self.interface.name, *self.interface.controls}
+        seen: set[tuple[Any, ...]] = set()
+        for index, score in enumerate(self.scores):
+            if score.task not in (own, *texts):
+                raise ValueError(
+                    f"scores[{index}].task is {score.task}, neither the run's own text nor in tasks"
+                )
+            gate, control = self.gates.leak.get(score.subject), score.details.control
+            gated = score.subject != TEACHER and score.signal not in UNGATED
+            if gated and (gate is None or gate.verdict != "pass"):
+                raise ValueError(f"{score.subject} has a score but no passed leak gate")
+            if score.subject not in known or control not in (None, *self.interface.controls):
+                raise ValueError(
+                    f"scores[{index}] names one who is neither the interface nor a control"
+                )
+            if score.name in seen:
+                raise ValueError(f"scores[{index}] is there twice: {score.metric} of one row")
+            seen.add(score.name)
         return self
 
     @model_validator(mode="after")

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.explain import no_json, sentence
 from dihal_bench.files import write_text
+from dihal_bench.record_sums import check_subjects, check_sums
 from dihal_bench.seal import broken, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-COUNTS = ("tokens", "words", "bytes")
 _LARGEST = 2**63 - 1
-_PARTS = 1024  # that a record tells apart
-_MOST_ROWS = 200
-_ROW = ("subject", "steps", "chains", "signal")
-_METRIC = re.compile(r"nll@[1-9][0-9]{0,4}|[a-z][a-z0-9_]{0,40}")  # of sums
+_DEEPEST = 32  # lists and objects inside each other; ours are 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +88,8 @@ class Record:
     @property
     def own_scores(self) -> list[Score]:
         """Return those on the run's own text; tasks that came later have theirs beside them."""
-        later = self.data.get("tasks", {})
-        return [score for score in self.scores if score.task not in later]
+        own = own_task(self.data)
+        return [score for score in self.scores if score.task == own]
 
     def write(self, path: Path) -> None:
         """Validate and write, atomically.
@@ -129,6 +125,11 @@ class Record:
         return cls(data)
 
 
+def own_task(data: Mapping[str, Any]) -> str:
+    """Return what the run's scores on its own text are filed under."""
+    return f"{data['config']['corpus']}:validation"
+
+
 def validate(data: Any, where: str) -> None:
     """Check a record's structure.
 
@@ -146,7 +147,7 @@ def validate(data: Any, where: str) -> None:
         )
     _check_values(data, where, "")
     _check_schema(data, where)
-    _check_sums(data["sums"], f"{where}: sums")
+    _check_sums(data, where)
     changed = broken(data)
     if changed:
         raise UserError(
@@ -197,62 +198,25 @@ def _check_schema(data: dict[str, Any], where: str) -> None:
         raise UserError(sentence(error, where)) from None
 
 
-def _check_sums(sums: dict[str, Any], where: str) -> None:
-    _check_keys(sums, ("documents", *COUNTS, "rows"), where)
-    parts = len(sums["tokens"]) if isinstance(sums["tokens"], list) else 0
-    for name in COUNTS:
-        _check_parts(sums[name], parts, f"{where}.{name}")
-        if min(sums[name], default=0) < 0:
-            raise UserError(f"{where}.{name}: a count is negative.")
-    documents = sums["documents"]
-    if type(documents) is not int or not (documents == parts or parts == _PARTS < documents):
-        raise UserError(f"{where}: the field documents is {documents}, of {parts} parts.")
-    if not sum(sums["tokens"]):
-        raise UserError(f"{where}.tokens: nothing was scored.")
-    if not isinstance(sums["rows"], list) or len(sums["rows"]) > _MOST_ROWS:
-        raise UserError(f"{where}: the field rows is no list of at most {_MOST_ROWS} rows.")
-    for index, row in enumerate(sums["rows"]):
-        _check_row(row, parts, f"{where}.rows[{index}]")
-    named = [tuple(row[name] for name in _ROW) for row in sums["rows"]]
-    if len(set(named)) < len(named):
-        raise UserError(f"{where}: the field rows has one row twice.")
+def _check_sums(data: Mapping[str, Any], where: str) -> None:
+    """Check the sums, and that a score on the run's own text is of every row."""
+    sums, own, task = data["sums"], data["interface"], own_task(data)
+    check_sums(sums, f"{where}: sums")
+    scored = {
+        (score["subject"], score["steps"], score["signal"])
+        for score in data["scores"]
+        if score["task"] == task
+    }
+    for row in sums["rows"]:
+        if (row["subject"], row["steps"], row["signal"]) not in scored:
+            raise UserError(f"{where}: sums has a row of {row['subject']} that no score is of.")
+    check_subjects(sums["rows"], own["name"], own["controls"], f"{where}: sums")
 
 
-def _check_row(row: Any, parts: int, where: str) -> None:
-    _check_keys(row, (*_ROW, "sums"), where)
-    kinds = {"subject": str, "steps": int, "chains": int, "signal": str, "sums": dict}
-    for name, kind in kinds.items():
-        if type(row[name]) is not kind:
-            raise UserError(f"{where}: the field {name} has the wrong type.")
-    for name, values in row["sums"].items():
-        if not _METRIC.fullmatch(name):
-            raise UserError(f"{where}.sums: {name[:80]!r} is the name of no sum.")
-        _check_parts(values, parts, f"{where}.sums.{name}")
-    for name in () if row["signal"] == "true" else ("brier1", "nll@1"):
-        if name not in row["sums"]:
-            raise UserError(f"{where}.sums: the field {name} is missing.")
-
-
-def _check_keys(data: Any, names: tuple[str, ...], where: str) -> None:
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: expected an object.")
-    for name in names:
-        if name not in data:
-            raise UserError(f"{where}: the field {name} is missing.")
-    unknown = sorted(set(data) - set(names))
-    if unknown:
-        raise UserError(f"{where}: the field {unknown[0]} is unknown to this version.")
-
-
-def _check_parts(values: Any, parts: int, where: str) -> None:
-    if not isinstance(values, list) or len(values) != parts:
-        raise UserError(f"{where}: expected a list of {parts} numbers, one for each document.")
-    if not set(map(type, values)) <= {int, float}:
-        raise UserError(f"{where}: not all of it are numbers.")
-
-
-def _check_values(value: Any, where: str, field: str) -> None:
-    """Refuse what JSON can say and nothing else can hold: not numbers, and no text."""
+def _check_values(value: Any, where: str, field: str, depth: int = 0) -> None:
+    """Refuse what JSON can say and nothing else can hold: not numbers, no text, endless nesting."""
+    if depth > _DEEPEST:
+        raise UserError(f"{where}: the field {field[:80]} is nested more than {_DEEPEST} deep.")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: the field {field} is {value}, not a finite number.")
     if isinstance(value, int) and abs(value) > _LARGEST:
@@ -263,10 +227,10 @@ def _check_values(value: Any, where: str, field: str) -> None:
         for key, inner in value.items():
             if not _is_text(str(key)):
                 raise UserError(f"{where}: the field {field} has a key that is no Unicode text.")
-            _check_values(inner, where, f"{field}.{key}" if field else str(key))
+            _check_values(inner, where, f"{field}.{key}" if field else str(key), depth + 1)
     if isinstance(value, list | tuple) and not _all_finite(value):
         for index, inner in enumerate(value):
-            _check_values(inner, where, f"{field}[{index}]")
+            _check_values(inner, where, f"{field}[{index}]", depth + 1)
 
 
 def _all_finite(values: Sequence[Any]) -> bool:

@@ -1,124 +1,17 @@
 """Records: what is written is what is read, and nothing that is wrong is either."""
 
-import copy
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, write_json
 from dihal_bench.record_schema import KINDS, SCHEMA
-from dihal_bench.records import Record, Score, validate
+from dihal_bench.records import Record, validate
 
-SCORE = Score(
-    subject="hidden",
-    metric="nll",
-    value=4.0,
-    lo=3.9,
-    hi=4.1,
-    kind="ensemble",
-    n=1000,
-    unit="nats/token",
-    task="text",
-    regime="causal",
-    version=1,
-    dtype="float32",
-    steps=16,
-    chains=8,
-    nfe=128,
-    signal="sampled",
-    details={"sum_nll": 4000.0},
-)
-BUDGET = {"name": "tiny", "diffusion_tokens": 64, "recovery_tokens": 32, "matched": "diffusion"}
-GATE = {
-    **{"verdict": "pass", "future": 0.0, "others": 0.0, "effect": 1.0, "tolerance": 1e-10},
-    **{"tokens": 96, "reach": 256, "dtype": "float64"},
-}
-CONTENT: dict[str, Any] = {
-    "schema": SCHEMA,
-    "run": "hidden-0123",
-    "created": "2026-01-01T00:00:00+00:00",
-    "command": "dihal-bench run",
-    "config": {
-        **{"interface": "hidden", "seed": 0, "regime": "causal", "dtype": "float32"},
-        **{"corpus": "bundled", "budget": dict(BUDGET), "score": {"resamples": 100}},
-    },
-    "interface": {
-        **{"name": "hidden", "origin": "dihal_bench.interfaces.hidden:Hidden", "controls": []},
-        **{"args": {"block": 0}, "from": 0, "replaced": 1},
-    },
-    "regime": "causal",
-    "layer": 1,
-    "layer_policy": "auto",
-    "backbone": {"name": "bundled", "fingerprint": "ab", "blocks": 8},
-    "corpus": {"name": "bundled", "fingerprint": "cd"},
-    "budget": {**BUDGET, "within": True, "trunk": 1.0, "diffusion": 1.0},
-    "spent": {"hidden": {"diffusion": {"tokens": 64, "steps": 2, "flops": 1e9, "seconds": 1.5}}},
-    "locate": {},
-    "costs": {
-        "hidden": {
-            **{"trunk_parameters": 9, "recovery_parameters": 0, "other_parameters": 0},
-            **{"steps": 16, "ratio": 1.5},
-        }
-    },
-    "bridge": {
-        "fvu_mmse": 0.5,
-        "curves": {"hidden": {"diffusion": [{"tokens": 32, "total": 1.5}]}},
-        "oracle": {
-            **{"agreement": 1.0, "kl": 0.0, "sigma_half": None},
-            **{"sigmas": [0.1], "agreement_under_noise": [0.9]},
-        },
-        "progress": [],
-    },
-    "scores": [SCORE.to_dict()],
-    "gates": {"leak": {"hidden": GATE}},
-    "sums": {
-        "documents": 2,
-        "tokens": [600.0, 400.0],
-        "words": [300.0, 200.0],
-        "bytes": [1800.0, 1200.0],
-        "rows": [
-            {
-                **{"subject": "hidden", "steps": 16, "chains": 8, "signal": "sampled"},
-                "sums": {
-                    "nll@1": [2401.0, 1602.0],
-                    "nll@8": [2400.0, 1600.0],
-                    "brier1": [6.0, 4.0],
-                },
-            }
-        ],
-    },
-    "environment": {"git": None, "versions": {"dihal-bench": "0.1.0"}},
-}
-DATA = Record.of(CONTENT).data
-
-
-def changed(*path: str | int, to: Any) -> dict[str, Any]:
-    """A copy of the record with one field replaced."""
-    data = copy.deepcopy(DATA)
-    place: Any = data
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = to
-    return data
-
-
-def of_subject(name: str) -> dict[str, Any]:
-    """A copy of the record whose score and sums are somebody else's."""
-    data = changed("scores", 0, "subject", to=name)
-    data["sums"]["rows"][0]["subject"] = name
-    return data
-
-
-def without(*path: str | int) -> dict[str, Any]:
-    data = copy.deepcopy(DATA)
-    place: Any = data
-    for key in path[:-1]:
-        place = place[key]
-    del place[path[-1]]
-    return data
+from .record_content import CONTENT, DATA, SCORE, TEACHER, changed, of_subject, without
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
@@ -127,7 +20,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     back = Record.read(path)
     assert back.data == DATA
     assert {name: back.data[name] for name in CONTENT} == CONTENT
-    assert back.scores == [SCORE]
+    assert back.scores == back.own_scores == [SCORE, TEACHER]
     before = path.read_bytes()
     back.write(path)
     assert path.read_bytes() == before
@@ -234,7 +127,6 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
         (changed("sums", "tokens", to=[0.0, 0.0]), "nothing was scored"),
         (changed("sums", "bytes", to=[-1.0, 0.0]), "a count is negative"),
         (changed("sums", "rows", to=[CONTENT["sums"]["rows"][0]] * 2), "one row twice"),
-        (changed("sums", "rows", 0, "sums", to={"nll@1": [1.0, 1.0]}), "brier1 is missing"),
         (changed("sums", "rows", 0, "sums", "nll@x", to=[1.0, 1.0]), "is the name of no sum"),
         (changed("sums", "rows", 0, "subject", to="evil"), "sums has a row of evil that no score"),
         (changed("gates", "leak", "hidden", "verdict", to="inconclusive"), "no passed leak gate"),
@@ -265,8 +157,8 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
 
 
 def test_the_teacher_needs_no_gate():
-    data = of_subject("teacher")
-    validate(Record.of(data).data, "here.json")
+    assert "teacher" not in DATA["gates"]["leak"]
+    validate(DATA, "here.json")
 
 
 @pytest.mark.parametrize(
@@ -295,9 +187,10 @@ def test_a_record_without_a_score_that_it_had_is_noticed():
     data = changed("scores", to=[])
     with pytest.raises(UserError, match="sums has a row of hidden that no score is of"):
         validate(data, "here.json")
-    data["sums"]["rows"] = []
-    with pytest.raises(UserError, match=r"the field scores(\[0\])? was changed"):
-        validate(data, "here.json")
+    scores = [*CONTENT["scores"], replace(SCORE, metric="ppl").to_dict()]
+    data = Record.of({**CONTENT, "scores": scores}).data
+    with pytest.raises(UserError, match=r"the field scores\[2\] was changed"):
+        validate({**data, "scores": scores[:2]}, "here.json")
 
 
 def test_the_id_stands_for_the_content_and_not_for_how_it_is_written():
@@ -312,7 +205,9 @@ def test_the_id_stands_for_the_content_and_not_for_how_it_is_written():
 
 
 def test_a_record_has_a_line_for_every_score(tmp_path):
-    Record.of({**CONTENT, "scores": [SCORE.to_dict()] * 3}).write(tmp_path / "record.json")
+    scores = [replace(SCORE, metric=name).to_dict() for name in ("nll", "ppl")]
+    content = {**CONTENT, "scores": [*scores, TEACHER.to_dict()]}
+    Record.of(content).write(tmp_path / "record.json")
     lines = (tmp_path / "record.json").read_text().splitlines()
     assert sum('"metric"' in line for line in lines) == 3
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.errors import UserError
+from dihal_bench.records import own_task
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, Row
 from dihal_bench.scoring.sums import from_plain
 
@@ -102,13 +103,9 @@ class Pool:
     def traits(self, key: Key) -> dict[str, Any]:
         """Return what the first record says of a row's kind: a score of it, as plain values."""
         data, row = self.first(key.interface), key.row
+        wanted = own_task(data), row.subject, row.steps, row.signal
         for score in data["scores"]:
-            own = score["task"] not in data.get("tasks", {})
-            if own and (score["subject"], score["steps"], score["signal"]) == (
-                row.subject,
-                row.steps,
-                row.signal,
-            ):
+            if tuple(score[name] for name in ("task", "subject", "steps", "signal")) == wanted:
                 return dict(score)
         raise UserError(f"{data['id']}: no score is of the row of {row.subject} in its sums.")
 

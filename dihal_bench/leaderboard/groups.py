@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config import RunConfig
-from dihal_bench.leaderboard.verify import own_task, within_budget
+from dihal_bench.leaderboard.verify import within_budget
 from dihal_bench.markdown import one_line
 from dihal_bench.names import safe
+from dihal_bench.records import own_task
 from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SHARED = (  # keys that a setting has in common, and what never tells two rows 
     *("budget.name", "budget.diffusion_tokens", "budget.recovery_tokens", "budget.matched"),
 )
 _OVERSPENT = "spent more or less than the budget gives, or has a trunk of another size"
-_APART = 0.01  # nats: further than arithmetic of another machine moves a teacher
+_APART = 0.01  # nats, or shares: further than arithmetic of another machine moves a teacher
 _ROW = ("subject", "steps", "chains", "signal")
 _LONGEST = 60  # letters of a value in a label
 _BRIEF = 24  # letters of a value in a title
@@ -64,7 +64,7 @@ class Setting:
         dtype: of the backbone's arithmetic.
         documents: digest of the tokens scored per document.
         within: whether the runs kept to the budget.
-        teacher: "": the teacher's NLL is that of most; else what it is.
+        teacher: "": the teacher's scores are those of most; else what they are.
     """
 
     backbone: str
@@ -86,7 +86,7 @@ class Setting:
     def reason(self) -> str:
         """Why runs may not be compared with others; empty: they may."""
         if self.teacher:
-            return f"their teacher has another NLL ({self.teacher}) on the same text"
+            return f"their teacher scores otherwise on the same text: {self.teacher}"
         return "" if self.within else _OVERSPENT
 
     @property
@@ -171,22 +171,36 @@ def _size(labelled: Mapping[str, list[Record]]) -> tuple[int, int]:
 
 
 def _by_teacher(records: list[Record]) -> dict[str, list[Record]]:
-    """Return the records by the NLL of their teacher, that of most of them under no name."""
-    ordered = sorted(records, key=lambda own: (_teacher_nll(own), own.data["id"]))
+    """Return the records by the scores of their teacher, those of most of them under no name."""
+    ordered = sorted(records, key=lambda own: (*_of_teacher(own).values(), own.data["id"]))
     clusters: list[list[Record]] = []
     for record in ordered:
-        if clusters and _teacher_nll(record) - _teacher_nll(clusters[-1][-1]) < _APART:
-            clusters[-1].append(record)
+        alike = [own for own in clusters if _alike(_of_teacher(own[0]), _of_teacher(record))]
+        if alike:
+            alike[0].append(record)
         else:
             clusters.append([record])
     most = max(clusters, key=len)
-    return {"" if own is most else f"{_teacher_nll(own[0]):.3f}": own for own in clusters}
+    usual = _of_teacher(most[0])
+    return {"" if own is most else _told(_of_teacher(own[0]), usual): own for own in clusters}
 
 
-def _teacher_nll(record: Record) -> float:
+def _of_teacher(record: Record) -> dict[str, float]:
+    """Return every sum of the teacher's row per token: its NLL first, by which they are sorted."""
     sums = record.data["sums"]
-    rows = [row["sums"]["nll@1"] for row in sums["rows"] if row["subject"] == TEACHER]
-    return float(sum(rows[0]) / sum(sums["tokens"])) if rows else math.inf
+    (row,) = [row["sums"] for row in sums["rows"] if row["subject"] == TEACHER]
+    names = sorted(row, key=lambda name: (name != "nll@1", name))
+    return {name: float(sum(row[name]) / sum(sums["tokens"])) for name in names}
+
+
+def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    return all(abs(one[name] - other[name]) < _APART for name in one.keys() & other.keys())
+
+
+def _told(means: Mapping[str, float], usual: Mapping[str, float]) -> str:
+    """Return means as text; of those that nobody differs in, the NLL alone."""
+    names = [n for n in means if n in ("nll@1", "brier1") or means[n] != usual.get(n)]
+    return ", ".join(f"{name} {means[name]:.3f}" for name in names)
 
 
 def public(name: str) -> str:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import lock
+from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.names import is_plain
-from dihal_bench.records import COUNTS, Record
+from dihal_bench.record_sums import COUNTS
+from dihal_bench.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +98,8 @@ def read_stranger(path: Path) -> Record:
 def _attempt(path: Path) -> Record | str:
     """Return a record, its sums packed, or what is wrong with it."""
     try:
-        return _packed(read_stranger(path))
+        with blamed_on(path, "read"):
+            return _packed(read_stranger(path))
     except UserError as error:
         return str(error)
 

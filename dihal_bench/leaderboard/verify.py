@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import read_stranger
 from dihal_bench.progress import progress
+from dihal_bench.records import own_task
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, Row
 from dihal_bench.scoring.sums import from_plain
 from dihal_bench.scoring.table import Measured, Traits, scores_of
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _RELATIVE = 1e-6  # sums are kept to ten digits, and scores of many tokens add them up
 _ABSOLUTE = 1e-7
+_BOUND = "block_bound"
 _SAME = ("n", "kind", "unit", "dtype", "regime", "version", "nfe")
 _Name = tuple[str, str, int, int, str]
 
@@ -29,13 +33,14 @@ def verify(record: Record) -> None:
     """Compute anew what can be computed from the record alone.
 
     Scores on the run's own text follow from its sums per document, with their intervals if no
-    documents were added up; whether it kept to its budget follows from what it spent.
+    documents were added up; whether it kept to its budget follows from what it spent; what learnt
+    from tokens was seen to hear of them by its leak gate.
 
     Raises:
         UserError: a number is not what the rest of the record says; names the field.
     """
     data = record.data
-    for problem in (*_scores(record), *_budget(data)):
+    for problem in (*_scores(record), *_budget(data), *_gates(data)):
         raise UserError(
             f"{data['id']}: {problem}; a record that contradicts itself is not taken: run and "
             "score anew."
@@ -47,60 +52,81 @@ def within_budget(data: Mapping[str, Any]) -> bool:
     return not list(_overspent(data))
 
 
-def own_task(data: Mapping[str, Any]) -> str:
-    """Return what the run's scores on its own text are filed under."""
-    return f"{data['config']['corpus']}:validation"
-
-
 def _scores(record: Record) -> Iterator[str]:
     data = record.data
     known = _known(record, from_plain(data["sums"]))
     whole = data["sums"]["documents"] == len(data["sums"]["tokens"])
-    free = {_prefixed(data, name) for name in ("block_bound", *_unchecked(data))}
     for index, score in enumerate(record.scores):
-        if score.task != own_task(data) or score.metric in free:
+        if score.task != own_task(data) or score.metric == _gain_in_blocks(data):
+            continue
+        name = f"{score.subject} {score.metric}"
+        if score.metric == _BOUND and data["regime"] == "sequence":
+            yield from _bound(score, f"scores[{index}]", data)
             continue
         again = known.get(_name(score))
         if again is None:
             yield (
-                f"scores[{index}] ({score.subject} {score.metric}, S={score.steps}, "
-                f"K={score.chains}) follows from no sums"
+                f"scores[{index}] ({name}, S={score.steps}, K={score.chains}) follows from no sums"
             )
             continue
         for part in ("value", "lo", "hi") if whole else ("value",):
             said, found = getattr(score, part), getattr(again, part)
-            if said is None or abs(said - found) > _ABSOLUTE + _RELATIVE * abs(found):
-                yield (
-                    f"scores[{index}].{part} ({score.subject} {score.metric}) is {said}, and its "
-                    f"sums say {found:.10g}"
-                )
+            if said is None or not _near(said, found):
+                yield (f"scores[{index}].{part} ({name}) is {said}, and its sums say {found:.10g}")
         for part in _SAME:
             said, found = getattr(score, part), getattr(again, part)
             if said != found and not (part == "version" and said < found):
                 yield (
-                    f"scores[{index}].{part} ({score.subject} {score.metric}) is {said!r}, and the "
-                    f"rest of the record says {found!r}"
+                    f"scores[{index}].{part} ({name}) is {said!r}, and the rest of the record says "
+                    f"{found!r}"
+                )
+        for part, found in again.details.items():
+            said = score.details.get(part)
+            if not _agrees(part, said, found):
+                yield (
+                    f"scores[{index}].details.{part} ({name}) is {said!r}, and the rest of the "
+                    f"record says {found!r}"
                 )
 
 
-def _unchecked(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """In blocks a signal may be drawn once more, which decides what a gain may refer to."""
-    return () if data["regime"] == "causal" else ("diffusion_gain",)
+def _near(said: float, found: float) -> bool:
+    return abs(said - found) <= _ABSOLUTE + _RELATIVE * abs(found)
+
+
+def _agrees(part: str, said: Any, found: Any) -> bool:
+    """Whether a detail is what it was found to be."""
+    if isinstance(found, bool):  # of a number that is compared itself, which may lie at the limit
+        return part == "converged" and isinstance(said, bool)
+    if isinstance(found, float):
+        return isinstance(said, int | float) and _near(said, found)
+    return bool(said == found)
+
+
+def _bound(score: Score, at: str, data: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is wrong with a bound of blocks: of its sums a record has nothing."""
+    rows = {(row["subject"], row["steps"]) for row in data["sums"]["rows"]}
+    if (score.subject, score.steps) not in rows or (score.signal, score.chains) != (SAMPLED, 1):
+        yield f"{at} ({score.subject} {score.metric}) is of no row"
+    if score.kind != "bound" or score.value < 0:
+        yield f"{at} ({score.subject} {score.metric}) is {score.kind} {score.value}, and no bound"
+
+
+def _gain_in_blocks(data: Mapping[str, Any]) -> str:
+    """Name a metric: in blocks a signal may be drawn once more, and gains refer to others then."""
+    return "" if data["regime"] == "causal" else _prefixed(data, "diffusion_gain")
 
 
 def _prefixed(data: Mapping[str, Any], name: str) -> str:
     plain = Measured(task="", regime=data["regime"], dtype="", resamples=1, seed=0)
-    return name if name == "block_bound" else plain.metric(name)
+    return plain.metric(name)
 
 
 def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
     """Return the scores that follow from the sums."""
     data = record.data
-    own = [score for score in record.scores if score.task == own_task(data)]
+    own = [score for score in record.own_scores if score.metric != _BOUND]  # has an NFE of its own
     subjects = {row.subject for row in totals} - {TEACHER}
     first = data["interface"]["name"]
-    if first not in subjects or Row(subject=TEACHER) not in totals:
-        raise UserError(f"{data['id']}: the field sums has no rows of {first} and of the teacher.")
     traits = {
         name: Traits(
             stochastic=any(row.chains > 1 for row in totals if row.subject == name),
@@ -121,7 +147,13 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
         seed=data["config"]["seed"],
     )
     found = scores_of(dict(totals), traits, measured, reference=mine[-1])
-    return {_name(score): score for score in found}
+    documents = {"documents": data["sums"]["documents"]}  # of which the sums may be of several
+    return {
+        _name(score): replace(score, details=score.details | documents)
+        if "documents" in score.details
+        else score
+        for score in found
+    }
 
 
 def _name(score: Score) -> _Name:
@@ -150,13 +182,23 @@ def _overspent(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"budget.trunk is {trunk:.3g} of what a trunk may have"
 
 
+def _gates(data: Mapping[str, Any]) -> Iterator[str]:
+    """Say whose gate saw no effect of any token, although it was trained on tokens."""
+    for name, gate in data["gates"]["leak"].items():
+        if data["spent"].get(name) and gate["effect"] <= gate["tolerance"]:
+            yield (
+                f"gates.leak.{name}.effect is {gate['effect']:g}, so that its test saw nothing move"
+            )
+
+
 def verify_all(paths: Sequence[Path]) -> list[str]:
     """Return a sentence for every record file that cannot be read or contradicts itself."""
     problems = []
     with progress("verify", len(paths), unit="records") as bar:
         for path in paths:
             try:
-                verify(read_stranger(path))
+                with blamed_on(path, "verified"):
+                    verify(read_stranger(path))
             except UserError as error:
                 problems.append(str(error))
             bar.update(1)

@@ -135,7 +135,7 @@ def test_another_teacher_stands_apart(make: Make) -> None:
     groups = grouped([make(seed=1), make(seed=2), Record.of(data)])
     assert [len(group.all) for group in groups] == [2, 1]
     assert groups[0].setting.reason == ""
-    assert "their teacher has another NLL" in groups[1].setting.reason
+    assert "their teacher scores otherwise" in groups[1].setting.reason
 
 
 def test_rows_of_other_seeds_are_compared_as_independent_trainings(make: Make) -> None:

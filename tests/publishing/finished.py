@@ -63,9 +63,24 @@ SCORES = [
     score("teacher", "gen_ppl", 33.3, unit="per token", **SAMPLES),
     score("hidden", "acc", 0.3, 16, task="arc_easy", unit="share", kind="estimate"),
 ]
+ROWS = [SCORES[i] for i in (0, 1, 9, 10)]  # one score of every row of the sums
 GATE = {
     **{"verdict": "pass", "future": 0.0, "others": 0.0, "effect": 1.0, "tolerance": 1e-10},
-    **{"dtype": "float64"},
+    **{"tokens": 96, "reach": 256, "dtype": "float64"},
+}
+SUMS = {
+    **{"documents": 1, "tokens": [1.0], "words": [1.0], "bytes": [1.0]},
+    "rows": [
+        {
+            **{"subject": subject, "steps": steps, "chains": 1, "signal": "sampled"},
+            "sums": {
+                **{name: [0.0] for name in ("kl", "kl_reverse", "kl_chain")},
+                **{name: [1.0] for name in ("top1", "top1_chain")},
+                **{"nll@1": [3.2], "brier1": [0.26]},
+            },
+        }
+        for subject, steps in (("teacher", 1), ("hidden", 16), ("regress", 1), ("ridge", 1))
+    ],
 }
 BUDGET = {"name": "tiny", "matched": "diffusion", "diffusion_tokens": 1024, "recovery_tokens": 512}
 SPENT = {
@@ -134,7 +149,8 @@ def content(**changes: Any) -> dict[str, Any]:
         },
         "costs": {"hidden": COST},
         "scores": SCORES,
-        "sums": {"documents": 1, "tokens": [1.0], "words": [1.0], "bytes": [1.0], "rows": []},
+        "sums": SUMS,
+        "tasks": {name: {"key": "k", "rows": []} for name in ("samples", "arc_easy")},
         "gates": {"leak": dict.fromkeys(("hidden", "regress", "ridge"), GATE)},
         "environment": {
             "versions": {"dihal-bench": "0.1.0", "torch": "2.13.0"},

@@ -14,12 +14,12 @@ from dihal_bench.records import Record
 from .finished import (
     CORPUS,
     PRIVATE_TEXT,
+    ROWS,
     SCORES,
     content,
     finished,
     gain,
     local_changes,
-    score,
 )
 
 
@@ -144,15 +144,15 @@ def test_the_body_says_what_it_is_what_it_cost_and_what_it_is_not():
     ],
 )
 def test_a_gain_is_said_in_words_whatever_its_sign(own, said):
-    assert said in card(scores=[*SCORES[:2], own])
+    assert said in card(scores=[*ROWS, own])
 
 
 def test_without_a_control_nothing_is_said_to_be_gained():
-    assert "nothing is known of it" in card(scores=SCORES[:2])
+    assert "nothing is known of it" in card(scores=ROWS)
 
 
 def test_scores_of_first_tokens_are_called_so():
-    changed = [score("hidden", "first_token_nll", 3.5, 16, regime="sequence")]
+    changed = [{**s, "metric": "first_token_nll", "regime": "sequence"} for s in ROWS]
     text = card(scores=changed, regime="sequence", config={"regime": "sequence"})
     assert ModelCard(text).data.eval_results[0].metric_name.startswith("first-token NLL")
     assert "| first-token NLL" in text
@@ -171,8 +171,11 @@ def test_what_a_record_says_stays_text():
         "corpus": {"name": HOSTILE, "fingerprint": HOSTILE, "notes": {"repository": HOSTILE}},
         "budget": {"name": HOSTILE},
         "environment": {"git": HOSTILE, "versions": {HOSTILE: HOSTILE, "dihal-bench": HOSTILE}},
-        "scores": [{**s, "task": HOSTILE, "unit": HOSTILE} for s in SCORES[1:8]]
-        + [{**gain(1.0, 0.5, 1.5), "details": {"control": HOSTILE}}],
+        "config": {"corpus": HOSTILE},
+        "scores": [
+            {**s, "task": f"{HOSTILE}:validation", "unit": HOSTILE}
+            for s in (*SCORES[:8], *ROWS[2:], gain(1.0, 0.5, 1.5))
+        ],
     }
     text = card_of(Record.of(content(**changes)))
     read = ModelCard(text)
@@ -229,7 +232,7 @@ def test_a_likelihood_without_its_gate_makes_no_card():
     with pytest.raises(UserError, match="hidden has a score but no passed leak gate"):
         card_of(Record.of(data))
     changed = Record.of(content())
-    changed.data["scores"][1]["value"] = 1.0
+    changed.data["scores"][1]["value"] += 0.001
     with pytest.raises(UserError, match=r"scores\[1\] was changed after"):
         card_of(changed)
 

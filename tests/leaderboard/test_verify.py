@@ -1,0 +1,158 @@
+"""Records that are what a record looks like, and say of themselves what is not so."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.verify import verify, verify_all
+from dihal_bench.records import Record
+
+from ..conftest import dihal
+from .conftest import Make
+
+
+def score_of(record: Record, subject: str, metric: str, chains: int = 1) -> int:
+    """The place of a score among those of a record."""
+    wanted = subject, metric, chains
+    scores = record.data["scores"]
+    return next(
+        i for i, s in enumerate(scores) if (s["subject"], s["metric"], s["chains"]) == wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "chains", "detail", "to"),
+    [
+        ("nll", 1, "sum_nll", 1.0),
+        ("nll", 1, "documents", 3),
+        ("nll", 2, "change_from_half", -0.5),
+        ("nll", 2, "converged", None),
+        ("nll_minus_teacher", 1, "paired", None),
+        ("nll_minus_interface", 2, "reference_steps", 7),
+        ("diffusion_gain", 1, "control", "token-mean"),
+        ("diffusion_gain", 1, "control_steps", 9),
+    ],
+)
+def test_details_follow_from_the_sums(
+    make: Make, metric: str, chains: int, detail: str, to: Any
+) -> None:
+    scores = copy.deepcopy(make().data["scores"])
+    index = score_of(make(), "hidden", metric, chains)
+    assert scores[index]["details"][detail] != to
+    scores[index]["details"][detail] = to
+    with pytest.raises(UserError, match=rf"scores\[{index}\]\.details\.{detail} .* is {to!r}, and"):
+        verify(make(scores=scores))
+
+
+def test_documents_that_were_added_up_are_counted_all_the_same(make: Make) -> None:
+    data = copy.deepcopy(make().data)
+    parts = len(data["sums"]["tokens"])
+    data["sums"]["documents"] = 2 * parts
+    for score in data["scores"]:
+        if "documents" in score["details"]:
+            score["details"]["documents"] = 2 * parts
+    verify(Record.of(data))
+
+
+def bounded(make: Make, regime: str, **changes: Any) -> Record:
+    """A record with a bound of blocks beside its scores, in the words of a regime."""
+    data = copy.deepcopy(make().data)
+    data["regime"] = data["config"]["regime"] = regime
+    first = "first_token_" if regime == "sequence" else ""
+    for score in data["scores"]:
+        score["regime"], score["metric"] = regime, f"{first}{score['metric']}"
+    own = data["scores"][score_of(Record(data), "hidden", f"{first}nll")]
+    bound = {**own, "metric": "block_bound", "kind": "bound", "nfe": 9, "details": {}}
+    data["scores"].append(bound | changes)
+    return Record.of(data)
+
+
+def test_a_bound_of_blocks_is_of_blocks(make: Make) -> None:
+    verify(bounded(make, "sequence"))
+    with pytest.raises(UserError, match=r"\(hidden block_bound, .*\) follows from no sums"):
+        verify(bounded(make, "causal"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "exact"}, "is exact .*, and no bound"),
+        ({"value": -1.0, "lo": -2.0, "hi": 0.0}, "is bound -1.0, and no bound"),
+        ({"steps": 7}, "is of no row"),
+        ({"signal": "generated"}, "is of no row"),
+    ],
+)
+def test_a_bound_that_is_none_is_named(make: Make, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=rf"scores\[\d+\] \(hidden block_bound\) {said}"):
+        verify(bounded(make, "sequence", **changes))
+
+
+def test_what_was_trained_hears_of_its_tokens(make: Make) -> None:
+    gates = copy.deepcopy(make().data["gates"])
+    gates["leak"]["token-mean"]["effect"] = 0.0  # fitted in closed form, where nothing may move
+    verify(make(gates=gates))
+    gates["leak"]["regress"]["effect"] = 0.0
+    with pytest.raises(UserError, match=r"gates\.leak\.regress\.effect is 0, so that"):
+        verify(make(gates=gates))
+
+
+def test_a_record_that_fails_does_not_hide_the_others(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, scores = [], copy.deepcopy(make().data["scores"])
+    scores[0]["value"] += 1e-3
+    for record in (make(run="one"), make(scores=scores), make(run="two")):
+        paths.append(tmp_path / f"{record.data['id']}.json")
+        record.write(paths[-1])
+    done: list[Record] = []
+
+    def counted(record: Record) -> None:
+        done.append(record)
+        if len(done) == 1:
+            raise IndexError("cannot do a non-empty take from an empty axes.")
+        verify(record)
+
+    monkeypatch.setattr("dihal_bench.leaderboard.verify.verify", counted)
+    first, second = verify_all(paths)
+    assert first.startswith(f"{paths[0]} cannot be verified (IndexError: cannot do a non-empty")
+    assert "scores[0].value" in second
+    assert len(done) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "values"),
+    [
+        (1, "top1", None),
+        (2, "nll@2", None),
+        (1, "nll@1", 1e308),
+        (0, "kl", None),
+    ],
+)
+def test_sums_that_are_missing_or_none_are_named_by_the_command(
+    make: Make, tmp_path: Path, row: int, name: str, values: float | None
+) -> None:
+    data = copy.deepcopy(make().data)
+    sums = data["sums"]["rows"][row]["sums"]
+    if values is None:
+        del sums[name]
+    else:
+        sums[name] = [values] * len(sums[name])
+    bad, good = Record.of(data), make(run="good")
+    for record in (bad, good):
+        path = tmp_path / "records" / f"{record.data['id']}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(record.text())
+    status, out, err = dihal("leaderboard", "verify", "--dir", str(tmp_path))
+    assert (status, err) == (1, "")
+    said, count = out.splitlines()
+    assert f"{bad.data['id']}.json: sums.rows[{row}].sums" in said
+    assert name in said
+    assert count == "1 of 2 records say the same as their sums"
+    status, _, err = dihal(
+        "leaderboard", "add", str(tmp_path / "records" / f"{bad.data['id']}.json")
+    )
+    assert status == 2
+    assert f"sums.rows[{row}].sums" in err
