@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import LARGEST, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
 from dihal_bench.names import is_plain
 from dihal_bench.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.leaderboard.store import Store
@@ -51,19 +52,41 @@ def add(store: Store, runs: Sequence[Path], *, say: Callable[[str], None]) -> li
         added = []
         for record, old in steps:
             place = store.place(record)
-            if place.exists():
+            state = _state(place, record)
+            if state == "there":
                 say(f"already there: {place}")
                 continue
             record.write(place)
             for path in old:
                 path.unlink()
                 say(f"scored further: {place} instead of {path.name}")
-            if not old:
+            if state == "damaged":
+                say(f"restored: {place}, which was damaged")
+            elif not old:
                 say(f"added: {place}")
             if not within_budget(record.data):
                 say("  it did not keep to its budget, and stands in the section of unmatched runs")
             added.append(place)
     return added
+
+
+def _state(place: Path, record: Record) -> Literal["free", "there", "damaged"]:
+    """Return what is in a record's place: nothing, the same record, or what is none any more.
+
+    Raises:
+        UserError: it is no regular file, or another record.
+    """
+    if not place.exists() and not place.is_symlink():
+        return "free"
+    if place.is_symlink() or not place.is_file():
+        raise UserError(f"{place} is no regular file; move it away, and add the record again.")
+    try:
+        there = read_stranger(place)
+    except UserError:
+        return "damaged"
+    if there.data != record.data:
+        raise UserError(f"{place} is another record of the same id; take one of the two away.")
+    return "there"
 
 
 def _read(run: Path) -> Record:
@@ -81,8 +104,9 @@ def _read(run: Path) -> Record:
     size = path.stat().st_size
     if size > LARGEST:
         raise UserError(f"{path} has {size:,} bytes, and a record has at most {LARGEST:,}.")
-    record = Record.read(path)
-    verify(record)
+    with blamed_on(path, "verified"):
+        record = Record.read(path)
+        verify(record)
     if not is_plain(record.data["id"]):
         raise UserError(f"{path}: the field id is {record.data['id'][:80]!r}, which names no file.")
     written = len(record.text().encode())
@@ -126,11 +150,28 @@ def _contradiction(earlier: Record, later: Record) -> str | None:
     own = list(earlier.own_scores)
     if own != list(later.own_scores):
         return "scores"
-    kept, tasks = new.get("tasks", {}), old.get("tasks", {})
-    for task, own in sorted(tasks.items()):
-        if task not in kept:
-            return f"tasks.{task}"
-        said = [score for score in old["scores"] if score["task"] == task]
-        if own == kept[task] and any(score not in new["scores"] for score in said):
-            return f"scores (task {task})"
+    for task in sorted(old.get("tasks", {})):
+        field = _task_contradiction(old, new, task)
+        if field is not None:
+            return field
     return None
+
+
+def _task_contradiction(old: Mapping[str, Any], new: Mapping[str, Any], task: str) -> str | None:
+    """Return what of a task's scores an earlier record has and a later one has not.
+
+    A task that was scored otherwise has another key, and keys say nothing of which came first. Of
+    more rows all may be scored anew; of the same rows nothing changes.
+    """
+    own, kept = old["tasks"][task], new.get("tasks", {}).get(task)
+    if kept is None or kept["key"] != own["key"]:
+        return f"tasks.{task}"
+    if any(row not in kept["rows"] for row in own["rows"]):
+        return f"tasks.{task}.rows"
+    if len(kept["rows"]) > len(own["rows"]):
+        return None
+    said = [score for score in old["scores"] if score["task"] == task]
+    if any(score not in new["scores"] for score in said):
+        return f"scores (task {task})"
+    audits = [data.get("audits", {}).get(task) for data in (old, new)]
+    return None if audits[0] == audits[1] else f"audits.{task}"

@@ -13,7 +13,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.add import add
 from dihal_bench.leaderboard.store import LARGEST, Store, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
-from dihal_bench.records import Record
+from dihal_bench.records import Record, validate
 
 from .conftest import Make
 
@@ -161,9 +161,8 @@ def test_a_likelihood_without_sums_is_named(make: Make) -> None:
     sums["rows"] = [row for row in sums["rows"] if row["subject"] != "regress"]
     with pytest.raises(UserError, match=r"\(regress \w+, S=1, K=1\) follows from no sums"):
         verify(make(sums=sums))
-    sums["rows"] = []
-    with pytest.raises(UserError, match="sums has no rows of hidden"):
-        verify(make(sums=sums))
+    with pytest.raises(UserError, match="rows has no row of regress, which took part"):
+        validate(make(sums=sums).data, "here.json")
 
 
 @pytest.mark.parametrize(
@@ -217,11 +216,73 @@ def test_scores_of_a_task_that_stayed_the_same_stay(
     extra = copy.deepcopy(first.data["scores"][0]) | {"task": "more", "signal": "generated"}
     tasks = {"more": {"key": "k", "rows": []}}
     for name, value in (("one", 1.0), ("two", 2.0)):
-        scores = [*first.data["scores"], {**extra, "value": value}]
+        scores = [*first.data["scores"], {**extra, "value": value, "lo": 0.5, "hi": 2.5}]
         make(scores=scores, tasks=tasks, audits={}).write(tmp_path / f"{name}.json")
     add(store, [tmp_path / "one.json"], say=quiet)
     with pytest.raises(UserError, match=r"differ in the field scores \(task more\)"):
         add(store, [tmp_path / "two.json"], say=quiet)
+
+
+def test_of_other_scores_of_a_task_none_is_the_later(
+    make: Make, store: Store, tmp_path: Path
+) -> None:
+    scored = [["hidden", 1, 1]]
+    states = {
+        "first": ({"key": "k", "rows": scored}, {}),
+        "otherwise": ({"key": "k2", "rows": scored}, {}),
+        "fewer": ({"key": "k", "rows": []}, {}),
+        "audited": ({"key": "k", "rows": scored}, {"frontier": []}),
+        "more": ({"key": "k", "rows": [*scored, ["hidden", 4, 2]]}, {}),
+    }
+    for name, (task, audit) in states.items():
+        make(tasks={"more": task}, audits={"more": audit}).write(tmp_path / f"{name}.json")
+    add(store, [tmp_path / "first.json"], say=quiet)
+    for name, field in (("otherwise", ""), ("fewer", r"\.rows"), ("audited", "")):
+        with pytest.raises(UserError, match=rf"(tasks|audits)\.more{field}; delete one of them"):
+            add(store, [tmp_path / f"{name}.json"], say=quiet)
+    (later,) = add(store, [tmp_path / "more.json"], say=quiet)
+    assert store.paths() == [later]
+    with pytest.raises(UserError, match=r"field tasks\.more\.rows"):
+        add(store, [tmp_path / "first.json"], say=quiet)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"{}", b"\xff"])
+def test_a_damaged_record_is_restored(
+    make: Make, store: Store, tmp_path: Path, damage: bytes
+) -> None:
+    record, said = make(), list[str]()
+    record.write(tmp_path / "it.json")
+    (place,) = add(store, [tmp_path / "it.json"], say=quiet)
+    before = place.read_bytes()
+    place.write_bytes(damage)
+    assert add(store, [tmp_path / "it.json"], say=said.append) == [place]
+    assert said == [f"restored: {place}, which was damaged"]
+    assert place.read_bytes() == before
+
+
+def test_nothing_is_written_over_what_is_no_file(make: Make, store: Store, tmp_path: Path) -> None:
+    record = make()
+    record.write(tmp_path / "it.json")
+    place = store.place(record)
+    for into in (tmp_path / "it.json", tmp_path / "nothing"):
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(into)
+        with pytest.raises(UserError, match=rf"{place} is no regular file"):
+            add(store, [tmp_path / "it.json"], say=quiet)
+        place.unlink()
+
+
+def test_what_nobody_thought_of_is_said_of_its_record(
+    make: Make, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make().write(tmp_path / "it.json")
+
+    def fails(record: Record) -> None:
+        raise KeyError("top1")
+
+    monkeypatch.setattr("dihal_bench.leaderboard.add.verify", fails)
+    with pytest.raises(UserError, match=r"it.json cannot be verified \(KeyError: 'top1'\)"):
+        add(store, [tmp_path / "it.json"], say=quiet)
 
 
 def test_a_folder_that_cannot_be_is_said(finished: dict[str, Path], tmp_path: Path) -> None:
