@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.records import Record
 
-_REPORT = (
-    "take it out, and report this: the field that it comes from should have been refused by name."
-)
+_REPORT = "report this: the field that it comes from should have been refused by name"
 
 
 @contextmanager
@@ -58,7 +56,7 @@ def culprits(
     except Exception as error:  # the same as above
         if len(records) == 1:
             name = str(records[0].data["id"])
-            return {name: _sentence(name, what, error)}
+            return {name: _sentence(f"{name}.json", what, error)}
         half = len(records) // 2
         first = culprits(records[:half], attempt, what)
         return first | culprits(records[half:], attempt, what)
@@ -67,4 +65,4 @@ def culprits(
 
 def _sentence(record: str, what: str, error: Exception) -> str:
     said = " ".join(str(error).split())[:200].rstrip(".") or "without a message"
-    return f"{record} cannot be {what} ({type(error).__name__}: {said}); {_REPORT}"
+    return f"{record} cannot be {what} ({type(error).__name__}: {said}); {_REPORT}."

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import re
+import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard import figures, text
+from dihal_bench.leaderboard.blame import culprits
 from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.markdown import escaped
-from dihal_bench.names import BUNDLED
+from dihal_bench.names import BUNDLED, PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from dihal_bench.records import Record
 
 RECORDS = "records"
 _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
+_NAME = re.compile(rf"(?=.{{1,255}}\Z){PLAIN}")  # of a file or folder that is rendered
 _MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
 _HEADLINE = (
     *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "flop_ratio"),
@@ -30,16 +36,64 @@ _HEADLINE = (
 )
 
 
-def read(folder: Path, *, keep_going: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Read a leaderboard's records and sweeps, and compute its tables.
+@contextmanager
+def rendered(
+    folder: Path, *, beside: bool, keep_going: bool, say: Callable[[str], None]
+) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Read a leaderboard's records and sweeps, compute its tables, and render everything.
+
+    Args:
+        folder: the leaderboard.
+        beside: whether files are rendered in that folder, from where they can be put in their
+            place; else elsewhere, and nothing is written in it.
+        keep_going: leave out what cannot be read or rendered.
+        say: takes one-line messages for a person.
+
+    Yields:
+        The board, and a folder that holds what was rendered until this ends.
 
     Raises:
-        UserError: one of them cannot be read, and it is not to go on without it.
+        UserError: a record or sweep cannot be read or rendered, and it is not to go on without it.
     """
     records, problems = Store(folder / RECORDS).read()
     sweeps, more = read_sweeps(folder)
     refuse([*problems, *more], keep_going=keep_going, say=say)
-    return board_of(records, sweeps)
+    with _scratch(folder if beside else None) as fresh:
+        try:
+            board = _board(records, sweeps, fresh)
+        except OSError:  # of the disk, no record's
+            raise
+        except Exception:  # whatever a record may bring about
+            blamed = culprits(records, _alone, "rendered")
+            if not blamed or 1 < len(records) == len(blamed):  # then it is no single record's
+                raise
+            refuse(list(blamed.values()), keep_going=keep_going, say=say)
+            records = [record for record in records if record.data["id"] not in blamed]
+        else:
+            yield board, fresh
+            return
+    with _scratch(folder if beside else None) as fresh:
+        yield _board(records, sweeps, fresh), fresh
+
+
+def _board(
+    records: Sequence[Record], sweeps: Sequence[Mapping[str, Any]], out: Path
+) -> dict[str, Any]:
+    board = board_of(records, sweeps)
+    _render(board, out)
+    return board
+
+
+def _alone(records: Sequence[Record]) -> None:
+    """Render some records, for nobody to see."""
+    with _scratch(None) as out:
+        _board(records, [], out)
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".render-") as temporary:
+        yield Path(temporary)
 
 
 def refuse(problems: Sequence[str], *, keep_going: bool, say: Callable[[str], None]) -> None:
@@ -58,35 +112,31 @@ def refuse(problems: Sequence[str], *, keep_going: bool, say: Callable[[str], No
         say(f"left out: {problem}")
 
 
-def write(board: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Render everything, and put it in the place of what was rendered before.
+def put(fresh: Path, folder: Path) -> list[Path]:
+    """Put what was rendered beside a leaderboard in the place of what was rendered before.
 
     Returns:
         The files that are new or have changed, and those that are gone, relative to the folder.
 
     Raises:
-        UserError: something is in the way that this did not write; nothing was written then.
+        UserError: something is in the way that this did not write; nothing was written then. Or the
+            system refuses to write.
     """
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".render-") as temporary:
-        fresh = Path(temporary)
-        _render(board, fresh)
-        changed = differences(fresh, folder)
-        _refuse_foreign(changed, folder)
-        for path in changed:
-            source, place = fresh / path, folder / path
+    changed = differences(fresh, folder)
+    _refuse_foreign(changed, folder)
+    for path in changed:
+        source, place = fresh / path, folder / path
+        try:
             if source.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(place)
             else:
                 place.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{place} cannot be written ({error.strerror}); mend that, and render again."
+            ) from error
     return changed
-
-
-def check(board: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Return the files that are not what the records say, relative to the folder."""
-    with tempfile.TemporaryDirectory() as temporary:
-        _render(board, Path(temporary))
-        return differences(Path(temporary), folder)
 
 
 def differences(fresh: Path, folder: Path) -> list[Path]:
@@ -105,12 +155,29 @@ def differences(fresh: Path, folder: Path) -> list[Path]:
 
 
 def _listed(folder: Path) -> set[Path]:
-    """Return what was rendered here before."""
+    """Return what was rendered here before, of a list that anybody may have edited, and is there.
+
+    Lines that this never writes, such as ways out of the folder, are left alone.
+    """
     try:
         lines = (folder / _MANIFEST).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return set()
-    return {Path(line) for line in lines if line.partition("/")[0] in _OWNED and ".." not in line}
+    parts = {line: line.split("/") for line in lines}
+    ours = [Path(line) for line, own in parts.items() if own[0] in _OWNED and all(map(_part, own))]
+    return {path for path in ours if _is_there(folder / path)}
+
+
+def _part(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and ".." not in name
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file or link is there, under whatever name."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _refuse_foreign(changed: Sequence[Path], folder: Path) -> None:
@@ -121,13 +188,15 @@ def _refuse_foreign(changed: Sequence[Path], folder: Path) -> None:
     """
     known = {_MANIFEST, *_listed(folder)}
     for path in changed:
-        steps = [folder / own for own in (path, *path.parents) if own.name]
-        link = next((step for step in steps if step.is_symlink()), None)
-        foreign = (folder / path).exists() and path not in known
-        if link is not None or foreign or (folder / path).is_dir():
+        above = [folder / own for own in path.parents if own.name]
+        blocked = [step for step in above if step.is_symlink() or step.is_file()]
+        place = folder / path
+        if place.is_symlink() or place.is_dir() or (place.exists() and path not in known):
+            blocked.append(place)
+        if blocked:
             raise UserError(
-                f"{link or folder / path} was not written by this command; move it away, or give "
-                "another --dir. Nothing was written."
+                f"{blocked[0]} was not written by this command; move it away, or give another "
+                "--dir. Nothing was written."
             )
 
 

@@ -11,6 +11,8 @@ from dihal_bench.markdown import counted
 from dihal_bench.progress import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dihal_bench.leaderboard.store import Store
     from dihal_bench.verbs.common import Verbs
 
@@ -69,27 +71,32 @@ def _render(arguments: argparse.Namespace) -> int:
     from dihal_bench.files import write_text
     from dihal_bench.leaderboard import render
 
-    folder = arguments.dir or _FOLDER
-    board = render.read(folder, keep_going=arguments.keep_going, say=say)
-    readme, filled = arguments.readme, ""
-    if readme is not None:
-        filled = render.fill_readme(readme, board)
-    stale = readme is not None and readme.read_text(encoding="utf-8") != filled
-    if arguments.check:
-        found = [folder / path for path in render.check(board, folder)]
-        found += [readme] if stale else []
-        for path in found:
-            print(f"{path} differs from what the records say")
-        number = counted(len(found), "file differs", "files differ")
-        print(number if found else "everything is what the records say")
-        return 1 if found else 0
-    changed = render.write(board, folder)
+    folder, checks = arguments.dir or _FOLDER, arguments.check
+    keep_going = arguments.keep_going
+    with render.rendered(folder, beside=not checks, keep_going=keep_going, say=say) as rendered:
+        board, fresh = rendered
+        readme, filled = arguments.readme, ""
+        if readme is not None:
+            filled = render.fill_readme(readme, board)
+        stale = readme is not None and readme.read_text(encoding="utf-8") != filled
+        if checks:
+            found = [folder / path for path in render.differences(fresh, folder)]
+            return _differ([*found, *([readme] if stale else [])])
+        changed = render.put(fresh, folder)
     if stale:
         write_text(readme, filled)
     shown = [counted(len(board["runs"]), "run"), counted(len(board["tables"]), "table")]
     print(f"{', '.join(shown)}; {counted(len(changed), 'file')} changed")
     print(f"open {folder / 'index.html'}")
     return 0
+
+
+def _differ(found: Sequence[Path]) -> int:
+    for path in found:
+        print(f"{path} differs from what the records say")
+    number = counted(len(found), "file differs", "files differ")
+    print(number if found else "everything is what the records say")
+    return 1 if found else 0
 
 
 def _card(arguments: argparse.Namespace) -> int:

@@ -3,12 +3,17 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from dihal_bench.leaderboard import board as board_module
+from dihal_bench.leaderboard.groups import Group
 from dihal_bench.leaderboard.template import page
+from dihal_bench.records import Record
 
 from ..conftest import dihal
 from .conftest import Make
@@ -110,6 +115,103 @@ def test_a_record_edited_by_hand_stops_everything(board: Path) -> None:
     assert "5 runs" in out
     assert "left out: " in err
     assert dihal("leaderboard", "verify", "--dir", str(board))[0] == 1
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have the board fail over records of these ids, in a way that no field was refused for."""
+    sound = board_module._run
+
+    def fails(label: str, record: Record, group: Group) -> dict[str, Any]:
+        if record.data["id"] in names:
+            raise KeyError("kl")
+        return sound(label, record, group)
+
+    monkeypatch.setattr(board_module, "_run", fails)
+
+
+def test_a_record_that_cannot_be_rendered_is_named_and_left_out(
+    board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = sorted(path.stem for path in (board / "records").iterdir())[1::3]
+    failing(monkeypatch, *bad)
+    before = contents(board)
+    status, _, err = dihal("leaderboard", "--dir", str(board))
+    assert status == 2
+    assert f"{bad[0]}.json cannot be rendered (KeyError: 'kl'); report this" in err
+    assert "(and 1 more)" in err
+    assert err.rstrip().endswith("nothing was written.")
+    assert contents(board) == before
+    status, out, err = dihal("leaderboard", "--dir", str(board), "--keep-going")
+    assert status == 0
+    assert "4 runs, 1 table; " in out
+    assert all(f"left out: {name}.json cannot be rendered" in err for name in bad)
+    assert not [path for path in (board / "runs").iterdir() if path.stem in bad]
+
+
+def test_what_fails_over_every_record_is_no_records_fault(
+    board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, *(path.stem for path in (board / "records").iterdir()))
+    with pytest.raises(KeyError):
+        dihal("leaderboard", "--dir", str(board), "--keep-going")
+    assert {path.name for path in board.iterdir()} == {"records"}
+
+
+def test_a_failure_that_needs_several_records_is_not_hidden(
+    board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(records: Sequence[Record], sweeps: object) -> dict[str, Any]:
+        if len(records) > 1:
+            raise ZeroDivisionError
+        return board_module.board_of(records, [])
+
+    monkeypatch.setattr("dihal_bench.leaderboard.render.board_of", fails)
+    with pytest.raises(ZeroDivisionError):
+        dihal("leaderboard", "--dir", str(board), "--keep-going")
+
+
+NEVER_RENDERED = (
+    *("index.html/foo", "tables/README.md/foo", "tables", "assets/rendered.txt/x", "", "records"),
+    *("runs//old.html", "runs/./old.html", "/runs/old.html", "runs/../records/one.json"),
+    *(f"runs/{'x' * 300}.html", "/".join(["runs", *["x" * 250] * 20]), "runs/a\0b.html"),
+    *("runs/.hidden", "runs/gone.html"),
+)
+
+
+def test_lines_that_were_never_rendered_are_left_alone(board: Path) -> None:
+    dihal("leaderboard", "--dir", str(board))
+    before = contents(board)
+    manifest = board / "assets" / "rendered.txt"
+    manifest.write_text(manifest.read_text() + "".join(f"{line}\n" for line in NEVER_RENDERED))
+    mine = {f"runs/{name}": b"mine" for name in (".hidden", "old.html")}
+    for name, content in mine.items():
+        (board / name).write_bytes(content)
+    status, out, err = dihal("leaderboard", "--dir", str(board), "--check")
+    assert (status, err) == (1, "")
+    assert out.splitlines()[-1] == "1 file differs"
+    assert "1 file changed" in dihal("leaderboard", "--dir", str(board))[1]
+    assert contents(board) == before | mine
+
+
+def test_a_list_that_is_none_is_no_list(board: Path) -> None:
+    dihal("leaderboard", "--dir", str(board))
+    before = contents(board)
+    (board / "assets" / "rendered.txt").write_bytes(b"\0no names\xff")
+    table = next((board / "tables").glob("*.csv"))
+    table.write_text("edited")
+    status, _, err = dihal("leaderboard", "--dir", str(board))
+    assert status == 2
+    assert f"{table} was not written by this command" in err
+    assert contents(board).keys() == before.keys()
+
+
+def test_a_file_where_a_folder_belongs_is_named(board: Path) -> None:
+    (board / "tables").write_text("mine")
+    before = contents(board)
+    status, _, err = dihal("leaderboard", "--dir", str(board))
+    assert status == 2
+    assert "tables was not written by this command" in err
+    assert contents(board) == before
 
 
 def test_the_readme_has_the_headline(board: Path, tmp_path: Path) -> None:
