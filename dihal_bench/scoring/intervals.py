@@ -165,8 +165,10 @@ def over_trainings(values: Array) -> tuple[Array, Array] | None:
     if count < 2:
         return None
     reach = special.stdtrit(count - 1, (1 + _LEVEL) / 2) / np.sqrt(count)
-    mean, half = values.mean(0), reach * values.std(0, ddof=1)
-    return mean - half, mean + half
+    power = np.frexp(np.abs(values).max(0))[1]  # squares of what is large are no numbers
+    scaled = np.ldexp(values, -power)
+    mean, half = scaled.mean(0), reach * scaled.std(0, ddof=1)
+    return np.ldexp(mean - half, power), np.ldexp(mean + half, power)
 
 
 def _ratio(above: Array, below: Array) -> Array:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate, holding
+from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate, holding, over_trainings
 
 
 def documents(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,3 +167,15 @@ def test_an_interval_holds_its_point() -> None:
     assert holding(2.0, 1.0, 3.0) == Estimate(2.0, 1.0, 3.0)
     assert holding(0.5, 1.0, 3.0) == Estimate(0.5, 0.5, 3.0)
     assert holding(4.0, np.float64(1.0), np.float64(3.0)) == Estimate(4.0, 1.0, 4.0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-40, 2.0**1010])
+def test_trainings_of_any_size_have_an_interval(scale: float) -> None:
+    values = np.array([[1.0, 5.0], [2.5, 5.0], [3.0, 5.0]])
+    usual, scaled = over_trainings(values), over_trainings(scale * values)
+    assert usual is not None
+    assert scaled is not None
+    for one, other in zip(usual, scaled, strict=True):
+        np.testing.assert_array_equal(scale * one, other)
+    np.testing.assert_allclose(usual[0] + usual[1], 2 * values.mean(0))
+    assert over_trainings(np.zeros((3, 1))) is not None
