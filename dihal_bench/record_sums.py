@@ -25,9 +25,9 @@ _RANGES = {  # of a token
     **dict.fromkeys(("kl", "kl_reverse", "kl_chain"), _NATS),
     **dict.fromkeys(("top1", "top1_chain"), _SHARE),
 }
-_OF_TEACHER = {  # held against itself; where two tokens are as likely, either may come first
+_OF_TEACHER = {  # held against itself; top1 is of rounded laws, in which two tokens may tie
     **dict.fromkeys(("kl", "kl_reverse", "kl_chain"), (0.0, 0.0)),
-    **dict.fromkeys(("top1", "top1_chain"), (0.99, 1.0)),
+    "top1_chain": (1.0, 1.0),
 }
 _ROUNDING = 1e-3  # of a token, in float32
 
