@@ -174,6 +174,7 @@ class _Details(Open):
     change_from_half: float | None = None
     converged: bool | None = None
     control: Name | None = None
+    control_steps: Count | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> _Details:

@@ -54,14 +54,15 @@ def within_budget(data: Mapping[str, Any]) -> bool:
 
 def _scores(record: Record) -> Iterator[str]:
     data = record.data
-    known = _known(record, from_plain(data["sums"]))
+    totals = from_plain(data["sums"])
+    known = _known(record, totals)
     whole = data["sums"]["documents"] == len(data["sums"]["tokens"])
     for index, score in enumerate(record.scores):
-        if score.task != own_task(data) or score.metric == _gain_in_blocks(data):
+        if score.task != own_task(data):
             continue
-        name = f"{score.subject} {score.metric}"
-        if score.metric == _BOUND and data["regime"] == "sequence":
-            yield from _bound(score, f"scores[{index}]", data)
+        name, own = f"{score.subject} {score.metric}", _IN_BLOCKS.get(score.metric)
+        if own is not None and data["regime"] == "sequence":
+            yield from (f"scores[{index}] ({name}) {problem}" for problem in own(score, totals))
             continue
         again = known.get(_name(score))
         if again is None:
@@ -72,7 +73,7 @@ def _scores(record: Record) -> Iterator[str]:
         for part in ("value", "lo", "hi") if whole else ("value",):
             said, found = getattr(score, part), getattr(again, part)
             if said is None or not _near(said, found):
-                yield (f"scores[{index}].{part} ({name}) is {said}, and its sums say {found:.10g}")
+                yield f"scores[{index}].{part} ({name}) is {said}, and its sums say {found:.10g}"
         for part in _SAME:
             said, found = getattr(score, part), getattr(again, part)
             if said != found and not (part == "version" and said < found):
@@ -102,23 +103,35 @@ def _agrees(part: str, said: Any, found: Any) -> bool:
     return bool(said == found)
 
 
-def _bound(score: Score, at: str, data: Mapping[str, Any]) -> Iterator[str]:
+def _bound(score: Score, totals: Mapping[Row, Totals]) -> Iterator[str]:
     """Say what is wrong with a bound of blocks: of its sums a record has nothing."""
-    rows = {(row["subject"], row["steps"]) for row in data["sums"]["rows"]}
+    rows = {(row.subject, row.steps) for row in totals if row.signal == SAMPLED}
     if (score.subject, score.steps) not in rows or (score.signal, score.chains) != (SAMPLED, 1):
-        yield f"{at} ({score.subject} {score.metric}) is of no row"
+        yield "is of no row"
     if score.kind != "bound" or score.value < 0:
-        yield f"{at} ({score.subject} {score.metric}) is {score.kind} {score.value}, and no bound"
+        yield f"is {score.kind} {score.value}, and no bound"
 
 
-def _gain_in_blocks(data: Mapping[str, Any]) -> str:
-    """Name a metric: in blocks a signal may be drawn once more, and gains refer to others then."""
-    return "" if data["regime"] == "causal" else _prefixed(data, "diffusion_gain")
+def _gain(score: Score, totals: Mapping[Row, Totals]) -> Iterator[str]:
+    """Say what is wrong with a gain in blocks, over the control that it names.
+
+    Which control is the best at no more evaluations is not to be known there: a signal may be drawn
+    once more, and a record does not say of whom.
+    """
+    name, steps = score.details.get("control"), score.details.get("control_steps")
+    rows = {(row.subject, row.steps): row for row in totals if row.signal == SAMPLED}
+    row, control = rows.get((score.subject, score.steps)), rows.get((str(name), steps or 0))
+    nll = f"nll@{score.chains}"
+    if row is None or control is None or nll not in totals[row].sums:
+        yield f"is of no row, or over none: {name} in {steps} steps"
+        return
+    pairs = totals[control].per_token("nll@1"), totals[row].per_token(nll)
+    over, own = (float(above.sum() / below.sum()) for above, below in pairs)
+    if not _near(score.value, over - own):
+        yield f"is {score.value}, and its sums say {over - own:.10g} over {name}"
 
 
-def _prefixed(data: Mapping[str, Any], name: str) -> str:
-    plain = Measured(task="", regime=data["regime"], dtype="", resamples=1, seed=0)
-    return plain.metric(name)
+_IN_BLOCKS = {_BOUND: _bound, "first_token_diffusion_gain": _gain}  # what follows from no sums
 
 
 def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:

@@ -90,6 +90,27 @@ def test_a_bound_that_is_none_is_named(make: Make, changes: dict[str, Any], said
         verify(bounded(make, "sequence", **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"value": 0.5, "lo": 0.0, "hi": 1.0}, "is 0.5, and its sums say .* over regress"),
+        (
+            {"details": {"control": "regress", "control_steps": 3}},
+            "is of no row, or over none: regress in 3 steps",
+        ),
+        ({"details": {"control": "regress"}}, "is of no row, or over none: regress in None"),
+    ],
+)
+def test_a_gain_in_blocks_is_over_the_control_that_it_names(
+    make: Make, changes: dict[str, Any], said: str
+) -> None:
+    data = bounded(make, "sequence").data
+    index = score_of(Record(data), "hidden", "first_token_diffusion_gain")
+    data["scores"][index] |= {"details": {"control": "regress", "control_steps": 1}} | changes
+    with pytest.raises(UserError, match=rf"scores\[{index}\] \(hidden first_token_diff.*\) {said}"):
+        verify(Record.of(data))
+
+
 def test_what_was_trained_hears_of_its_tokens(make: Make) -> None:
     gates = copy.deepcopy(make().data["gates"])
     gates["leak"]["token-mean"]["effect"] = 0.0  # fitted in closed form, where nothing may move
