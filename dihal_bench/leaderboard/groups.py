@@ -172,17 +172,24 @@ def _size(labelled: Mapping[str, list[Record]]) -> tuple[int, int]:
 
 def _by_teacher(records: list[Record]) -> dict[str, list[Record]]:
     """Return the records by the scores of their teacher, those of most of them under no name."""
-    ordered = sorted(records, key=lambda own: (*_of_teacher(own).values(), own.data["id"]))
-    clusters: list[list[Record]] = []
-    for record in ordered:
-        alike = [own for own in clusters if _alike(_of_teacher(own[0]), _of_teacher(record))]
+    means = {own.data["id"]: _of_teacher(own) for own in records}
+    clusters: list[list[str]] = []
+    for name in sorted(means, key=lambda name: (*means[name].values(), name)):
+        alike = [own for own in clusters if _alike(means[own[0]], means[name])]
         if alike:
-            alike[0].append(record)
+            alike[0].append(name)
         else:
-            clusters.append([record])
+            clusters.append([name])
     most = max(clusters, key=len)
-    usual = _of_teacher(most[0])
-    return {"" if own is most else _told(_of_teacher(own[0]), usual): own for own in clusters}
+    told = {
+        name: "" if own is most else _told(means[own[0]], means[most[0]])
+        for own in clusters
+        for name in own
+    }
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda own: own.data["id"]):
+        found[told[record.data["id"]]].append(record)
+    return found
 
 
 def _of_teacher(record: Record) -> dict[str, float]:
@@ -198,7 +205,7 @@ def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 
 
 def _told(means: Mapping[str, float], usual: Mapping[str, float]) -> str:
-    """Return means as text; of those that nobody differs in, the NLL alone."""
+    """Return as text the NLL, the Brier-1, and whatever else is not as usual."""
     names = [n for n in means if n in ("nll@1", "brier1") or means[n] != usual.get(n)]
     return ", ".join(f"{name} {means[name]:.3f}" for name in names)
 
