@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from dihal_bench.backbone.model import Backbone
     from dihal_bench.config import RunConfig
     from dihal_bench.job import run
-    from dihal_bench.records import Record, Score
+    from dihal_bench.records.record import Record, Score
 
 __version__ = "0.1.0"
 __all__ = ["Backbone", "Record", "RunConfig", "Score", "run"]
 
 _HOMES = {
     "Backbone": "dihal_bench.backbone.model",
-    "Record": "dihal_bench.records",
+    "Record": "dihal_bench.records.record",
     "RunConfig": "dihal_bench.config",
-    "Score": "dihal_bench.records",
+    "Score": "dihal_bench.records.record",
     "run": "dihal_bench.job",
 }
 

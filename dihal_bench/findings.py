@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench import environment
 from dihal_bench.interfaces.batch import Batch
-from dihal_bench.record_schema import SCHEMA
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
+from dihal_bench.records.schema import SCHEMA
 from dihal_bench.scoring.bridgeability import bridgeability
 from dihal_bench.scoring.cost import cost
 from dihal_bench.scoring.evaluate import check_gates, evaluate, evaluation_windows

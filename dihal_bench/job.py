@@ -28,7 +28,7 @@ from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.interfaces.validate import blamed, declared, validate
 from dihal_bench.progress import progress
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.registry import DENOISERS, INTERFACES, include
 from dihal_bench.training.phases import Trained, Trainer
 from dihal_bench.training.shares import check_shares

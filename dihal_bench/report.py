@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dihal_bench.execution.errand import Errand
     from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.geometry.locate import Located
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
     from dihal_bench.training.budget import BudgetConfig
 
 

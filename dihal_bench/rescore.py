@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.errors import UserError
 from dihal_bench.files import short_hash
 from dihal_bench.folder import claimed
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.registry import INTERFACES
 from dihal_bench.scoring.bench import Bench, Outcome, steps_of
 

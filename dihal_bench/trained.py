@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.job import Job
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.registry import INTERFACES
 from dihal_bench.resolve import flatten, resolve
 from dihal_bench.training.checkpoint import load_interface

@@ -51,7 +51,7 @@ def test_public_names_are_there_whatever_was_imported_before():
     code = (
         "import sys, dihal_bench\nassert 'torch' not in sys.modules\n"
         "assert {'Backbone', 'Record', 'RunConfig', 'run'} <= set(dir(dihal_bench))\n"
-        "import dihal_bench.cli, dihal_bench.job, dihal_bench.records\n"
+        "import dihal_bench.cli, dihal_bench.job, dihal_bench.records.record\n"
         "from dihal_bench import Backbone, Record, RunConfig, run\n"
         "assert run is dihal_bench.job.run and callable(dihal_bench.run)\n"
         "assert not hasattr(dihal_bench, 'nothing')"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.trained import TrainedRun
 
 from .conftest import Tiny, dihal

@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 import dihal_bench.job
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.resolve import resolve
 from dihal_bench.training import trainer
 from dihal_bench.training.trainer import Trainee

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.results import Grid, Replication, Sweep, read_result
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from dihal_bench.claims.evidence import Evidence
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
 
 REFERENCE = "hidden"
 _PERPLEXITY = "gen_ppl"

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import own_task
+from dihal_bench.records.record import own_task
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, Row
 from dihal_bench.scoring.sums import from_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.scoring.likelihood import Totals
 

@@ -9,7 +9,7 @@ from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import LARGEST, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
 from dihal_bench.names import is_plain
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

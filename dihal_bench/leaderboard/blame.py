@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
 
 _REPORT = "report this: the field that it comes from should have been refused by name"
 

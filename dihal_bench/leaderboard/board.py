@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dihal_bench.leaderboard.groups import Group
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve

@@ -13,13 +13,13 @@ from dihal_bench.config import RunConfig
 from dihal_bench.leaderboard.verify import within_budget
 from dihal_bench.markdown import one_line
 from dihal_bench.names import safe
-from dihal_bench.records import own_task
+from dihal_bench.records.record import own_task
 from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
 
 _SHARED = (  # keys that a setting has in common, and what never tells two rows apart
     *("seed", "backbone", "corpus", "regime", "block", "dtype", "interface", "device"),

@@ -23,7 +23,7 @@ from dihal_bench.names import BUNDLED, PLAIN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
 
 RECORDS = "records"
 _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files

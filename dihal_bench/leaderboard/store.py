@@ -11,8 +11,8 @@ from dihal_bench.files import lock
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.names import is_plain
-from dihal_bench.record_sums import COUNTS
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
+from dihal_bench.records.sums import COUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dihal_bench.leaderboard.groups import Group
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
     from dihal_bench.scoring.intervals import Estimate
 
 _MOST_RESAMPLES = 2000

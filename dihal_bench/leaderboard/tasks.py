@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dihal_bench.leaderboard.groups import Group
-    from dihal_bench.records import Score
+    from dihal_bench.records.record import Score
 
 FOOLED = "fooled"
 _LEGEND = (

@@ -9,7 +9,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import read_stranger
 from dihal_bench.progress import progress
-from dihal_bench.records import own_task
+from dihal_bench.records.record import own_task
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, Row
 from dihal_bench.scoring.sums import from_plain
 from dihal_bench.scoring.table import Measured, Traits, scores_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.records import Record, Score
+    from dihal_bench.records.record import Record, Score
     from dihal_bench.scoring.likelihood import Totals
 
 _RELATIVE = 1e-6  # sums are kept to ten digits, and scores of many tokens add them up

@@ -10,7 +10,7 @@ from dihal_bench.files import write_text
 from dihal_bench.markdown import block, escaped, one_line, table
 from dihal_bench.publishing import scores
 from dihal_bench.publishing.origin import hub_dataset, hub_model, paths, without_paths
-from dihal_bench.records import Record, validate
+from dihal_bench.records.record import Record, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

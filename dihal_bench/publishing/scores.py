@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult
 
-    from dihal_bench.records import Record, Score
+    from dihal_bench.records.record import Record, Score
 
 _OWN = ("sampled", "generated")  # signals that are the interface's own; others are trials
 _FIRST = "first_token_"  # what the metrics of the sequence regime begin with

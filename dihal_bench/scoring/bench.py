@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dihal_bench.records import Score
+from dihal_bench.records.record import Score
 from dihal_bench.scoring.evaluate import traits_of
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
 

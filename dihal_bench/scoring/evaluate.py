@@ -9,7 +9,7 @@ import numpy as np
 
 from dihal_bench import distributed
 from dihal_bench.errors import UserError
-from dihal_bench.records import Score
+from dihal_bench.records.record import Score
 from dihal_bench.scoring.bound import block_bound
 from dihal_bench.scoring.gate import VERSION as GATE_VERSION
 from dihal_bench.scoring.gate import GateResult, leak_gates

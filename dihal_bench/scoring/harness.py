@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from dihal_bench.records import Score
+    from dihal_bench.records.record import Score
     from dihal_bench.scoring.evaluate import ScoreConfig
 
 ROLLING = "loglikelihood_rolling"

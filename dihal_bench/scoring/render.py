@@ -9,7 +9,7 @@ from dihal_bench.scoring.likelihood import SAMPLED
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dihal_bench.records import Score
+    from dihal_bench.records.record import Score
 
 _FIRST = "first_token_"
 _SIZES = (1, 8, 32)  # of ensembles that have a line of their own

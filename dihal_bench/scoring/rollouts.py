@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dihal_bench.records import Score
+    from dihal_bench.records.record import Score
     from dihal_bench.scoring.evaluate import ScoreConfig
     from dihal_bench.scoring.intervals import Array
     from dihal_bench.scoring.readers import Reader

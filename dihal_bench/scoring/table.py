@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.records import Score
+from dihal_bench.records.record import Score
 from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row, Totals
 from dihal_bench.scoring.tolerance import CONVERGED

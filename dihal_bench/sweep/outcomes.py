@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.scoring.likelihood import SAMPLED
 
 if TYPE_CHECKING:

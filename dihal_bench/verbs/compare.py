@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dihal_bench.comparison.plan import Entry
     from dihal_bench.execution.errand import Errand
     from dihal_bench.job import Job
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
     from dihal_bench.verbs.common import Verbs
 
 
@@ -100,7 +100,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
 
 def _named(entries: list[Entry], block: str) -> Iterator[tuple[str, Record]]:
-    from dihal_bench.records import Record
+    from dihal_bench.records.record import Record
 
     own = [entry for entry in entries if entry.block == block]
     return ((entry.label, Record.read(entry.folder / "record.json")) for entry in own)

@@ -13,7 +13,7 @@ from dihal_bench.verbs.common import JSON, print_json
 if TYPE_CHECKING:
     import argparse
 
-    from dihal_bench.records import Record, Score
+    from dihal_bench.records.record import Record, Score
     from dihal_bench.scoring.bench import Task
     from dihal_bench.trained import TrainedRun
     from dihal_bench.verbs.common import Verbs

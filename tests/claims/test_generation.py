@@ -9,7 +9,7 @@ import pytest
 from dihal_bench.claims.claim import FAILS, HOLDS, UNDECIDED, Claim
 from dihal_bench.claims.evidence import Evidence
 from dihal_bench.claims.generation import generates, generation_findings
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 
 REAL = {"distinct_2": 0.5, "self_bleu": 0.1}
 

@@ -18,7 +18,7 @@ from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 
 from .conftest import Make, configured, told
 

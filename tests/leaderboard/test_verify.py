@@ -8,7 +8,7 @@ import pytest
 
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.verify import verify, verify_all
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 
 from ..conftest import dihal
 from .conftest import Make

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dihal_bench.record_schema import SCHEMA
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
+from dihal_bench.records.schema import SCHEMA
 
 CORPUS = "allenai/dolma:v1_7"
 PRIVATE_TEXT = "home/somebody"  # a part of every path below

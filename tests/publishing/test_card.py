@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from dihal_bench.errors import UserError
 from dihal_bench.publishing.card import card_of, write_card
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 
 from .finished import (
     CORPUS,

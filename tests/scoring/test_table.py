@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Score
+from dihal_bench.records.record import Score
 from dihal_bench.scoring.evaluate import ScoreConfig, evaluate, evaluation_windows
 from dihal_bench.scoring.kept import Scorer
 from dihal_bench.scoring.likelihood import TEACHER, TRUE, Row, Totals

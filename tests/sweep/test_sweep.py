@@ -13,7 +13,7 @@ from dihal_bench.claims.evidence import Evidence
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.sweeps import read_sweeps
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.sweep.outcomes import TITLES, Outcomes
 from dihal_bench.sweep.plan import layer_axis, plan
 from dihal_bench.training import phases

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from dihal_bench import distributed, files
 from dihal_bench.cli import main
 from dihal_bench.errors import UserError
-from dihal_bench.records import Record
+from dihal_bench.records.record import Record
 from dihal_bench.text.tokens import PackedTokens
 from dihal_bench.training import trainer as module
 from dihal_bench.training.shares import check_shares, passes_of

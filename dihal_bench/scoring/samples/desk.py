@@ -19,7 +19,7 @@ from dihal_bench.scoring.samples.texts import Drawing, Samples
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dihal_bench.records import Score
+    from dihal_bench.records.record import Score
     from dihal_bench.scoring.samples.audit import Verdict
     from dihal_bench.scoring.samples.task import SampleTask
 

@@ -13,7 +13,7 @@ from dihal_bench.scoring.samples.metrics import METRICS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dihal_bench.records import Score
+    from dihal_bench.records.record import Score
     from dihal_bench.scoring.samples.frontier import Point
 
 _DIGITS = {"gen_ppl": 1, "gen_ppl_begun": 1, "entropy": 2}

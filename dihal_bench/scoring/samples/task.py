@@ -25,7 +25,7 @@ from dihal_bench.scoring.samples.texts import Samples, beginnings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dihal_bench.records import Score
+    from dihal_bench.records.record import Score
     from dihal_bench.scoring.evaluate import ScoreConfig
 
 

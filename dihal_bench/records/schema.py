@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dihal_bench.record_fields import (
+from dihal_bench.records.fields import (
     TEACHER,
     Amount,
     Closed,
@@ -26,7 +26,7 @@ from dihal_bench.record_fields import (
     Value,
     ordered,
 )
-from dihal_bench.record_found import Audit, Bridge, Locate, Task  # noqa: TC001 - of fields
+from dihal_bench.records.found import Audit, Bridge, Locate, Task  # noqa: TC001 - of fields
 from dihal_bench.scoring.tolerance import CONVERGED, LOOSEST
 
 SCHEMA = 3
@@ -185,7 +185,7 @@ class _Details(Open):
 
 
 class Score(Closed):
-    """One number; ``records.Score`` says what its fields are."""
+    """One number; ``record.Score`` says what its fields are."""
 
     subject: Subject
     metric: Metric

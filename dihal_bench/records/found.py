@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from dihal_bench.record_fields import (
+from dihal_bench.records.fields import (
     Amount,
     Brier,
     Count,

@@ -8,10 +8,10 @@ import pytest
 
 from dihal_bench.errors import UserError
 from dihal_bench.files import atomic_path, write_json
-from dihal_bench.record_schema import KINDS, SCHEMA
-from dihal_bench.records import Record, validate
+from dihal_bench.records.record import Record, validate
+from dihal_bench.records.schema import KINDS, SCHEMA
 
-from .record_content import CONTENT, DATA, SCORE, TEACHER, changed, of_subject, without
+from .content import CONTENT, DATA, SCORE, TEACHER, changed, of_subject, without
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.errors import UserError
 from dihal_bench.explain import no_json, sentence
 from dihal_bench.files import write_text
-from dihal_bench.record_sums import check_subjects, check_sums
+from dihal_bench.records.sums import check_subjects, check_sums
 from dihal_bench.seal import broken, sealed
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def validate(data: Any, where: str) -> None:
     """
     if not isinstance(data, dict):
         raise UserError(f"{where}: a record is a JSON object.")
-    from dihal_bench.record_schema import SCHEMA
+    from dihal_bench.records.schema import SCHEMA
 
     if data.get("schema") != SCHEMA:
         raise UserError(
@@ -190,7 +190,7 @@ def _layout(data: dict[str, Any]) -> str:
 def _check_schema(data: dict[str, Any], where: str) -> None:
     from pydantic import ValidationError
 
-    from dihal_bench.record_schema import Schema
+    from dihal_bench.records.schema import Schema
 
     try:
         Schema.model_validate(data)

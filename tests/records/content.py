@@ -4,8 +4,8 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-from dihal_bench.record_schema import SCHEMA
-from dihal_bench.records import Record, Score
+from dihal_bench.records.record import Record, Score
+from dihal_bench.records.schema import SCHEMA
 
 SCORE = Score(
     subject="hidden",

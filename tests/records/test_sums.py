@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Record, validate
+from dihal_bench.records.record import Record, validate
 
-from .record_content import CONTENT, TEACHER, row
+from .content import CONTENT, TEACHER, row
 
 HIDDEN = row("hidden", 16, 8)
 OWN = row("teacher", 1, 1)

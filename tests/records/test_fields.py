@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from dihal_bench.errors import UserError
-from dihal_bench.records import Record, validate
+from dihal_bench.records.record import Record, validate
 
-from .record_content import CONTENT, SCORE
+from .content import CONTENT, SCORE
 
 INTERVAL = {"value": 1.0, "lo": 0.0, "hi": 2.0}
 LAYER = {

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.record_fields import TEACHER
+from dihal_bench.records.fields import TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
