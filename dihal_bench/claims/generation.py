@@ -19,6 +19,7 @@ from dihal_bench.claims.claim import (
     of_trainings,
     shown,
 )
+from dihal_bench.markdown import counted
 from dihal_bench.scoring.intervals import over_trainings
 from dihal_bench.scoring.samples.frontier import curve_at
 
@@ -104,7 +105,7 @@ def generation_findings(records: Iterable[Record]) -> list[Finding]:
         reference = {r: own for (n, r, t), own in found.items() if (n, t) == (REFERENCE, terms)}
         equal = replaced in reference
         for other in [replaced] if equal else sorted(reference):
-            scope = f"{REFERENCE} ({other} blocks replaced) against {name} ({replaced})"
+            scope = f"{REFERENCE} ({counted(other, 'block')} replaced) against {name} ({replaced})"
             findings += _pairs(scope, name, reference[other], texts, leads=equal)
     return findings
 
@@ -141,7 +142,7 @@ def _pairs(scope: str, name: str, own: _Texts, other: _Texts, *, leads: bool) ->
         pairs = [(own[key], other[key]) for key in common if key[0] == steps]
         if any(_PERPLEXITY not in one.values for pair in pairs for one in pair):
             continue
-        where = f"{scope}, S = {steps}, {len(pairs)} seeds"
+        where = f"{scope}, S = {steps}, {counted(len(pairs), 'seed')}"
         parts = [_part(pairs, gain) for gain in _GAINS.values()]
         yield Finding(
             scope=where,
@@ -201,9 +202,9 @@ def _more_varied(own: _Text, other: _Text) -> float:
 
 _GAINS: dict[str, _Gain] = {
     "gen-PPL, nats less": _colder,
-    "the same at equal entropy": _at_equal_entropy,
-    "distinct-2, nearer to real text's": _nearer("distinct_2"),
-    "self-BLEU, nearer to real text's": _nearer("self_bleu"),
+    "at equal entropy": _at_equal_entropy,
+    "distinct-2, nearer to real text": _nearer("distinct_2"),
+    "self-BLEU, nearer": _nearer("self_bleu"),
 }
 
 
