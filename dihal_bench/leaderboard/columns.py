@@ -138,12 +138,23 @@ _DIRECTIONS = {
     **dict.fromkeys(("mauve", "brier1", "brier2", "brier3", "brier4", "brierlm"), HIGHER),
     **dict.fromkeys(("acc", "acc_norm", "exact_match", "f1", "top1", "diffusion_gain"), HIGHER),
 }
+_PERPLEXITIES = ("gen_ppl", "gen_ppl_begun", "gen_ppl_at_entropy", "ppl", "word_ppl")
 _HELP = {
     "gen_ppl": "perplexity of generated text under a judge that is not the backbone",
+    "gen_ppl_begun": "the same with the first token scored, given the one that begins documents",
     "gen_ppl_at_entropy": "the same at the entropy of real text, interpolated over temperatures",
     "entropy": "of a sample's tokens; near that of real text is better",
+    **{
+        f"distinct_{n}": f"different {n}-grams over all of all samples; real text's is best"
+        for n in (1, 2)
+    },
+    **{
+        f"rep_{n}": f"share of a sample's {n}-grams that repeat; real text's is best"
+        for n in (2, 4)
+    },
+    **{f"overlap_{n}": f"share of {n}-grams that the training text has" for n in (4, 8)},
     "mauve": "divergence frontier of features, several seeds of k-means",
-    "energy": "energy distance of features that no language model has a part in",
+    "energy": "energy distance to real text of features that no language model has a part in",
     "self_bleu": "BLEU of a sample against the others; near that of real text is better",
     "duplicates": "share of samples that occur twice",
     "typicality": "share of real text that is less typical; near one half is better",
@@ -159,15 +170,16 @@ def of_task(metric: str, unit: str) -> Column:
         help=_HELP.get(plain, f"{metric}, {unit}"),
         better=_DIRECTIONS.get(plain),
         type="estimate",
-        digits=4 if _DIRECTIONS.get(plain) == HIGHER else 3,
+        digits=1 if plain in _PERPLEXITIES else 4 if _DIRECTIONS.get(plain) == HIGHER else 3,
         likelihood=plain in ("nll", "ppl", "word_ppl", "bits_per_byte", "kl"),
     )
 
 
-TASK_ROW: tuple[Column, ...] = (LIKELIHOOD[0],)
+TASK_ROW: tuple[Column, ...] = tuple(
+    column for column in LIKELIHOOD if column.key in ("row", "steps", "chains")
+)
 TASK_COSTS: tuple[Column, ...] = tuple(
     column
     for column in LIKELIHOOD
-    if column.key
-    in ("kind", "steps", "chains", "nfe", "replaced", "seeds", "n", "dtype", "versions")
+    if column.key in ("kind", "nfe", "replaced", "seeds", "n", "dtype", "versions")
 )

@@ -13,11 +13,15 @@ dihal.overview = (() => {
 
   const fooled = (table, column) => table.rows.some((row) => list(row.cells[column.key]?.flags).includes("fooled"));
 
-  /** The number that a table's rows are compared by: Brier-1, or its first with a direction that nothing fools. */
+  const ranged = (table, column) => table.rows.some((row) => finite(row.cells[column.key]?.lo));
+
+  /** The number that a table's rows are compared by: Brier-1, or the first with a direction that nothing fools,
+      best with intervals. */
   function mainColumn(table) {
     const directed = table.columns.filter((column) => column.type === "estimate" && column.better);
+    const honest = directed.filter((column) => !fooled(table, column));
     return directed.find((column) => column.key === "brier1") ??
-      directed.find((column) => !fooled(table, column)) ?? directed[0];
+      honest.find((column) => ranged(table, column)) ?? honest[0] ?? directed[0];
   }
 
   function costColumns(table) {
@@ -26,7 +30,8 @@ dihal.overview = (() => {
     return flops && nll ? [flops, nll] : null;
   }
 
-  /** The best rows, an interface's together, controls right under what they are controls of. */
+  /** The best rows, an interface's together, controls right under what they are controls of; real text before
+      them, what knows no language below. */
   function chosenRows(rows, column) {
     const sorted = rows
       .filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key])))
@@ -35,7 +40,8 @@ dihal.overview = (() => {
     const group = (row) => row.runs[0] ?? row.cells.interface; // a control is trained beside its interface
     const leading = [...sorted.filter((row) => row.cells.role === "interface"), ...sorted];
     const order = new Map([...new Set(leading.map(group))].map((name, place) => [name, place]));
-    return sorted.sort((a, b) => order.get(group(a)) - order.get(group(b)) ||
+    const outside = ({ cells }) => ({ reference: -1, "no model": 1 })[cells.role] ?? 0;
+    return sorted.sort((a, b) => outside(a) - outside(b) || order.get(group(a)) - order.get(group(b)) ||
       ROLES.indexOf(a.cells.role) - ROLES.indexOf(b.cells.role));
   }
 
@@ -83,7 +89,8 @@ dihal.overview = (() => {
     const shown = column ? chosenRows(rows, column) : [];
     const all = column ? rows.filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key]))).length : 0;
     const values = column ? [...shown.map((row) => point(row.cells[column.key])), teacherOf(table, column)] : [];
-    const wide = charts.wide(values, SPAN);
+    const span = column?.better === "lower" ? SPAN : Infinity; // what is better higher has an end
+    const wide = charts.wide(values, span);
     const least = Math.min(...values.filter(finite));
     byId("caption-rows").textContent = column ? [
       `${column.title} (${column.better} is better) with 95 % intervals`,
@@ -95,7 +102,7 @@ dihal.overview = (() => {
     const build = (theme, width) => ({
       aria: charts.aria(`${byId("caption-rows").textContent}: ${shown.slice(0, 12).map((row) => `${label(row)} ${estimate(row.cells[column.key], column.digits)}`).join("; ")}`),
       grid: { left: 4, right: 20, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
-      xAxis: charts.fitted(theme, column.title, values, {}, SPAN),
+      xAxis: charts.fitted(theme, column.title, values, {}, span),
       yAxis: {
         type: "category", inverse: true, data: shown.map((_, index) => index),
         axisTick: { show: false }, axisLine: { show: false },
