@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
+_FRONTIER = ("entropy", "gen_ppl")  # measures that it is drawn in
 _PREDICTORS = (SCORE, f"{SCORE}, matched", DEPTH)  # that a reader looks for first
 
 
@@ -69,8 +70,14 @@ def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
     data = record.data
     kept = {key: value for key, value in data.items() if key not in ("sums", "seal", "audits")}
     kept["bridge"] = {**data["bridge"], "curves": _thinned(data["bridge"].get("curves", {}))}
-    kept["excerpts"] = list(_parts(data, "excerpts"))
-    kept["frontier"] = list(_parts(data, "frontier"))
+    audits = {task: own for task, own in data.get("audits", {}).items() if isinstance(own, dict)}
+    kept["excerpts"] = [one for own in audits.values() for one in own.get("excerpts") or ()]
+    kept["frontier"] = [
+        {"task": task, **point}
+        for task, own in audits.items()
+        for point in own.get("frontier") or ()
+    ]
+    kept["beside"] = [point for task, own in audits.items() for point in _beside(task, own)]
     return {
         "id": data["id"],
         "interface": data["interface"]["name"],
@@ -89,10 +96,13 @@ def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
     }
 
 
-def _parts(data: Mapping[str, Any], name: str) -> Iterator[Any]:
-    for audit in data.get("audits", {}).values():
-        if isinstance(audit, dict):
-            yield from audit.get(name) or ()
+def _beside(task: str, audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return where real text, and published samplers without a model, stand beside a frontier."""
+    measured = {"real text": audit.get("data") or {}}
+    measured |= {i["name"]: i["measures"] for i in audit.get("impostors") or () if i["published"]}
+    for row, measures in measured.items():
+        if all(name in measures for name in _FRONTIER):
+            yield {"task": task, "row": row, **{n: measures[n]["value"] for n in _FRONTIER}}
 
 
 def _thinned(value: Any) -> Any:

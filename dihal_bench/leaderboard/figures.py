@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from math import exp, log
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.leaderboard.parallel import spread
@@ -48,7 +50,9 @@ def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             {
                 "label": run["label"],
                 "seed": run["seed"],
+                "interface": run["interface"],
                 "frontier": own["frontier"],
+                "beside": own["beside"],
                 "sigmas": oracle.get("sigmas"),
                 "agreement": oracle.get("agreement_under_noise"),
             }
@@ -61,8 +65,9 @@ def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
                 yield "cost", f"nll-flops-{name}", table
             if any(run["sigmas"] and run["agreement"] for run in runs):
                 yield "recovery", f"recovery-{name}", {"title": table["title"], "runs": runs}
-            if any(run["frontier"] for run in runs):
-                yield "frontier", f"frontier-{name}", {"title": table["title"], "runs": runs}
+            for task in sorted({one["task"] for run in runs for one in run["frontier"]}):
+                title = f"{task}: {table['title']}"
+                yield "frontier", safe(f"frontier-{name}-{task}"), _frontier_of(task, title, runs)
     for name, located in _located(data).items():
         yield "proxies", f"proxies-{name}", located
     for sweep in data["sweeps"]:
@@ -181,25 +186,66 @@ def _recovery(figure: Any, what: Mapping[str, Any]) -> None:
     axis.set_title(f"{_wrapped(what['title'])}\n{note}", loc="left", fontsize=9)
 
 
+def _frontier_of(task: str, title: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a line per row over temperatures: means over seeds; and what stands beside them."""
+    found: dict[tuple[str, str], dict[float, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for one in (one for one in run["frontier"] if one["task"] == task and one["gen_ppl"] > 0):
+            of_own = one["row"].startswith(f"{run['interface']} S=")
+            row = one["row"].removeprefix(run["interface"]) if of_own else one["row"]
+            label = run["label"] if of_own else "" if row == "teacher" else f"beside {run['label']}"
+            found[label, row][one["temperature"]].append((one["entropy"], log(one["gen_ppl"])))
+    lines = [
+        {
+            "name": f"{label}{row}"
+            if row.startswith(" ")
+            else f"{row} ({label})"
+            if label
+            else row,
+            "label": label.removeprefix("beside "),
+            "role": "teacher" if not label else "control" if "beside" in label else "interface",
+            "many": " S=" in row and not row.endswith(" S=1"),
+            "points": [tuple(map(fmean, zip(*at[t], strict=True))) for t in sorted(at)],
+        }
+        for (label, row), at in found.items()
+    ]
+    beside = {
+        one["row"]: (one["entropy"], one["gen_ppl"])
+        for run in runs
+        for one in run["beside"]
+        if one["task"] == task and one["gen_ppl"] > 0
+    }
+    return {"title": title, "lines": lines, "beside": beside}
+
+
 def _frontier(figure: Any, what: Mapping[str, Any]) -> None:
     """Generative perplexity against entropy, a line per row over temperatures."""
-    figure.set_size_inches(6.4, 4.2)
+    figure.set_size_inches(7.6, 4.4)
     axis = figure.subplots()
     bare(axis, "y")
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for run in what["runs"]:
-        for point in run["frontier"]:
-            own = point["row"] == "teacher"
-            name = point["row"] if own else f"{point['row']} ({run['label']}, seed {run['seed']})"
-            lines.setdefault(name, []).append((point["entropy"], point["gen_ppl"]))
-    for place, (name, points) in enumerate(list(lines.items())[:12]):
-        xs, ys = zip(*sorted(set(points)), strict=True)
-        colour = "black" if name == "teacher" else f"C{place % 10}"
-        axis.plot(xs, ys, "o-", ms=3, lw=1, color=colour, label=_wrapped(name, 60, most=1))
+    labels = list(dict.fromkeys(line["label"] for line in what["lines"] if line["label"]))
+    for line in what["lines"][:_ROWS]:
+        xs, logs = zip(*line["points"], strict=True)
+        axis.plot(
+            xs,
+            [exp(own) for own in logs],
+            color=f"C{labels.index(line['label']) % 10}" if line["label"] else "black",
+            linestyle={"control": ":", "teacher": "-"}.get(
+                line["role"], "--" if line["many"] else "-"
+            ),
+            marker="s" if line["many"] else "o",
+            markersize=3,
+            linewidth=1,
+            label=_wrapped(line["name"], most=1),
+        )
+    for place, (name, (entropy, perplexity)) in enumerate(what["beside"].items()):
+        marker = "*" if name == "real text" else "xP1+234"[place % 7]
+        size = 10 if name == "real text" else 6
+        axis.plot(entropy, perplexity, marker, color="black", ms=size, label=_wrapped(name, most=1))
     axis.set_yscale("log")
     axis.set_xlabel("entropy of a sample's tokens, nats")
     axis.set_ylabel("generative perplexity")
-    axis.legend(fontsize=6.5, frameon=False)
+    axis.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set_title(_wrapped(what["title"]), loc="left", fontsize=9)
 
 

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 from matplotlib.image import imread
 
 from dihal_bench.leaderboard import figures
 from dihal_bench.leaderboard.board import board_of
+from dihal_bench.records.record import Record
 
-from .conftest import Make, configured
+from .conftest import Make, configured, told
 
 SWEEP = {
     **{"title": "one bridge per layer l", "axis": "span-2", "backbone": "b", "ranking": {}},
@@ -36,3 +39,37 @@ def test_nothing_touches_the_edge_of_a_figure(make: Make, tmp_path: Path) -> Non
         image = imread(path)[:, :, :3]
         for edge in (image[:4], image[-4:], image[:, :4], image[:, -4:]):
             assert edge.min() == 1.0, path.name
+
+
+def test_a_frontier_is_the_mean_of_trainings_beside_real_text(make: Make, tmp_path: Path) -> None:
+    def audited(seed: int, perplexities: tuple[float, float]) -> Record:
+        points = [
+            {"row": row, "temperature": t, "entropy": 3 + t + seed / 10, "gen_ppl": value}
+            for row in ("teacher", "hidden S=4", "regress S=1")
+            for t, value in zip((0.8, 1.0), perplexities, strict=True)
+        ]
+        one = {"value": 5.0, "lo": None, "hi": None, "n": 1}
+        audit = {
+            "frontier": points,
+            "data": {"entropy": {**one, "value": 4.0}, "gen_ppl": one},
+            "impostors": [
+                {"name": name, "published": said, "measures": {"entropy": one, "gen_ppl": one}}
+                for name, said in (("loop", True), ("other", False))
+            ],
+        }
+        data = told(make(), 40.0, seed).data
+        return Record.of({**data, "audits": {"samples": audit}})
+
+    board = board_of([audited(0, (10.0, 40.0)), audited(1, (40.0, 40.0))], [])
+    (own,) = (what for kind, _, what in figures._wanted(board) if kind == "frontier")
+    assert own["beside"] == {"real text": (4.0, 5.0), "loop": (5.0, 5.0)}
+    lines = {line["name"]: line for line in own["lines"]}
+    assert list(lines) == ["teacher", "hidden (0, 2] S=4", "regress S=1 (beside hidden (0, 2])"]
+    assert [line["role"] for line in lines.values()] == ["teacher", "interface", "control"]
+    cold, warm = lines["hidden (0, 2] S=4"]["points"]
+    assert cold == pytest.approx((3.85, np.log(20.0)))
+    assert warm == pytest.approx((4.05, np.log(40.0)))
+    drawn = figures.draw(board, tmp_path)
+    assert (
+        sum(p.name.startswith("frontier-") and p.name.endswith("-samples.png") for p in drawn) == 1
+    )

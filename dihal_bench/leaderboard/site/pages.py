@@ -10,7 +10,7 @@ from dihal_bench.commands import alone
 from dihal_bench.leaderboard.site.numbers import pairs, parts
 
 _ROW = ("subject", "steps", "chains", "signal")
-_CHARTED = ("config", "scores", "frontier")
+_CHARTED = ("config", "scores", "frontier", "beside")
 _VIEWS = ("paper", "matched")
 _LAYER_FIELDS = ("score", "curvature", "stiffness", "effective_rank", "selected_share")
 

@@ -49,9 +49,13 @@
 
   function frontier(run) {
     const rows = new Map();
-    for (const one of list(run.frontier)) rows.set(one.row, [...(rows.get(one.row) ?? []), [one.entropy, one.gen_ppl]]);
+    const several = new Set(list(run.frontier).map((one) => one.task)).size > 1;
+    for (const one of [...list(run.frontier), ...list(run.beside)]) {
+      const name = several ? `${one.task}: ${one.row}` : one.row;
+      rows.set(name, [...(rows.get(name) ?? []), [one.entropy, one.gen_ppl]]);
+    }
     charts.lines(byId("chart-frontier"), [...rows].map(([name, points]) => ({ name: number(name), points: points.filter((pair) => pair.every(finite) && pair[1] > 0) })),
-      { x: "entropy, nats", y: "generative perplexity", marks: true, text: "Generative perplexity against entropy" });
+      { x: "entropy, nats", y: "generative perplexity", marks: true, spread: ["y"], text: "Generative perplexity against entropy" });
   }
 
   loadRun(byId("run-id").textContent).then((run) => {
