@@ -81,7 +81,9 @@ def generates(evidence: Evidence) -> Claim:
             "counts by how near it is to that of real text; which of the two is more varied "
             "stands beside and decides nothing. What fools these metrics is in the audit. From "
             "scratch hidden keeps all blocks above a low layer and the others keep none; the rows "
-            "of equal replaced blocks lead, and all of them have to hold.",
+            "of equal replaced blocks lead, and all of them have to hold. Equal in number: hidden "
+            "stands for the first blocks, where a look-up of tokens goes far, and the others for "
+            "the last, so that a lead is of the place as much as of the space.",
         ),
     )
 
