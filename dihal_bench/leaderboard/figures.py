@@ -36,7 +36,7 @@ def draw(board: Mapping[str, Any], folder: Path) -> list[Path]:
         The paths of PNG and SVG files.
     """
     jobs = [(kind, folder / stem, what) for kind, stem, what in _wanted(board)]
-    drawn = spread(_one, jobs, label="figures", least=8)
+    drawn = spread(_one, jobs, label="figures", least=4)
     return [path for paths in drawn for path in paths]
 
 

@@ -55,7 +55,8 @@ def rendered(
     Raises:
         UserError: a record or sweep cannot be read or rendered, and it is not to go on without it.
     """
-    records, problems = Store(folder / RECORDS).read()
+    store = Store(folder / RECORDS)
+    records, problems = store.read()
     sweeps, more = read_sweeps(folder)
     refuse([*problems, *more], keep_going=keep_going, say=say)
     with _scratch(folder if beside else None) as fresh:
@@ -64,6 +65,7 @@ def rendered(
         except OSError:  # of the disk, no record's
             raise
         except Exception:  # whatever a record may bring about
+            records, _ = store.read()
             blamed = culprits(records, _alone, "rendered")
             if not blamed or 1 < len(records) == len(blamed):  # then it is no single record's
                 raise
@@ -76,10 +78,10 @@ def rendered(
         yield _board(records, sweeps, fresh), fresh
 
 
-def _board(
-    records: Sequence[Record], sweeps: Sequence[Mapping[str, Any]], out: Path
-) -> dict[str, Any]:
+def _board(records: list[Record], sweeps: Sequence[Mapping[str, Any]], out: Path) -> dict[str, Any]:
+    """Render a board of records, which are let go of once it is computed: they are large."""
     board = board_of(records, sweeps)
+    records.clear()
     _render(board, out)
     return board
 
@@ -87,7 +89,7 @@ def _board(
 def _alone(records: Sequence[Record]) -> None:
     """Render some records, for nobody to see."""
     with _scratch(None) as out:
-        _board(records, [], out)
+        _board(list(records), [], out)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ RECORDS, SEEDS = 2000, 3
 BYTES = 60_000  # of a record of the bundled text, about
 SECONDS = 20.0  # on two cores that have nothing else to do
 BUSY = 3.0  # how much longer it may take on a machine that has
-GIGABYTE = 1e6  # in kB
+GIGABYTE = 1e9 / 1024  # in units of the system
 # What the system says a process took is, where it was forked, what its parent took.
 RENDER = """if __name__ == "__main__":
     import sys
