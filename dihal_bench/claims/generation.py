@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,7 +32,34 @@ if TYPE_CHECKING:
 REFERENCE = "hidden"
 _PERPLEXITY = "gen_ppl"
 
-_Place = tuple[str, int, str]  # interface, replaced blocks, what rows have in common
+_APART = ("seed", "interface", "layer", "from_layer", "controls", "options")  # rows may differ in
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """Whose texts are compared as one: trainings that differ in their seed alone.
+
+    Attributes:
+        name: of the interface.
+        start: the block that it begins behind.
+        layer: the last that it replaces.
+        options: its own settings.
+        terms: what rows must have in common to be compared: all other settings, and the task.
+    """
+
+    name: str
+    start: int
+    layer: int
+    options: str
+    terms: str
+
+    @property
+    def replaced(self) -> int:
+        """How many blocks it stands for."""
+        return self.layer - self.start
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.start}, {self.layer}]"
 
 
 @dataclass
@@ -52,7 +79,7 @@ class _Text:
     perplexities: list[float] = field(default_factory=list)
 
     def at(self, entropy: float) -> float:
-        """Return the judge's NLL where the frontier passes an entropy; NaN where it does not."""
+        """Return the perplexity where the frontier passes an entropy; NaN where it does not."""
         return curve_at(self.entropies, self.perplexities, entropy)
 
 
@@ -101,14 +128,11 @@ def generation_findings(records: Iterable[Record]) -> list[Finding]:
             for place, steps, seed, text in _texts(record):
                 found[place][steps, seed] = text
     findings: list[Finding] = []
-    for (name, replaced, terms), texts in sorted(found.items(), key=lambda item: item[0]):
-        if name == REFERENCE:
-            continue
-        reference = {r: own for (n, r, t), own in found.items() if (n, t) == (REFERENCE, terms)}
-        equal = replaced in reference
-        for other in [replaced] if equal else sorted(reference):
-            scope = f"{REFERENCE} ({counted(other, 'block')} replaced) against {name} ({replaced})"
-            findings += _pairs(scope, name, reference[other], texts, leads=equal)
+    for place in sorted(own for own in found if own.name != REFERENCE):
+        alike = sorted(o for o in found if (o.name, o.terms) == (REFERENCE, place.terms))
+        equal = [own for own in alike if own.replaced == place.replaced]
+        for own in equal or alike:
+            findings += _pairs(own, place, found[own], found[place], leads=bool(equal))
     return findings
 
 
@@ -127,30 +151,33 @@ def _texts(record: Record) -> Iterator[tuple[_Place, int, int, _Text]]:
         points.sort(key=lambda point: point["temperature"])
         text.entropies = [point["entropy"] for point in points]
         text.perplexities = [point["gen_ppl"] for point in points]
-        made = record.data["tasks"][task]["key"]
-        place = own["name"], own["replaced"], _terms(config, task, made)
+        common = {key: value for key, value in config.items() if key not in _APART}
+        terms = [common, task, record.data["tasks"][task]["key"]]
+        place = _Place(
+            own["name"],
+            own["from"],
+            record.data["layer"],
+            json.dumps(config.get("options"), sort_keys=True),
+            json.dumps(terms, sort_keys=True),
+        )
         yield place, steps, config["seed"], text
 
 
-def _terms(config: Mapping[str, Any], *task: str) -> str:
-    """Return what rows must have in common to be compared: budget, losses, backbone, text, task."""
-    parts = [config.get(key) for key in ("budget", "losses", "backbone", "corpus", "train")]
-    return json.dumps([*parts, *task], sort_keys=True)
-
-
-def _pairs(scope: str, name: str, own: _Texts, other: _Texts, *, leads: bool) -> Iterator[Finding]:
+def _pairs(
+    reference: _Place, rival: _Place, own: _Texts, other: _Texts, *, leads: bool
+) -> Iterator[Finding]:
     common = sorted(set(own) & set(other))
     for steps in sorted({s for s, _ in common}):
         pairs = [(own[key], other[key]) for key in common if key[0] == steps]
         if any(_PERPLEXITY not in one.values for pair in pairs for one in pair):
             continue
-        where = f"{scope}, S = {steps}, {counted(len(pairs), 'seed')}"
+        where = f"{reference} against {rival}, S = {steps}, {counted(len(pairs), 'seed')}"
         parts = [_part(pairs, gain) for gain in _GAINS.values()]
         yield Finding(
             scope=where,
             statistic="; ".join(_GAINS),
             value="; ".join(f"{value} {verdict}" for value, verdict in parts),
-            rival=f"{name}: {_means(pairs)}",
+            rival=f"{rival.name}: {_means(pairs)}",
             verdict=all_of(*(verdict for _, verdict in parts)),
             leads=leads,
         )
@@ -159,14 +186,12 @@ def _pairs(scope: str, name: str, own: _Texts, other: _Texts, *, leads: bool) ->
             scope=where,
             statistic="distinct-2: more varied by, whatever real text's is",
             value=value,
-            rival=name,
+            rival=rival.name,
             verdict=verdict,
         )
 
 
-def _part(
-    pairs: list[tuple[_Text, _Text]], gain: Callable[[_Text, _Text], float]
-) -> tuple[str, str]:
+def _part(pairs: list[tuple[_Text, _Text]], gain: _Gain) -> tuple[str, str]:
     """Return a part's mean over seeds with its interval, as text, and its verdict."""
     values = np.array([gain(own, other) for own, other in pairs])
     if not np.isfinite(values).all():
@@ -177,7 +202,7 @@ def _part(
     return shown(interval, "+.3g"), of_trainings(by_interval(interval), len(values))
 
 
-def _colder(own: _Text, other: _Text) -> float:
+def _less_perplexing(own: _Text, other: _Text) -> float:
     return float(np.log(other.values[_PERPLEXITY] / own.values[_PERPLEXITY]))
 
 
@@ -203,7 +228,7 @@ def _more_varied(own: _Text, other: _Text) -> float:
 
 
 _GAINS: dict[str, _Gain] = {
-    "gen-PPL, nats less": _colder,
+    "gen-PPL, nats less": _less_perplexing,
     "at equal entropy": _at_equal_entropy,
     "distinct-2, nearer to real text": _nearer("distinct_2"),
     "self-BLEU, nearer": _nearer("self_bleu"),

@@ -34,7 +34,7 @@ def record(
         }
         for metric, value in metrics.items()
     ]
-    own = {"name": name, "replaced": replaced}
+    own = {"name": name, "replaced": replaced, "from": 8 - replaced if name != "hidden" else 0}
     config = {"seed": seed, "regime": "causal", "budget": {"diffusion_tokens": tokens}}
     config |= dict.fromkeys(("losses", "backbone", "corpus", "train"), "same")
     points = [
@@ -43,6 +43,7 @@ def record(
     ]
     audit = {"data": {m: {"value": v} for m, v in REAL.items()}, "frontier": points[::-1]}
     content = {"config": config, "interface": own, "scores": scores, "budget": {"within": True}}
+    content["layer"] = own["from"] + replaced
     return Record(content | {"tasks": {task: {"key": "k"}}, "audits": {task: audit}})
 
 
@@ -129,3 +130,13 @@ def test_texts_of_other_terms_are_no_pair() -> None:
     for own in records[1::2]:  # nor is a run that spent more than it may
         own.data["budget"]["within"] = False
     assert generation_findings(records) == []
+
+
+def test_runs_that_differ_in_a_setting_are_not_taken_for_one() -> None:
+    records = texts()
+    count = len(generation_findings(records))
+    for own in texts(gen_ppl=1.0)[1::2]:
+        own.data["config"]["denoiser"] = {"name": "mlp"}
+        records.append(own)
+    assert generated(records).verdict == HOLDS
+    assert len(generation_findings(records)) == count  # no hidden of that denoiser is there
