@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dihal_bench.scoring.tolerance import LEAST_SEEDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
-SEEDS = 3  # trainings at least: the spread of fewer is not known
 _LEVEL = 0.05
 
 
@@ -84,7 +85,7 @@ def all_of(*verdicts: str) -> str:
 
 def of_trainings(verdict: str, seeds: int) -> str:
     """Withhold a verdict that rests on resampled trainings where there are too few of them."""
-    return verdict if seeds >= SEEDS else UNDECIDED
+    return verdict if seeds >= LEAST_SEEDS else UNDECIDED
 
 
 def by_replication(values: Sequence[float], p: float, p_below: float) -> str:

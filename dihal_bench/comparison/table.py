@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.comparison.paired import columns
 from dihal_bench.comparison.plan import REFERENCE
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER
-from dihal_bench.scoring.tolerance import CONVERGED
+from dihal_bench.scoring.tolerance import CONVERGED, LEAST_SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dihal_bench.comparison.paired import Paired
     from dihal_bench.comparison.pool import Key
     from dihal_bench.scoring.intervals import Estimate
-
-_LEAST_SEEDS = 3  # for a rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +299,7 @@ class _Builder:
         """The ranks of interfaces, among those at equal steps that replace as many blocks."""
         peers: dict[tuple[int, int], list[Key]] = defaultdict(list)
         for key in self.pool.rows:
-            if key.leads and len(self.pool.seeds(key)) >= _LEAST_SEEDS:
+            if key.leads and len(self.pool.seeds(key)) >= LEAST_SEEDS:
                 peers[key.row.steps, self._replaced(key)].append(key)
         found = {}
         for keys in peers.values():

@@ -70,14 +70,18 @@ def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
     data = record.data
     kept = {key: value for key, value in data.items() if key not in ("sums", "seal", "audits")}
     kept["bridge"] = {**data["bridge"], "curves": _thinned(data["bridge"].get("curves", {}))}
-    audits = {task: own for task, own in data.get("audits", {}).items() if isinstance(own, dict)}
+    tasks = data.get("tasks", {})
+    audits = {task: own for task, own in data.get("audits", {}).items() if task in tasks}
     kept["excerpts"] = [one for own in audits.values() for one in own.get("excerpts") or ()]
+    keys = {task: {"task": task, "key": tasks[task]["key"]} for task in audits}
     kept["frontier"] = [
-        {"task": task, **point}
+        {**keys[task], **point}
         for task, own in audits.items()
         for point in own.get("frontier") or ()
     ]
-    kept["beside"] = [point for task, own in audits.items() for point in _beside(task, own)]
+    kept["beside"] = [
+        {**keys[task], **point} for task, own in audits.items() for point in _beside(own)
+    ]
     return {
         "id": data["id"],
         "interface": data["interface"]["name"],
@@ -96,13 +100,13 @@ def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
     }
 
 
-def _beside(task: str, audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _beside(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Return where real text, and published samplers without a model, stand beside a frontier."""
     measured = {"real text": audit.get("data") or {}}
     measured |= {i["name"]: i["measures"] for i in audit.get("impostors") or () if i["published"]}
     for row, measures in measured.items():
         if all(name in measures for name in _FRONTIER):
-            yield {"task": task, "row": row, **{n: measures[n]["value"] for n in _FRONTIER}}
+            yield {"row": row, **{n: measures[n]["value"] for n in _FRONTIER}}
 
 
 def _thinned(value: Any) -> Any:

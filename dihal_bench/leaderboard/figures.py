@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from dihal_bench.names import safe
 from dihal_bench.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 
+_Run = Mapping[str, Any]  # what figures show of a run
 _COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
 _CELLS = {"paper": "raw states", "matched": "what is diffused"}
 _LOSSES = ("fvu_mmse", "kl_one_step", "kl")  # of a sweep, that are drawn
@@ -65,9 +67,12 @@ def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
                 yield "cost", f"nll-flops-{name}", table
             if any(run["sigmas"] and run["agreement"] for run in runs):
                 yield "recovery", f"recovery-{name}", {"title": table["title"], "runs": runs}
-            for task in sorted({one["task"] for run in runs for one in run["frontier"]}):
-                title = f"{task}: {table['title']}"
-                yield "frontier", safe(f"frontier-{name}-{task}"), _frontier_of(task, title, runs)
+            tasks = sorted({(p["task"], p["key"]) for run in runs for p in run["frontier"]})
+            for made in tasks:
+                several = [task for task, _ in tasks].count(made[0]) > 1
+                task = f"{made[0]} ({made[1]})" if several else made[0]
+                what = _frontier_of(made, f"{task}: {table['title']}", runs)
+                yield "frontier", safe(f"frontier-{name}-{task}"), what
     for name, located in _located(data).items():
         yield "proxies", f"proxies-{name}", located
     for sweep in data["sweeps"]:
@@ -186,36 +191,50 @@ def _recovery(figure: Any, what: Mapping[str, Any]) -> None:
     axis.set_title(f"{_wrapped(what['title'])}\n{note}", loc="left", fontsize=9)
 
 
-def _frontier_of(task: str, title: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a line per row over temperatures: means over seeds; and what stands beside them."""
-    found: dict[tuple[str, str], dict[float, list[Any]]] = defaultdict(lambda: defaultdict(list))
+def _frontier_of(made: tuple[str, str], title: str, runs: Sequence[_Run]) -> dict[str, Any]:
+    """Return a line per row over temperatures: means over seeds; and what stands beside them.
+
+    Args:
+        made: the task and the key of how it was scored: texts of other keys are others.
+        title: of the figure.
+        runs: of the table.
+    """
+    found: dict[tuple[str, str, str], dict[float, list[Any]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    beside: dict[str, tuple[float, float]] = {}
     for run in runs:
-        for one in (one for one in run["frontier"] if one["task"] == task and one["gen_ppl"] > 0):
-            of_own = one["row"].startswith(f"{run['interface']} S=")
-            row = one["row"].removeprefix(run["interface"]) if of_own else one["row"]
-            label = run["label"] if of_own else "" if row == "teacher" else f"beside {run['label']}"
-            found[label, row][one["temperature"]].append((one["entropy"], log(one["gen_ppl"])))
+        for one in _of_task(run["frontier"], made):
+            line = _line(one["row"], run)
+            found[line][one["temperature"]].append((one["entropy"], log(one["gen_ppl"])))
+        for one in _of_task(run["beside"], made):
+            beside.setdefault(one["row"], (one["entropy"], one["gen_ppl"]))
     lines = [
         {
-            "name": f"{label}{row}"
-            if row.startswith(" ")
-            else f"{row} ({label})"
-            if label
-            else row,
-            "label": label.removeprefix("beside "),
-            "role": "teacher" if not label else "control" if "beside" in label else "interface",
-            "many": " S=" in row and not row.endswith(" S=1"),
+            "name": name,
+            "label": label,
+            "role": role,
+            "many": " S=" in name and not name.endswith(" S=1") and role == "interface",
             "points": [tuple(map(fmean, zip(*at[t], strict=True))) for t in sorted(at)],
         }
-        for (label, row), at in found.items()
+        for (name, label, role), at in found.items()
     ]
-    beside = {
-        one["row"]: (one["entropy"], one["gen_ppl"])
-        for run in runs
-        for one in run["beside"]
-        if one["task"] == task and one["gen_ppl"] > 0
-    }
     return {"title": title, "lines": lines, "beside": beside}
+
+
+def _of_task(points: Iterable[Mapping[str, Any]], made: tuple[str, str]) -> Iterator[Any]:
+    """Return the points of a task that a logarithm can show."""
+    return (one for one in points if (one["task"], one["key"]) == made and one["gen_ppl"] > 0)
+
+
+def _line(row: str, run: _Run) -> tuple[str, str, str]:
+    """Return what a line is called, the label that it is coloured by, and its role."""
+    label, own = run["label"], f"{run['interface']} S="
+    if row == "teacher":
+        return row, "", "teacher"
+    if row.startswith(own):
+        return f"{label} S={row.removeprefix(own)}", label, "interface"
+    return f"{row} (beside {label})", label, "control"
 
 
 def _frontier(figure: Any, what: Mapping[str, Any]) -> None:

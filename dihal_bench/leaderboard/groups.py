@@ -15,6 +15,7 @@ from dihal_bench.markdown import one_line
 from dihal_bench.names import safe
 from dihal_bench.records.record import own_task
 from dihal_bench.scoring.likelihood import TEACHER
+from dihal_bench.scoring.tolerance import LEAST_SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,7 +44,6 @@ _TELLING = {  # fields of a setting that tell tables of one title apart, in word
     "teacher": "teacher's NLL",
 }
 _MOST = 4  # settings that a label names
-_RANKED = 3  # seeds from which on a row has a rank
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
@@ -166,7 +166,7 @@ def grouped(records: Iterable[Record]) -> list[Group]:
 
 def _size(labelled: Mapping[str, list[Record]]) -> tuple[int, int]:
     """Return how many rows have a rank, and how many runs there are, in descending order."""
-    ranked = sum(len(own) >= _RANKED for own in labelled.values())
+    ranked = sum(len(own) >= LEAST_SEEDS for own in labelled.values())
     return -ranked, -sum(map(len, labelled.values()))
 
 

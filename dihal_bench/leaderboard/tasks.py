@@ -54,13 +54,14 @@ def task_tables(group: Group) -> list[dict[str, Any]]:
                 made = f"{tasks[score.task]['key']}, scorer {score.version}, {score.dtype}"
                 own = _Told(seed, record.data["id"], score)
                 told[score.task, made][_key(label, score)].append(own)
-                audit = record.data.get("audits", {}).get(score.task, {})
-                audits.setdefault((score.task, made), audit)  # the same of every training
+                audit = record.data.get("audits", {}).get(score.task)
+                if audit:
+                    audits.setdefault((score.task, made), audit)  # the same of every training
     names = Counter(task for task, _ in told)
     tables = []
     for (task, made), rows in sorted(told.items()):
         name = f"{task} ({made})" if names[task] > 1 else task
-        tables.append(_table(group, name, rows, audits[task, made]))
+        tables.append(_table(group, name, rows, audits.get((task, made), {})))
     return tables
 
 

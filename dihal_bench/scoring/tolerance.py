@@ -10,3 +10,4 @@ LOOSEST = {  # arithmetic -> largest tolerance under which a leak gate says anyt
     "bfloat16": 0.5,
 }
 CONVERGED = 0.02  # nats between half the chains and all of them
+LEAST_SEEDS = 3  # trainings for a rank or a verdict: the spread of fewer is not known
