@@ -68,7 +68,10 @@ class _Verdict:
             return f"Noise helps: {name} is better than {control} ({own})."
         if hi < 0:
             return f"Noise does not help: {name} is worse than {control} ({own})."
-        return f"Noise gains nothing measurable: {name} is not told apart from {control} ({own} holds zero)."
+        return (
+            f"Noise gains nothing measurable: {name} is not told apart from {control} ({own} holds "
+            "zero)."
+        )
 
     def _first(self, first: _Row, ranked: int, leading: list[_Row]) -> str:
         """Say what it is first among, at which score, and what stands beside that."""
