@@ -102,7 +102,7 @@ def test_the_verdict_of_a_table_stands_in_the_page(site):
     folder, _ = site
     table = board(24)["tables"][0]
     said = verdict(table)
-    assert said.startswith("Noise gains nothing measurable: hidden (layer=1) is level")
+    assert said.startswith("Noise gains nothing measurable: hidden (layer=1) is not told apart")
     assert ", the teacher 0.2613." in said
     assert said in Page(read(folder, "index.html")).text
     for row in table["rows"]:
