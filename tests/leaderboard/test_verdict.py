@@ -46,8 +46,8 @@ def test_that_noise_gained_nothing_stands_first() -> None:
         "Noise gains nothing measurable: hidden (0, 1] is not told apart from regress, its best "
         "control without diffusion (diffusion gain 0.0002 [−0.0001, 0.0005] holds zero). At S=1, "
         "with 1 of 8 blocks replaced, it is first of 3: brier1 0.2612 [0.2512, 0.2712] over 3 "
-        "trainings; that control has 0.2610, the teacher 0.2613. The others replace (7, 8] instead; "
-        "token-mean, a control without training (0.2600), is above all of them."
+        "trainings; that control has 0.2610, the teacher 0.2613. The others replace (7, 8] "
+        "instead; token-mean, a control without training (0.2600), is above all of them."
     )
 
 
