@@ -14,7 +14,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.registry import INTERFACES, include
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},  # the defaults: minutes on two cores
@@ -121,7 +121,7 @@ def resolve(
         )
         for section, kind in sections.items()
     }
-    config = _build(RunConfig, flat, "")
+    config = _build(RunConfig, flat, "", others=[f"{section}.*" for section in _sections()])
     return dataclasses.replace(config, options=options)  # type: ignore[no-any-return]
 
 
@@ -167,15 +167,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _build(cls: Any, flat: Mapping[str, Any], prefix: str) -> Any:
-    """Build dataclass ``cls`` from dotted keys; ``prefix`` is where it hangs, for messages."""
-    hints = get_type_hints(cls)
+def _build(cls: Any, flat: Mapping[str, Any], prefix: str, others: Sequence[str] = ()) -> Any:
+    """Build dataclass ``cls`` from dotted keys; ``prefix`` and ``others`` are for messages."""
+    hints = {name: kind for name, kind in get_type_hints(cls).items() if kind != _SECTIONS}
     plain: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():
         head, _, rest = key.partition(".")
         if head not in hints or bool(rest) != dataclasses.is_dataclass(hints[head]):
-            known = ", ".join(_shown(prefix + name, hint) for name, hint in hints.items())
+            names = [_shown(prefix + name, hint) for name, hint in hints.items()]
+            known = ", ".join([*names, *others])
             raise UserError(f"there is no configuration key {prefix}{key}; those here are {known}.")
         if rest:
             nested.setdefault(head, {})[rest] = value
@@ -205,6 +206,7 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         raise UserError(f"{given}: give {wanted}.") from error
 
 
+_SECTIONS = dict[str, Any]  # type of what holds the interfaces' own settings, built apart
 _FLAGS = {"from_layer": "--from", "seed": "--seed"}  # typed keys that have a flag of their own
 
 

@@ -263,6 +263,8 @@ def test_what_depends_on_a_choice_changes_the_digest(before, sets):
         (["budget.matched=steps"], "budget.matched=steps is unknown; choose one of diffusion, tot"),
         (["budget.recovery_tokens=100"], "budget.recovery_tokens=100 is less than one step"),
         (["budget.warmup_tokens=1"], "there is no configuration key budget.warmup_tokens"),
+        (["options=1"], "there is no configuration key options; those here are interface, layer"),
+        (["options.rounding=up"], "score.*, c2d.*, embedding.*, hidden.*, latent.*."),
         (["embedding.clamps=true"], "there is no configuration key embedding.clamps; those here"),
         (["embedding.rounding=up"], "embedding.rounding=up is unknown; choose one of readout"),
     ],

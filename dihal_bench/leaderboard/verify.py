@@ -10,7 +10,7 @@ from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import read_stranger
 from dihal_bench.progress import progress
 from dihal_bench.records.record import own_task
-from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, Row
+from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row
 from dihal_bench.scoring.sums import from_plain
 from dihal_bench.scoring.table import Measured, Traits, scores_of
 from dihal_bench.training.budget import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
@@ -88,6 +88,17 @@ def _scores(record: Record) -> Iterator[str]:
                     f"scores[{index}].details.{part} ({name}) is {said!r}, and the rest of the "
                     f"record says {found!r}"
                 )
+    yield from _dropped(record, known)
+
+
+def _dropped(record: Record, known: Mapping[_Name, Score]) -> Iterator[str]:
+    """Say which scores are not there although their sums are, so that nobody keeps to the good."""
+    own = [score for score in record.scores if score.task == own_task(record.data)]
+    if any(score.version < VERSION for score in own):  # there may have been fewer metrics
+        return
+    for name in sorted(known.keys() - {_name(score) for score in own}):
+        subject, metric, steps, chains, _ = name
+        yield f"scores has no {metric} of {subject} (S={steps}, K={chains}), which its sums give"
 
 
 def _near(said: float, found: float) -> bool:
@@ -142,8 +153,11 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
     first = data["interface"]["name"]
     traits = {
         name: Traits(
-            stochastic=any(row.chains > 1 for row in totals if row.subject == name),
-            likelihood=any(s.metric.endswith("nll") for s in own if s.subject == name),
+            stochastic=any(
+                row.chains > 1 or row.signal == TRUE for row in totals if row.subject == name
+            ),
+            likelihood=name != first  # of a control always: gains are over the best of them
+            or any(s.metric.endswith("nll") for s in own if s.subject == name),
             decoder_steps=max(
                 (s.nfe // s.chains - s.steps for s in own if s.subject == name and s.steps),
                 default=0,

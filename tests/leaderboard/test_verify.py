@@ -1,6 +1,7 @@
 """Records that are what a record looks like, and say of themselves what is not so."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,42 @@ def test_documents_that_were_added_up_are_counted_all_the_same(make: Make) -> No
         if "documents" in score["details"]:
             score["details"]["documents"] = 2 * parts
     verify(Record.of(data))
+
+
+@pytest.mark.parametrize(
+    ("subject", "metrics", "named"),
+    [
+        ("regress", {"nll_minus_interface"}, "nll_minus_interface of regress (S=1, K=1)"),
+        (
+            "regress",
+            {
+                "nll",
+                "ppl",
+                "word_ppl",
+                "bits_per_byte",
+                "nll_minus_teacher",
+                "kl",
+                "kl_reverse",
+                "nll_minus_interface",
+                "kl_minus_interface",
+            },
+            "bits_per_byte of regress (S=1, K=1)",
+        ),
+        ("hidden", {"brier1"}, "brier1 of hidden (S=0, K=1)"),
+        ("hidden", {"diffusion_gain"}, "diffusion_gain of hidden (S=1, K=1)"),
+    ],
+)
+def test_a_score_that_is_missing_is_named(
+    make: Make, subject: str, metrics: set[str], named: str
+) -> None:
+    scores = copy.deepcopy(make().data["scores"])
+    kept = [s for s in scores if s["subject"] != subject or s["metric"] not in metrics]
+    assert len(kept) < len(scores)
+    with pytest.raises(UserError, match=re.escape(f"scores has no {named}, which its sums give")):
+        verify(make(scores=kept))
+    for score in kept:  # before there were so many metrics
+        score["version"] -= 1
+    verify(make(scores=kept))
 
 
 def bounded(make: Make, regime: str, **changes: Any) -> Record:
