@@ -197,6 +197,20 @@ def test_what_fools_nobody_is_drawn_and_wide_ranges_by_their_logarithm(visit, tm
     assert "fool it" in caption
 
 
+def test_a_number_with_intervals_is_drawn_before_one_without(visit, tmp_path):
+    given = board(6)
+    table = next(table for table in given["tables"] if table["kind"] == "task")
+    given["tables"] = [table]
+    entropy = next(column for column in table["columns"] if column["key"] == "entropy")
+    entropy["better"] = "higher"  # after MAUVE, which comes first where both have intervals
+    render_site(given, tmp_path / "both")
+    assert figure(visit(tmp_path / "both").open("index.html"))[1].startswith("MAUVE")
+    for row in table["rows"]:
+        row["cells"]["mauve"] = {"value": row["cells"]["mauve"]["value"], "flags": []}
+    render_site(given, tmp_path / "one")
+    assert figure(visit(tmp_path / "one").open("index.html"))[1].startswith("Entropy")
+
+
 def test_the_key_has_the_marks_that_are_drawn(site, visit):
     page = visit(site[0]).open("index.html")
     key = page.locator("#key").inner_text()
