@@ -8,11 +8,18 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
 
 _PACKAGES = ("torch", "transformers", "diffusers", "numpy", "scipy", "safetensors", "tokenizers")
-
-
+_ARITHMETIC = (  # of processors, by which products of matrices are rounded otherwise
+    *("avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16"),
+    *("bf16", "sve", "sve2"),
+)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of glibc's mallopt
 
 
@@ -43,10 +50,24 @@ def describe(*, device: str, seed: int) -> dict[str, Any]:
         "git": _git(),
         "device": device,
         "machine": platform.machine(),
+        "processor": _processor(torch.device(device)),
         "seed": seed,
         "threads": torch.get_num_threads(),
         "processes": distributed.size(),
     }
+
+
+def _processor(device: torch.device) -> str:
+    """Return what computes: on another kind of it the same seed gives other digits."""
+    import torch
+
+    if device.type != "cpu":
+        named = getattr(torch.get_device_module(device), "get_device_name", None)
+        return str(named(device)) if named else device.type
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # which torch 2.11 may lack
+    vectors = torch.backends.cpu.get_cpu_capability()
+    features = [name for name in _ARITHMETIC if has.get(name)]
+    return " ".join([str(has.get("cpu_name", platform.machine())), vectors, *features])
 
 
 def _git() -> str | None:

@@ -236,6 +236,7 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
 
     environment = data["environment"]
     commit = escaped(environment["git"] or "unknown")
+    processor = environment.get("processor", "")  # older records have none
     versions = [{"package": n, "version": v} for n, v in environment["versions"].items()]
     changed = " (+: with changes that are not committed)" if commit.endswith("+") else ""
     made = one_line(data["command"])
@@ -245,6 +246,7 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
         block(made, "bash"),
         *(apart if own else []),
         f"Record {escaped(data['id'])}, created {escaped(data['created'])}; commit "
-        f"{commit}{changed}; device {escaped(environment['device'])}.",
+        f"{commit}{changed}; device {escaped(environment['device'])}"
+        f"{escaped(processor and f', {processor}')}.",
         table(versions),
     ]

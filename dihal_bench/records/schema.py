@@ -161,6 +161,7 @@ class Environment(Open):
 
     versions: dict[Line, Line]
     git: Line | None
+    processor: Line = ""
 
     @model_validator(mode="after")
     def _names_itself(self) -> Environment:

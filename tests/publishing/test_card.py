@@ -130,6 +130,8 @@ def test_the_body_says_what_it_is_what_it_cost_and_what_it_is_not():
     ):
         assert said in text
     assert rows_of(text, "hidden")[-1][1:] == ["pass", "0", "1e-10", "float64"]
+    assert "device cpu." in text
+    assert "device cpu, Xeon AVX512." in card(environment={"processor": "Xeon AVX512"})
     assert "OUTSIDE" in card(budget={"within": False})
 
 
@@ -170,7 +172,10 @@ def test_what_a_record_says_stays_text():
         "backbone": {"name": HOSTILE, "architecture": HOSTILE, "fingerprint": HOSTILE},
         "corpus": {"name": HOSTILE, "fingerprint": HOSTILE, "notes": {"repository": HOSTILE}},
         "budget": {"name": HOSTILE},
-        "environment": {"git": HOSTILE, "versions": {HOSTILE: HOSTILE, "dihal-bench": HOSTILE}},
+        "environment": {
+            **{"git": HOSTILE, "processor": HOSTILE},
+            "versions": {HOSTILE: HOSTILE, "dihal-bench": HOSTILE},
+        },
         "config": {"corpus": HOSTILE},
         "scores": [
             {**s, "task": f"{HOSTILE}:validation", "unit": HOSTILE}
