@@ -64,7 +64,7 @@ def _processor(device: torch.device) -> str:
     if device.type != "cpu":
         named = getattr(torch.get_device_module(device), "get_device_name", None)
         return str(named(device)) if named else device.type
-    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than torch 2.11
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # a recent function
     vectors = torch.backends.cpu.get_cpu_capability()
     features = [name for name in _ARITHMETIC if has.get(name)]
     return " ".join([str(has.get("cpu_name", platform.machine())), vectors, *features])
