@@ -83,6 +83,9 @@ def test_samples_are_scored_audited_and_kept(run: Path, task: Path) -> None:
     assert perplexity.details["temperature"] == 1.0
     assert perplexity.details["judge"].endswith("judge")
     assert "fooled_by" in perplexity.details
+    reached = [s for s in own if s.metric == "gen_ppl_at_entropy"]
+    assert reached
+    assert all("fooled_by" in s.details for s in reached)
     audit = record.data["audits"]["few"]
     assert len(audit["impostors"]) == 23
     assert {point["temperature"] for point in audit["frontier"]} == {0.5, 1.0}

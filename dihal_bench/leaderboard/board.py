@@ -9,7 +9,7 @@ import numpy as np
 from dihal_bench import __version__
 from dihal_bench.leaderboard.groups import grouped, public
 from dihal_bench.leaderboard.tables import likelihood_table
-from dihal_bench.leaderboard.tasks import task_tables
+from dihal_bench.leaderboard.tasks import place_of, task_tables, under_teacher
 from dihal_bench.names import safe
 from dihal_bench.progress import progress
 from dihal_bench.scoring.intervals import over_trainings
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
-_FRONTIER = ("entropy", "gen_ppl")  # measures that it is drawn in
 _PREDICTORS = (SCORE, f"{SCORE}, matched", DEPTH)  # that a reader looks for first
 
 
@@ -101,12 +100,19 @@ def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
 
 
 def _beside(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return where real text, and published samplers without a model, stand beside a frontier."""
+    """Return where real text stands beside a frontier, and samplers without a model.
+
+    Of these the published ones, and those that are below the teacher.
+    """
     measured = {"real text": audit.get("data") or {}}
-    measured |= {i["name"]: i["measures"] for i in audit.get("impostors") or () if i["published"]}
+    below = under_teacher(audit)
+    for own in audit.get("impostors") or ():
+        if own["published"] or own["name"] in below:
+            measured[own["name"]] = own["measures"]
     for row, measures in measured.items():
-        if all(name in measures for name in _FRONTIER):
-            yield {"row": row, **{n: measures[n]["value"] for n in _FRONTIER}}
+        place = place_of(measures)
+        if place:
+            yield {"row": row, "entropy": place[0], "gen_ppl": place[1]}
 
 
 def _thinned(value: Any) -> Any:

@@ -12,6 +12,7 @@ from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_tas
 from dihal_bench.leaderboard.tables import facts, present, section, versions
 from dihal_bench.names import safe
 from dihal_bench.scoring.intervals import over_trainings
+from dihal_bench.scoring.samples.frontier import AT_ENTROPY, Place, under
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -77,7 +78,7 @@ def _table(
     for own in told.values():
         for one in own:
             metrics.setdefault(one.score.metric, of_task(one.score.metric, one.score.unit))
-    fooled = _fooled(told)
+    fooled = _fooled(told) | _under(audit)
     rows = [_row(group, key, told[key], fooled) for key in sorted(told, key=_order)]
     after = sum(row["cells"]["role"] == _TEACHER for row in rows)
     rows[after:after] = _rows_of({"real text": audit.get("data", {})}, metrics, fooled, _REAL)
@@ -128,6 +129,38 @@ def _fooled(told: Mapping[_Key, list[_Told]]) -> dict[str, list[str]]:
         for one in own:
             found[one.score.metric] |= set(one.score.details.get("fooled_by", ()))
     return {metric: sorted(names) for metric, names in sorted(found.items()) if names}
+
+
+def _under(audit: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what is under the teacher's frontier, which older records do not say."""
+    names = sorted(under_teacher(audit))
+    return {AT_ENTROPY: names} if names else {}
+
+
+def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
+    """Return which rows without a model have a lower perplexity than the teacher at their entropy.
+
+    Args:
+        audit: of a record.
+
+    Returns:
+        name -> its share of the teacher's perplexity there.
+    """
+    points = [
+        (point["temperature"], point["entropy"], point["gen_ppl"])
+        for point in audit.get("frontier") or ()
+        if point["row"] == _TEACHER and point["gen_ppl"] > 0
+    ]
+    places = {own["name"]: place_of(own["measures"]) for own in audit.get("impostors") or ()}
+    known = {name: place for name, place in places.items() if place}
+    return under([place for _, *place in sorted(points)], known) if points else {}
+
+
+def place_of(measures: Mapping[str, Any]) -> Place | None:
+    """Return the entropy and generative perplexity of what was measured, if both were."""
+    if not {"entropy", "gen_ppl"} <= measures.keys():
+        return None
+    return measures["entropy"]["value"], measures["gen_ppl"]["value"]
 
 
 def _order(key: _Key) -> tuple[bool, str, bool, _Key]:

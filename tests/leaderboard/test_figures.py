@@ -53,8 +53,12 @@ def test_a_frontier_is_the_mean_of_trainings_beside_real_text(make: Make, tmp_pa
             "frontier": points,
             "data": {"entropy": {**one, "value": 4.0}, "gen_ppl": one},
             "impostors": [
-                {"name": name, "published": said, "measures": {"entropy": one, "gen_ppl": one}}
-                for name, said in (("loop", True), ("other", False))
+                {"name": name, "published": said, "measures": {"entropy": at, "gen_ppl": one}}
+                for name, said, at in (
+                    ("loop", True, one),
+                    ("other", False, one),
+                    ("below the teacher", False, {**one, "value": 3.95 + seed / 10}),
+                )
             ],
         }
         data = told(make(), 40.0, seed).data
@@ -62,7 +66,9 @@ def test_a_frontier_is_the_mean_of_trainings_beside_real_text(make: Make, tmp_pa
 
     board = board_of([audited(0, (10.0, 40.0)), audited(1, (40.0, 40.0))], [])
     (own,) = (what for kind, _, what in figures._wanted(board) if kind == "frontier")
-    assert own["beside"] == {"real text": (4.0, 5.0), "loop": (5.0, 5.0)}
+    assert own["beside"] == {"real text": (4.0, 5.0), "loop": (5.0, 5.0)} | {
+        "below the teacher": (3.95, 5.0)
+    }
     lines = {line["name"]: line for line in own["lines"]}
     assert list(lines) == ["teacher", "hidden (0, 2] S=4", "regress S=1 (beside hidden (0, 2])"]
     assert [line["role"] for line in lines.values()] == ["teacher", "interface", "control"]

@@ -314,6 +314,32 @@ def test_rows_without_a_model_stand_in_the_table(make: Make, tmp_path: Path) -> 
         Record.of({**records[0].data, "audits": {"samples": broken}}).write(tmp_path / "it")
 
 
+def test_what_is_below_the_teachers_frontier_fools_the_perplexity_at_an_entropy(make: Make) -> None:
+    data = told(make(), 40.0, 0).data
+    score = next(own for own in data["scores"] if own["metric"] == "gen_ppl")
+    scores = [*data["scores"], {**score, "metric": "gen_ppl_at_entropy"}]
+    one = {"lo": None, "hi": None, "n": 7}
+
+    def flags(perplexity: float, row: str = "teacher") -> list[str]:
+        measures = {"entropy": {**one, "value": 4.5}, "gen_ppl": {**one, "value": perplexity}}
+        audit = {
+            "frontier": [
+                {"row": row, "temperature": t, "entropy": 4 + t, "gen_ppl": 10.0 ** (1 + 2 * t)}
+                for t in (1.0, 0.0)
+            ],
+            "impostors": [{"name": "repeats", "published": False, "measures": measures}],
+        }
+        record = Record.of({**data, "scores": scores, "audits": {"samples": audit}})
+        (table,) = task_tables(grouped([record])[0])
+        found = table["rows"][0]["cells"]["metric:gen_ppl_at_entropy"]["flags"]
+        assert ("gen_ppl_at_entropy is won by repeats." in table["legend"]) == bool(found)
+        return list(found)
+
+    assert flags(99.0) == ["fooled"]  # the teacher has 100 there
+    assert flags(101.0) == []
+    assert flags(99.0, row="hidden S=4") == []
+
+
 def test_samples_of_other_numbers_share_no_table(make: Make) -> None:
     first, other = (told(make(), 40.0, seed) for seed in (1, 2))
     fewer = Record.of({**other.data, "tasks": {"samples": {"key": "limited", "rows": []}}})

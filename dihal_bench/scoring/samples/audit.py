@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dihal_bench.progress import progress
+from dihal_bench.scoring.samples.frontier import AT_ENTROPY, under
 from dihal_bench.scoring.samples.metrics import METRICS, measure
 from dihal_bench.scoring.samples.naive import GRID, PUBLISHED, Counts
 from dihal_bench.scoring.samples.texts import Samples
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+    from dihal_bench.scoring.samples.frontier import Point
     from dihal_bench.scoring.samples.measure import Measure, Yardstick
 
 _REPEATED = 8  # real texts that stand for all samples
@@ -141,6 +143,25 @@ def verdicts(
         worst = min(fooled, key=lambda row: fooled[row]) if fooled else ""
         found[name] = Verdict(name, tuple(fooled), worst, tuple(close))
     return found
+
+
+def at_entropy(rows: list[Impostor], teacher: Sequence[Point]) -> dict[str, Verdict]:
+    """Say which impostors have a lower perplexity than the teacher at their own entropy.
+
+    Args:
+        rows: the impostors.
+        teacher: its frontier, in the order of temperatures; none: nothing is said.
+    """
+    curve = [(point.entropy, point.gen_ppl) for point in teacher]
+    places = {
+        row.name: (row.measures["entropy"].value, row.measures["gen_ppl"].value)
+        for row in rows
+        if row.measures.keys() >= {"entropy", "gen_ppl"}
+    }
+    if not (curve and places):
+        return {}
+    fooled = tuple(under(curve, places))
+    return {AT_ENTROPY: Verdict(AT_ENTROPY, fooled, fooled[0] if fooled else "")}
 
 
 def _ends(best: str, own: Measure, goal: float | None) -> tuple[float, float]:

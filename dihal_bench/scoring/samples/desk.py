@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dihal_bench.scoring.samples.task import SampleTask
 
 GENERATED = "generated"  # the signal of scores of samples
-AT_ENTROPY = "gen_ppl_at_entropy"
 
 
 def row_name(source: Source) -> str:
@@ -125,7 +124,7 @@ class Desk:
             n=len(self.prompts),
             details=details,
         )
-        return {AT_ENTROPY: own}
+        return {frontier.AT_ENTROPY: own}
 
     def scores(
         self, source: Source, found: Mapping[str, Measure], said: Mapping[str, Verdict]
@@ -142,7 +141,7 @@ class Desk:
             "judge": model.name,
             "judge_fingerprint": model.info.fingerprint,
         }
-        kept = {*task.metrics, "entropy", AT_ENTROPY, f"gen_ppl_{task.compat}"}
+        kept = {*task.metrics, "entropy", frontier.AT_ENTROPY, f"gen_ppl_{task.compat}"}
         return [
             self.bench.score(
                 source,

@@ -17,13 +17,16 @@ from dihal_bench import plotting
 from dihal_bench.scoring.intervals import holding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.scoring.intervals import Array, DocumentBootstrap, Estimate
 
+AT_ENTROPY = "gen_ppl_at_entropy"
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 _PERCENTILES = (2.5, 97.5)
+
+Place = tuple[float, float]  # entropy in nats, generative perplexity
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,22 @@ def curve_at(entropies: Sequence[float], perplexities: Sequence[float], entropy:
     """
     points = np.array([entropies, np.log(perplexities)], dtype=np.float64)[..., None]
     return float(np.exp(_cross(points[0], points[1], entropy)[0]))
+
+
+def under(curve: Iterable[Sequence[float]], points: Mapping[str, Place]) -> dict[str, float]:
+    """Return the points under a curve, the lowest first: each one's share of its perplexity there.
+
+    Args:
+        curve: entropy in nats and generative perplexity, in the order of temperatures.
+        points: name -> the same two.
+    """
+    entropies, perplexities = zip(*curve, strict=True)
+    shares = {
+        name: perplexity / curve_at(entropies, perplexities, entropy)
+        for name, (entropy, perplexity) in points.items()
+    }
+    below = [name for name, share in shares.items() if share < 1]  # NaN, beyond its ends, is not
+    return {name: shares[name] for name in sorted(below, key=lambda name: shares[name])}
 
 
 def _cross(entropies: Array, nlls: Array, entropy: float) -> Array:

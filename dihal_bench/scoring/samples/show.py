@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.scoring.likelihood import TEACHER
-from dihal_bench.scoring.samples.desk import AT_ENTROPY
+from dihal_bench.scoring.samples.frontier import AT_ENTROPY
 from dihal_bench.scoring.samples.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -156,4 +156,8 @@ def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: flo
                 "entropies reached": f"{min(own):.2f} to {max(own):.2f}",
             }
         )
-    return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
+    text = str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
+    beaten = sorted({name for own in found.values() for name in own.details.get("fooled_by", ())})
+    if beaten:
+        text += f"\nbelow the teacher's curve, without a model: {', '.join(beaten)}"
+    return text

@@ -14,7 +14,7 @@ from dihal_bench.scoring.bench import Bench, Outcome
 from dihal_bench.scoring.generation import Choice
 from dihal_bench.scoring.likelihood import TEACHER
 from dihal_bench.scoring.samples import frontier
-from dihal_bench.scoring.samples.audit import Impostor, Verdict, impostors, verdicts
+from dihal_bench.scoring.samples.audit import Impostor, Verdict, at_entropy, impostors, verdicts
 from dihal_bench.scoring.samples.compat import COMPAT
 from dihal_bench.scoring.samples.desk import Desk, row_name
 from dihal_bench.scoring.samples.judge import Judge
@@ -215,11 +215,17 @@ def _write(task: SampleTask, bench: Bench) -> Written:
             seed=task.seed,
         )
         said = verdicts(rows, desk.plain_teacher(measures[TEACHER, 1]), data)
-    scores, points = [], []
-    for source in bench.sources:
+    sweeps = [desk.sweep(own, samples[own.subject, own.steps]) for own in bench.sources]
+    points = [
+        own.point(row_name(source))
+        for source, sweep in zip(bench.sources, sweeps, strict=True)
+        for own in sorted(sweep, key=lambda own: own.temperature)
+    ]
+    if task.audit:
+        said |= at_entropy(rows, [own for own in points if own.row == TEACHER])
+    scores = []
+    for source, sweep in zip(bench.sources, sweeps, strict=True):
         found = measures[source.subject, source.steps]
-        sweep = desk.sweep(source, samples[source.subject, source.steps])
-        points += [own.point(row_name(source)) for own in sweep]
         found = found | desk.at_entropy(sweep, data["entropy"].value)
         scores += desk.scores(source, found, said)
     return Written(scores, samples, data, rows, said, points, _excerpts(desk, held_out))

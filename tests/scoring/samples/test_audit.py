@@ -1,6 +1,7 @@
 """An audit finds the samplers that a metric prefers to the teacher."""
 
-from dihal_bench.scoring.samples.audit import Impostor, impostors, verdicts
+from dihal_bench.scoring.samples.audit import Impostor, at_entropy, impostors, verdicts
+from dihal_bench.scoring.samples.frontier import AT_ENTROPY, Point
 from dihal_bench.scoring.samples.measure import Measure, Settings, Yardstick
 from dihal_bench.scoring.samples.metrics import METRICS
 
@@ -47,6 +48,21 @@ def test_what_noise_may_have_ranked_below_is_close() -> None:
     found = verdicts(rows, entropy(4.35, 0.05), entropy(4.15, 0.01))["entropy"]
     assert found.fooled == ("4.0", "4.26")
     assert found.close == ("4.4", "3.9")  # 0.2 away and more, with intervals that reach nearer
+
+
+def test_at_equal_entropy_who_is_under_the_curve_fools() -> None:
+    curve = [Point("teacher", t, t + 3, 10 ** (t + 1)) for t in (0.5, 1.0, 1.5)]
+    rows = [
+        Impostor("repeats", "repeated", False, made(entropy=3.75, gen_ppl=20.0)),  # there 56.2
+        Impostor("loop", "periodic", False, made(entropy=4.0, gen_ppl=1.0)),
+        Impostor("above it", "top", False, made(entropy=4.0, gen_ppl=100.5)),
+        Impostor("one word", "periodic", False, made(entropy=0.0, gen_ppl=1.0)),  # beyond its ends
+        Impostor("unjudged", "top", False, made(entropy=4.0)),
+    ]
+    verdict = at_entropy(rows, curve)[AT_ENTROPY]
+    assert verdict.fooled == ("loop", "repeats")
+    assert verdict.worst == "loop"
+    assert at_entropy(rows, []) == {}
 
 
 def test_an_equal_value_fools_nobody() -> None:
