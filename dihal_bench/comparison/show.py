@@ -123,7 +123,7 @@ def _scores(line: Line, regime: str) -> dict[str, str]:
         "top-1": _value(line.top1, ".3f"),
         "diffusion gain": _with_interval(line.gain, "+.3f")
         + (f" ({line.gain_over}{' ‡' if line.gain_fewer else ''})" if line.gain_over else ""),
-        "rank": str(line.rank or ""),
+        "rank": f"{line.rank}/{line.ranked}" if line.rank else "",
     }
     if regime == "sequence":
         shown["block bound"] = "" if line.bound is None else f"{line.bound:.3f}"

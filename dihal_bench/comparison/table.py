@@ -51,6 +51,7 @@ class Line:
         bound: variational bound of the block, nats per token.
         rank: by Brier-1 among interfaces that replace as many blocks, at equal steps: 1 + how many
             are surely better.
+        ranked: how many of them have a rank; 0: it has none itself.
         ties: those that are neither surely better nor surely worse, and have a rank beside it.
         replaced: blocks it stands in for.
         retained: of the rest, those that are executed.
@@ -91,6 +92,7 @@ class Line:
     gain_fewer: bool
     bound: float | None
     rank: int | None
+    ranked: int
     ties: tuple[str, ...]
     replaced: int | None
     retained: int | None
@@ -131,6 +133,7 @@ def lines(paired: Paired, block: str, *, reference: str | None = REFERENCE) -> l
 @dataclass(frozen=True)
 class _Standing:
     rank: int
+    ranked: int
     ties: tuple[str, ...]
 
 
@@ -156,6 +159,7 @@ class _Builder:
         whole = chains == row.chains
         suffix = "" if whole else "_chain"
         spent = [r["spent"].get(row.subject, {}) for r in records]
+        standing = self.standings.get(key) if whole else None
         cost = record["costs"].get(row.subject)
         half = self.paired.nll(key, chains // 2).value if scored and chains > 1 else None
         nll = self.paired.nll(key, chains) if scored else None
@@ -186,8 +190,9 @@ class _Builder:
             gain_over=over,
             gain_fewer=bool(over) and self._tokens(key, over) < self._tokens(key, row.subject),
             bound=self._bound(key, chains),
-            rank=self.standings[key].rank if whole and key in self.standings else None,
-            ties=self.standings[key].ties if whole and key in self.standings else (),
+            rank=standing.rank if standing else None,
+            ranked=standing.ranked if standing else 0,
+            ties=standing.ties if standing else (),
             replaced=None if teacher else record["interface"]["replaced"],
             retained=None
             if teacher
@@ -307,7 +312,7 @@ class _Builder:
             for key in keys:
                 ties = [k for k in keys if k not in better[key] and key not in better[k]]
                 names = tuple(self.pool.name(k) for k in ties if k != key)
-                found[key] = _Standing(1 + len(better[key]), names)
+                found[key] = _Standing(1 + len(better[key]), len(keys), names)
         return found
 
     def _replaced(self, key: Key) -> int:

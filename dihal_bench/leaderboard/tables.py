@@ -131,7 +131,7 @@ def _rank(line: Line) -> dict[str, Any] | None:
     if line.rank is None:
         return None
     blocks = counted(line.replaced or 0, "block")
-    return {"value": line.rank, "among": f"S={line.steps}, {blocks}"}
+    return {"value": line.rank, "among": f"of {line.ranked}: S={line.steps}, {blocks}"}
 
 
 def _row(line: Line, group: Group, owners: list[str]) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def test_rows_name_their_blocks_and_stand_ranking_by_ranking(make: Make) -> None
     led = [r["cells"] for r in table["rows"] if r["cells"]["role"] == "interface"]
     among = [cells["rank"]["among"] for cells in led if cells["rank"]]
     steps = sorted({cells["steps"] for cells in led})
-    wanted = [f"S={s}, {blocks} blocks" for blocks in (2, 4) for s in steps]
+    wanted = [f"of {n}: S={s}, {blocks} blocks" for blocks, n in ((2, 3), (4, 1)) for s in steps]
     assert list(dict.fromkeys(among)) == wanted
     for ranking in wanted:
         ranks = [c["rank"]["value"] for c in led if c["rank"] and c["rank"]["among"] == ranking]
@@ -216,7 +216,7 @@ def test_rows_name_their_blocks_and_stand_ranking_by_ranking(make: Make) -> None
     assert {r["cells"]["role"] for r in table["rows"][1 : 1 + len(led)]} == {"interface"}
     markdown = text.markdown(table)
     assert f"1 ({wanted[0]})" in markdown
-    assert len(set(re.findall(r"\(S=\d+, \d blocks\)", markdown))) == len(wanted)
+    assert len(set(re.findall(r"\(of \d: S=\d+, \d blocks\)", markdown))) == len(wanted)
     rows = list(csv.DictReader(io.StringIO(text.csv(table))))
     assert {own["rank_among"] for own in rows} == {"", *wanted}
     assert {own["rank"] for own in rows} <= {"", "1", "2", "3"}  # whole numbers
