@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate
+from dihal_bench.records.sums import NATS, RANGES
+from dihal_bench.scoring.intervals import DocumentBootstrap, Estimate, holding
 from dihal_bench.scoring.likelihood import TEACHER
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ class Paired:
         return next(iter(self.pool.totals[key].values()))
 
     def ratio(self, key: Key, metric: str) -> Estimate:
-        """Estimate a metric per token."""
-        return self._bootstrap.estimate(self._of(key, metric, tuple(self.pool.seeds(key))))
+        """Estimate a metric per token; Student's interval ends where the metric's range does."""
+        own = self._bootstrap.estimate(self._of(key, metric, tuple(self.pool.seeds(key))))
+        low, high = RANGES.get(metric, NATS)
+        return holding(own.value, max(own.lo, low), min(own.hi, high))
 
     def nll(self, key: Key, chains: int) -> Estimate:
         """Estimate the NLL of ensembles of so many chains, nats per token."""

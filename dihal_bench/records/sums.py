@@ -19,10 +19,10 @@ _ROW = ("subject", "steps", "chains", "signal")
 _OWN, *_TRIALS = "sampled", "zeroed", "shuffled", "true"  # signals
 _METRIC = re.compile(r"nll@[1-9][0-9]{0,4}|[a-z][a-z0-9_]{0,40}")  # of sums
 _MOST_NATS = 1e9  # of a token
-_NATS, _SHARE = (0.0, _MOST_NATS), (0.0, 1.0)
-_RANGES = {  # of a token
+NATS, _SHARE = (0.0, _MOST_NATS), (0.0, 1.0)
+RANGES = {  # of a token; of a likelihood NATS
     "brier1": (-1.0, 1.0),
-    **dict.fromkeys(("kl", "kl_reverse", "kl_chain"), _NATS),
+    **dict.fromkeys(("kl", "kl_reverse", "kl_chain"), NATS),
     **dict.fromkeys(("top1", "top1_chain"), _SHARE),
 }
 _OF_TEACHER = {  # held against itself; top1 is of rounded laws, in which two tokens may tie
@@ -121,15 +121,15 @@ def _check_row(row: Any, tokens: Sequence[float], where: str) -> None:
         _check_parts(values, len(tokens), f"{where}.sums.{name}")
     for name in sorted(needed - set(row["sums"])):
         raise UserError(f"{where}.sums: the field {name} is missing.")
-    own = _RANGES | (_OF_TEACHER if row["subject"] == TEACHER else {})
+    own = RANGES | (_OF_TEACHER if row["subject"] == TEACHER else {})
     for name, values in row["sums"].items():
-        usual = _NATS if name.startswith("nll@") else (-_MOST_NATS, _MOST_NATS)
+        usual = NATS if name.startswith("nll@") else (-_MOST_NATS, _MOST_NATS)
         _check_range(values, tokens, own.get(name, usual), f"{where}.sums.{name}")
 
 
 def _needed(chains: int) -> Iterator[str]:
     """Yield the names of the sums of a row: likelihoods of 1, 2, 4, ... chains, and all others."""
-    yield from _RANGES
+    yield from RANGES
     size = 1
     while size <= chains:
         yield f"nll@{size}"

@@ -268,6 +268,21 @@ def test_what_overspent_stands_apart(make: Make) -> None:
     assert "Not comparable with others: spent more or less" in text.markdown(table)
 
 
+def test_an_interval_ends_where_its_metric_does(make: Make) -> None:
+    """Student's interval of three values does not know that none of them can be negative."""
+    records = []
+    for seed, scale in ((1, 0.01), (2, 0.01), (3, 1.0)):
+        data = copy.deepcopy(make(seed=seed).data)
+        for row in data["sums"]["rows"]:
+            if row["subject"] == "regress":
+                row["sums"]["kl"] = [scale * value for value in row["sums"]["kl"]]
+        records.append(Record.of(data))
+    table = likelihood_table(grouped(records)[0])
+    (own,) = (row["cells"] for row in table["rows"] if row["cells"]["row"] == "regress")
+    assert own["kl"]["lo"] == 0
+    assert own["kl"]["hi"] > 2 * own["kl"]["value"] > 0
+
+
 def test_tasks_have_tables_of_their_own(make: Make) -> None:
     values = [40.0, 44.0, 42.0]
     records = [told(make(), value, seed, ("one-word",)) for seed, value in enumerate(values)]
