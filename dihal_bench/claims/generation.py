@@ -106,7 +106,8 @@ def generates(evidence: Evidence) -> Claim:
             "compared at one entropy too: the other's own at temperature 1, to which hidden is "
             "heated or cooled, or hidden's. Noise is more varied than any text, so diversity "
             "counts by how near it is to that of real text; which of the two is more varied "
-            "stands beside and decides nothing. What fools these metrics is in the audit. From "
+            "stands beside and decides nothing, and so does the energy distance, of features that "
+            "no language model has a part in. What fools any of them is in the audit. From "
             "scratch hidden keeps all blocks above a low layer and the others keep none; the rows "
             "of equal replaced blocks lead, and all of them have to hold. Equal in number: hidden "
             "stands for the first blocks, where a look-up of tokens goes far, and the others for "
@@ -181,14 +182,11 @@ def _pairs(
             verdict=all_of(*(verdict for _, verdict in parts)),
             leads=leads,
         )
-        value, verdict = _part(pairs, _more_varied)
-        yield Finding(
-            scope=where,
-            statistic="distinct-2: more varied by, whatever real text's is",
-            value=value,
-            rival=rival.name,
-            verdict=verdict,
-        )
+        for statistic, gain in _BESIDE.items():
+            value, verdict = _part(pairs, gain)
+            yield Finding(
+                scope=where, statistic=statistic, value=value, rival=rival.name, verdict=verdict
+            )
 
 
 def _part(pairs: list[tuple[_Text, _Text]], gain: _Gain) -> tuple[str, str]:
@@ -227,11 +225,19 @@ def _more_varied(own: _Text, other: _Text) -> float:
     return own.values.get("distinct_2", np.nan) - other.values.get("distinct_2", np.nan)
 
 
+def _less_distant(own: _Text, other: _Text) -> float:
+    return other.values.get("energy", np.nan) - own.values.get("energy", np.nan)
+
+
 _GAINS: dict[str, _Gain] = {
     "gen-PPL, nats less": _less_perplexing,
     "at equal entropy": _at_equal_entropy,
     "distinct-2, nearer to real text": _nearer("distinct_2"),
     "self-BLEU, nearer": _nearer("self_bleu"),
+}
+_BESIDE: dict[str, _Gain] = {  # of no part in the verdict
+    "distinct-2: more varied by, whatever real text's is": _more_varied,
+    "energy distance to real text: less by": _less_distant,
 }
 
 

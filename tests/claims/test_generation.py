@@ -53,8 +53,10 @@ def texts(rival: str = "latent", replaced: int = 1, **changes: float) -> list[Re
     for seed, shift in enumerate((1.0, 1.2, 1.5)):
         curve = [(3.0, 20 * shift), (4.0, 40 * shift), (5.0, 80 * shift)]
         own = {"gen_ppl": 40 * shift, "entropy": 4.0, "distinct_2": 0.52, "self_bleu": 0.12}
+        own["energy"] = 0.5 + shift / 100
         found.append(record("hidden", seed, 1, curve=curve, **own))
         other = {"gen_ppl": 100 * shift, "entropy": 4.5, "distinct_2": 0.6, "self_bleu": 0.05}
+        other["energy"] = 0.9
         other |= {name: v * shift if name == "gen_ppl" else v for name, v in changes.items()}
         found.append(record(rival, seed, replaced, **other))
     return found
@@ -98,6 +100,14 @@ def test_every_part_counts(changes: dict[str, float], verdict: str) -> None:
     varied = next(f for f in claim.findings if f.statistic.startswith("distinct-2: more varied"))
     assert varied.verdict == (FAILS if changes.get("distinct_2", 0.6) > 0.52 else HOLDS)
     assert not varied.leads
+
+
+@pytest.mark.parametrize(("energy", "verdict"), [(0.9, HOLDS), (0.1, FAILS)])
+def test_the_energy_distance_stands_beside_and_decides_nothing(energy: float, verdict: str) -> None:
+    claim = generated(texts(energy=energy))
+    assert claim.verdict == HOLDS
+    beside = next(f for f in claim.findings if f.statistic.startswith("energy distance"))
+    assert (beside.verdict, beside.leads) == (verdict, False)
 
 
 def test_where_hidden_does_not_reach_the_others_entropy_the_other_is_moved() -> None:
