@@ -11,6 +11,7 @@ from dihal_bench import environment
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.records.record import Record
 from dihal_bench.records.schema import SCHEMA
+from dihal_bench.registry import code_of
 from dihal_bench.scoring.bridgeability import bridgeability
 from dihal_bench.scoring.cost import cost
 from dihal_bench.scoring.evaluate import check_gates, evaluate, evaluation_windows
@@ -122,7 +123,7 @@ class Findings:
             "config": config.to_dict(),
             "interface": {
                 "name": config.interface,
-                "origin": f"{type(interface).__module__}:{type(interface).__qualname__}",
+                "origin": code_of(type(interface)),
                 "args": asdict(replace(interface.config, options=interface.options)),
                 "controls": self.job.names[1:],
                 "replaced": interface.span.replaced,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _Entry = TypeVar("_Entry")
 _LONGEST = 100  # letters of a name, which ids of records begin with
+_INCLUDED = "dihal_bench_include_"  # begins the names of modules that included files become
 
 
 class Registry:
@@ -134,6 +135,9 @@ class Registry:
 def include(path: str | Path) -> None:
     """Run a Python file that registers things (``--include``); once, unless it was changed.
 
+    A file is known by its name and content, wherever it lies, so that it is the same on every
+    machine.
+
     Raises:
         UserError: the file is missing, does not import, or registers nothing.
     """
@@ -143,8 +147,7 @@ def include(path: str | Path) -> None:
     for registry in REGISTRIES:
         registry._load()  # so that a taken name is found here, not when the built-in arrives
     before = [dict(registry._entries) for registry in REGISTRIES]
-    content = zlib.crc32(bytes(file) + b"\0" + file.read_bytes())
-    name = f"dihal_bench_include_{file.stem}_{content:08x}"
+    name = f"{_INCLUDED}{file.stem}_{zlib.crc32(file.read_bytes()):08x}"
     if any(getattr(e, "__module__", "") == name for r in REGISTRIES for e in r._entries.values()):
         return  # run again, its classes would be others than those of settings that are around
     spec = importlib.util.spec_from_file_location(name, file)
@@ -166,6 +169,18 @@ def include(path: str | Path) -> None:
             f"--include {path}: the file registers nothing; decorate a class with "
             "INTERFACES.register(name)."
         )
+
+
+def code_of(kind: type) -> str:
+    """Return where a class is written, in the same words on every machine.
+
+    That is ``module:Class``, or ``file.py#digest:Class`` of an included file.
+    """
+    module = kind.__module__
+    if module.startswith(_INCLUDED):
+        stem, _, digest = module.removeprefix(_INCLUDED).rpartition("_")
+        module = f"{stem}.py#{digest}"
+    return f"{module}:{kind.__qualname__}"
 
 
 def _is_behind(point: metadata.EntryPoint, entry: Any) -> bool:

@@ -1,5 +1,6 @@
 """Names: unique, suggested when mistyped, traceable to a line, loaded only when needed."""
 
+import re
 import subprocess
 import sys
 import types
@@ -11,7 +12,15 @@ import pytest
 
 from dihal_bench import registry as module
 from dihal_bench.errors import UserError
-from dihal_bench.registry import DENOISERS, INTERFACES, REGISTRIES, SAMPLERS, Registry, include
+from dihal_bench.registry import (
+    DENOISERS,
+    INTERFACES,
+    REGISTRIES,
+    SAMPLERS,
+    Registry,
+    code_of,
+    include,
+)
 
 USER_FILE = """
 from dihal_bench.interfaces.hidden import HiddenSpace
@@ -126,6 +135,40 @@ def test_including_a_file_twice_is_fine(tmp_path: Path) -> None:
     include(path)
     include(str(path))
     assert INTERFACES.origin("mine") == f"{path.resolve()}:{line_of(path)}"
+
+
+def test_a_copy_of_an_included_file_is_that_file(tmp_path: Path) -> None:
+    first, copy = write(tmp_path / "a"), write(tmp_path / "b")
+    include(first)
+    known = INTERFACES.get("mine")
+    include(copy)
+    assert INTERFACES.get("mine") is known
+    assert INTERFACES.origin("mine") == f"{first.resolve()}:{line_of(first)}"
+
+
+def test_the_code_of_a_class_is_named_alike_wherever_its_file_lies(tmp_path: Path) -> None:
+    def code(path: Path) -> str:
+        include(path)
+        return code_of(INTERFACES._entries.pop("mine"))
+
+    same = [code(write(tmp_path / folder)) for folder in ("a", "b")]
+    assert same[0] == same[1]
+    assert re.fullmatch(r"mine\.py#[0-9a-f]{8}:Mine", same[0])
+    assert code(write(tmp_path / "a", file="other.py")).startswith("other.py#")
+    edited = write(tmp_path / "a")
+    edited.write_text(edited.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+    assert code(edited) != same[0]
+    assert code_of(INTERFACES.get("hidden")) == "dihal_bench.interfaces.hidden:Hidden"
+
+
+def test_two_files_of_one_thing_are_both_named(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a"), write(tmp_path / "b")
+    second.write_text("\n" + second.read_text(encoding="utf-8"), encoding="utf-8")
+    include(first)
+    with pytest.raises(UserError) as caught:
+        include(second)
+    for path in (first, second):
+        assert f"{path.resolve()}:{line_of(path)}" in str(caught.value)
 
 
 def test_files_of_one_name_stay_apart(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_a_users_own_interface_runs_from_its_file(tiny: Tiny, tmp_path, registri
     short = {"budget__diffusion_tokens": 256, "score__tokens": 128}
     done = finish(tiny, tmp_path / "run", *flags, "--controls", "ridge", **short)
     assert done.record["interface"]["name"] == "mine"
-    assert done.record["interface"]["origin"].endswith(":Mine")
+    assert re.fullmatch(r"mine\.py#[0-9a-f]{8}:Mine", done.record["interface"]["origin"])
     assert f"--include {tmp_path / 'mine.py'}" in done.record["command"]
     assert "--interface mine --layer 1" in done.record["command"]
 

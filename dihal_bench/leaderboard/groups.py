@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config import RunConfig
@@ -313,6 +314,8 @@ def _traits(record: Record) -> dict[str, Any]:
     subject = data["interface"]["name"]
     return {
         **own,
+        # wherever they lay
+        "include": [Path(path).name for path in data["config"].get("include", ())],
         "code": data["interface"]["origin"],
         "version": data["environment"]["versions"]["dihal-bench"],
         "sums": _digest([row for row in sums if row[0] == subject]),

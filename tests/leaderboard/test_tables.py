@@ -120,6 +120,16 @@ def test_other_code_of_the_same_name_is_another_row(make: Make) -> None:
     ]
 
 
+def test_where_an_included_file_lay_tells_no_rows_apart(make: Make) -> None:
+    places = ("mine.py", "/home/somebody/mine.py", "/elsewhere/other.py")
+    runs = [configured(make(), seed, include=[place]) for seed, place in enumerate(places)]
+    (group,) = grouped(runs)
+    assert {label: len(own) for label, own in group.records.items()} == {
+        f"{HIDDEN}, include=mine.py": 2,
+        f"{HIDDEN}, include=other.py": 1,
+    }
+
+
 def test_long_settings_that_begin_alike_are_told_apart(make: Make) -> None:
     ends = ("one", "two")
     runs = [configured(make(), i, bridge__residual="x" * 70 + end) for i, end in enumerate(ends)]
