@@ -7,8 +7,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
@@ -16,9 +15,14 @@ from dihal_bench.errors import UserError
 from dihal_bench.geometry.locate import LocateConfig
 from dihal_bench.interfaces.hidden import RESIDUALS
 from dihal_bench.interfaces.settings import REGIMES, LossWeights
+from dihal_bench.registry import find
 from dihal_bench.scoring.evaluate import ScoreConfig
 from dihal_bench.training.budget import BudgetConfig
 from dihal_bench.training.trainer import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 AUTO = "auto"  # of the controls and the residual: what suits the interface and the regime
 _BLOCK = 16  # tokens
@@ -164,23 +168,35 @@ class RunConfig:
         """Return the resolved configuration as nested plain values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
-    def digest(self) -> str:
+    def digest(self, beside: Path | None = None) -> str:
         """Return a short hash of the configuration and of the included files' content.
 
         Runs are told apart by it: an interface that was edited is another run.
 
+        Args:
+            beside: where else included files are looked for; see ``registry.find``.
+
         Raises:
             UserError: an included file cannot be read.
         """
-        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode())
-        for path in self.include:
-            try:
-                digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-            except OSError as error:
-                raise UserError(
-                    f"--include {path}: {error.strerror}; give the path of a Python file."
-                ) from error
-        return digest.hexdigest()[:12]
+        return digest_of(self.to_dict(), [find(path, beside) for path in self.include])
+
+
+def digest_of(values: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """Return a short hash of a configuration's plain values and of its included files' content.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for path in files:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise UserError(
+                f"--include {path}: {error.strerror}; give the path of a Python file."
+            ) from error
+    return digest.hexdigest()[:12]
 
 
 _LARGEST_SEED = 2**32 - 1

@@ -76,6 +76,7 @@ def resolve(
     values: Mapping[str, Any],
     sets: Iterable[str] = (),
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    beside: Path | None = None,
 ) -> RunConfig:
     """Build a configuration: preset, file, named flags, ``--set``; the last one wins.
 
@@ -89,6 +90,7 @@ def resolve(
         values: keys of the configuration and what the flags gave; None means not given.
         sets: "key.path=value" strings.
         defaults: preset -> keys that a verb has other defaults for than ``run``.
+        beside: where else included files are looked for; see ``registry.find``.
 
     Raises:
         UserError: unknown preset, file or key, or a value of the wrong type.
@@ -105,8 +107,8 @@ def resolve(
             raise UserError(f"--set {item}: write it as key.path=value.")
         given[key.strip()] = value.strip()
     given = {key.removeprefix("options."): value for key, value in given.items()}
-    for path in _files(given.get("include", ())):
-        include(path)
+    for path in included(given):
+        include(path, beside)
     own = of_preset(preset, str(given.get("denoiser.name")))
     usual = {**own, "budget.name": preset, **(defaults or {}).get(preset, {})}
     if any(key.startswith("budget.") for key in given):
@@ -140,8 +142,13 @@ def _within(flat: Mapping[str, Any], section: str) -> list[str]:
     return [key.partition(".")[2] for key in flat if key.partition(".")[0] == section]
 
 
-def _files(value: Any) -> tuple[str, ...]:
-    paths: tuple[str, ...] = _convert(value, tuple[str, ...], "include")
+def included(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the paths of the files that given keys include.
+
+    Raises:
+        UserError: they are no paths.
+    """
+    paths: tuple[str, ...] = _convert(given.get("include", ()), tuple[str, ...], "include")
     return paths
 
 

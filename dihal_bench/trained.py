@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.config import digest_of
 from dihal_bench.errors import UserError
 from dihal_bench.job import Job
 from dihal_bench.records.record import Record
-from dihal_bench.registry import INTERFACES
-from dihal_bench.resolve import flatten, resolve
+from dihal_bench.registry import INTERFACES, find
+from dihal_bench.resolve import flatten, included, resolve
 from dihal_bench.training.checkpoint import load_interface
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class TrainedRun:
             say: takes one-line messages for a person.
 
         Raises:
-            UserError: the folder holds no complete run, or not one of this version.
+            UserError: the folder holds no complete run, or not one of this version, or the code
+                that the run includes is not to be found.
         """
         self.folder = folder
         if not (folder / "record.json").exists():
@@ -120,4 +122,19 @@ class TrainedRun:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); run it again.") from error
         kept.pop("digest", None)
-        return resolve(values=flatten(kept))
+        values = flatten(kept)
+        self._check_code([find(own, self.folder) for own in included(values)])
+        return resolve(values=values, beside=self.folder)
+
+    def _check_code(self, files: list[Path]) -> None:
+        """Make sure that included files have the content that they had in the run.
+
+        Raises:
+            UserError: they have not.
+        """
+        data = self.record.data
+        if files and digest_of(data["config"], files) != data["run"].rpartition("-")[2]:
+            raise UserError(
+                f"{self.folder}: the code in {', '.join(map(str, files))} is not that of the run; "
+                "put that back, as it was."
+            )

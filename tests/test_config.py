@@ -299,7 +299,7 @@ def test_an_included_files_content_changes_the_digest(tmp_path):
     file.write_text("a = 2")
     assert config.digest() != before
     file.unlink()
-    with pytest.raises(UserError, match=r"--include .*mine\.py: No such file"):
+    with pytest.raises(UserError, match=r"--include .*mine\.py: there is no such file"):
         config.digest()
 
 

@@ -65,6 +65,55 @@ def task(tmp_path: Path, judge: Path) -> Path:
     return path
 
 
+MINE = """
+from dihal_bench.interfaces.hidden import HiddenSpace
+from dihal_bench.registry import INTERFACES
+
+
+@INTERFACES.register("mine")
+class Mine(HiddenSpace):
+    "A user's own."
+"""
+
+
+def test_the_code_of_a_run_is_found_beside_it(
+    tiny: Tiny, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None
+) -> None:
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    for folder in (there, elsewhere):
+        folder.mkdir()
+    (there / "mine.py").write_text(MINE, encoding="utf-8")
+    monkeypatch.chdir(there)
+    own = ("--include", "mine.py", "--interface", "mine", "--controls", "", "--layer", "2")
+    short = tiny.flags(budget__diffusion_tokens=256, score__tokens=128)
+    status, _, err = dihal("run", *short, *own, "--out", "run")
+    assert status == 0, err
+    run = there / "run"
+    generate = ("generate", str(run), "--tokens", "2")
+    assert dihal(*generate)[0] == 0
+
+    monkeypatch.chdir(elsewhere)
+    status, out, err = dihal(*generate)
+    assert (status, out) == (2, "")
+    assert f"the run needs mine.py, which is neither here nor in {run}; copy it into {run}" in err
+    assert "--include" not in err
+
+    for place in (run, elsewhere):
+        (place / "mine.py").write_text(f"{MINE}# edited\n", encoding="utf-8")
+        status, _, err = dihal(*generate)
+        assert status == 2
+        assert f"{run}: the code in {place / 'mine.py'} is not that of the run; put that" in err
+        (place / "mine.py").unlink()
+
+    (run / "mine.py").write_text(MINE, encoding="utf-8")
+    assert dihal(*generate)[0] == 0
+    status, _, err = dihal("score", str(run), "--tasks", str(task))
+    assert status == 0, err
+    assert "few" in Record.read(run / "record.json").data["tasks"]
+    kept = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    assert kept["include"] == ["mine.py"]
+
+
 def test_samples_are_scored_audited_and_kept(run: Path, task: Path) -> None:
     before = Record.read(run / "record.json").data["scores"]
     status, out, err = dihal("score", str(run), "--tasks", str(task), "--frontier", "0.5,1")

@@ -165,10 +165,17 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
         "hf download OWNER/NAME --local-dir bridge\n"
         'dihal-bench generate bridge --prompt "The function returns"'
     )
+    included = [escaped(Path(path).name) for path in data["config"]["include"]]
+    own_code = (
+        f"It needs the code in {', '.join(included)}, which is not here: get it from whom you "
+        "trust, for it is run, and put it into the folder `bridge`, or start the commands where it "
+        "lies. Its content is compared."
+    )
     return [
         "OWNER/NAME is this repository. It is a run's folder without what training alone needs.",
         block(code, "python"),
         block(commands, "bash"),
+        *([own_code] if included else []),
         "The backbone is looked for by the name in `config.json`; where yours lies elsewhere, "
         "change `backbone` there. Its fingerprint is compared.",
     ]
@@ -213,7 +220,6 @@ def _gates(data: Mapping[str, Any]) -> list[str]:
 
 def _limits(data: Mapping[str, Any]) -> str:
     corpus, config = data["corpus"], data["config"]
-    included = ", ".join(escaped(Path(path).name) for path in config["include"])
     limits = [
         "It is no model by itself: the weights are those of the bridge and its controls, and they "
         "need the backbone named above.",
@@ -226,8 +232,6 @@ def _limits(data: Mapping[str, Any]) -> str:
         "samples, not over trainings.",
         "No licence is stated. Those of the backbone and of the corpus may bind it.",
     ]
-    if included:
-        limits.append(f"It needs code that is not here, registered by {included}.")
     return "\n".join(f"- {limit}" for limit in limits)
 
 
