@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
-from dihal_bench.files import write_text
+from dihal_bench.files import short_hash, write_text
 from dihal_bench.markdown import block, escaped, one_line, table
 from dihal_bench.publishing import scores
 from dihal_bench.publishing.origin import hub_dataset, hub_model, paths, without_paths
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CARD = "README.md"
+_MARK = "<!-- dihal-bench card"  # begins the last line, which holds a digest of what is above
 
 
 def card_of(record: Record, *, local_backbone: bool = False) -> str:
@@ -53,7 +54,12 @@ def card_of(record: Record, *, local_backbone: bool = False) -> str:
             f"the record of {one_line(record.data['run'])} lacks {error}; a card is made of a "
             "record that dihal-bench run wrote."
         ) from error
-    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n\n"
+    return text + _mark(text)
+
+
+def _mark(text: str) -> str:
+    return f"{_MARK} {short_hash(text)} -->\n"
 
 
 def write_card(run: Path, out: Path | None = None) -> Path:
@@ -64,12 +70,27 @@ def write_card(run: Path, out: Path | None = None) -> Path:
         out: the file; by default README.md in the run's folder.
 
     Raises:
-        UserError: there is no complete run, its record makes no card, or the file cannot be
-            written.
+        UserError: there is no complete run, its record makes no card, something else lies where it
+            goes, or the file cannot be written.
     """
-    path = out or run / CARD
-    write_text(path, card_of_run(run))
+    path, card = out or run / CARD, card_of_run(run)
+    if (path.exists() or path.is_symlink()) and not _is_card(path):
+        raise UserError(
+            f"{path} was not written by this command, or has been edited since; move it away, and "
+            "write the card again."
+        )
+    write_text(path, card)
     return path
+
+
+def _is_card(path: Path) -> bool:
+    """Whether a file is a card as it was written here, of whatever record."""
+    try:
+        content = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return False
+    text, mark, _ = content.rpartition(_MARK)
+    return not path.is_symlink() and bool(mark) and content == text + _mark(text)
 
 
 def card_of_run(run: Path) -> str:

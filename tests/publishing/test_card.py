@@ -81,6 +81,7 @@ def test_a_folder_that_is_spelled_like_a_hub_id_is_none(tmp_path, monkeypatch):
     (tmp_path / "zoo" / "llama").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     run = finished(tmp_path / "run", backbone={"name": "zoo/llama"})
+    (run / "README.md").unlink()
     assert ModelCard(write_card(run).read_text()).data.base_model is None
     (tmp_path / "zoo" / "llama").rmdir()
     assert ModelCard(write_card(run).read_text()).data.base_model == "zoo/llama"
@@ -191,6 +192,8 @@ def test_what_a_record_says_stays_text():
     assert code["bash"][0] == "````"
     assert "\n" not in code["bash"][1]
     body = fenced.sub("", body)
+    body, _, mark = body.rpartition("<!-- dihal-bench card ")
+    assert re.fullmatch(r"[0-9a-f]{12} -->\s*", mark)
     assert not {"<", ">"} & set(body)
     assert not {"\r", "\x1b", "\u202e"} & set(text)
     lines = body.splitlines()
@@ -253,9 +256,30 @@ def test_a_record_that_no_run_wrote_is_refused_in_a_sentence():
 
 def test_a_card_is_written_into_the_folder_or_elsewhere(tmp_path):
     run = finished(tmp_path / "run")
+    (run / "README.md").unlink()
     assert write_card(run) == run / "README.md"
     assert (run / "README.md").read_text() == card()
     assert write_card(run, tmp_path / "deep" / "card.md").read_text() == card()
     with pytest.raises(UserError, match=r"nowhere holds no complete run .*; give the folder"):
         write_card(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_card_takes_the_place_of_a_card_alone(tmp_path):
+    run, other = finished(tmp_path / "run"), tmp_path / "other.md"
+    place = run / "README.md"
+    (run / "README.md").unlink()
+    write_card(finished(tmp_path / "later", created="2027-01-01T00:00:00+00:00"), place)
+    assert write_card(run).read_text() == card()  # of another record
+    edited = card().replace("No licence is stated.", "Licence: MIT.")
+    for text in ("# Notes\n", edited, f"{card()}more\n", ""):
+        place.write_text(text)
+        with pytest.raises(UserError, match=r"README\.md was not written by this .*; move it away"):
+            write_card(run)
+        assert place.read_text() == text
+    other.write_text(card())
+    place.unlink()
+    place.symlink_to(other)
+    with pytest.raises(UserError, match="was not written by this command"):
+        write_card(run)
+    assert place.is_symlink()

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from dihal_bench.cli import main
-from dihal_bench.publishing.card import write_card
+from dihal_bench.publishing.card import card_of_run
 from dihal_bench.trained import TrainedRun
 
 from .finished import PRIVATE_TEXT, finished, local_changes
@@ -78,7 +78,7 @@ def test_what_arrives_is_what_the_run_has(hub: Hub, run, token, capsys):
     assert hub.commits == 1
     for name in FILES[1:]:
         assert hub.files[name] == (run / name).read_bytes()
-    assert hub.files["README.md"] == write_card(run).read_bytes()  # not what lay there
+    assert hub.files["README.md"] == card_of_run(run).encode()  # not what lay there
     assert b"not for others" not in b"".join([*hub.files.values(), *hub.blobs.values()])
     assert [c["name"] for c in hub.created] == ["bridge"]
     assert "private" not in str(hub.created)
