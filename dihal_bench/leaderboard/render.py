@@ -29,7 +29,7 @@ RECORDS = "records"
 _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
 _NAME = re.compile(rf"(?=.{{1,255}}\Z){PLAIN}")  # of a file or folder that is rendered
-_MARKED = re.compile(r"(<!-- leaderboard -->\n).*?(\n<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- leaderboard -->\n)(?:.*?\n)?(<!-- end -->)", re.DOTALL)
 _HEADLINE = (
     *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "flop_ratio"),
     *("steps", "nfe", "kind", "seeds", "n"),
@@ -39,7 +39,7 @@ _HEADLINE = (
 @contextmanager
 def rendered(
     folder: Path, *, beside: bool, keep_going: bool, say: Callable[[str], None]
-) -> Iterator[tuple[dict[str, Any], Path]]:
+) -> Iterator[tuple[dict[str, Any], Path, int]]:
     """Read a leaderboard's records and sweeps, compute its tables, and render everything.
 
     Args:
@@ -50,15 +50,18 @@ def rendered(
         say: takes one-line messages for a person.
 
     Yields:
-        The board, and a folder that holds what was rendered until this ends.
+        The board, a folder that holds what was rendered until this ends, and the number of files
+        that were left out.
 
     Raises:
-        UserError: a record or sweep cannot be read or rendered, and it is not to go on without it.
+        UserError: a record or sweep cannot be read or rendered, and it is not to go on without it,
+            or no record would be left.
     """
     store = Store(folder / RECORDS)
     records, problems = store.read()
     sweeps, more = read_sweeps(folder)
-    refuse([*problems, *more], keep_going=keep_going, say=say)
+    out = [*problems, *more]
+    refuse(out, keep_going=keep_going, left=bool(records) or not problems, say=say)
     with _scratch(folder if beside else None) as fresh:
         try:
             board = _board(records, sweeps, fresh)
@@ -69,13 +72,14 @@ def rendered(
             blamed = culprits(records, _alone, "rendered")
             if not blamed or 1 < len(records) == len(blamed):  # then it is no single record's
                 raise
-            refuse(list(blamed.values()), keep_going=keep_going, say=say)
             records = [record for record in records if record.data["id"] not in blamed]
+            refuse(list(blamed.values()), keep_going=keep_going, left=bool(records), say=say)
+            out += blamed.values()
         else:
-            yield board, fresh
+            yield board, fresh, len(out)
             return
     with _scratch(folder if beside else None) as fresh:
-        yield _board(records, sweeps, fresh), fresh
+        yield _board(records, sweeps, fresh), fresh, len(out)
 
 
 def _board(records: list[Record], sweeps: Sequence[Mapping[str, Any]], out: Path) -> dict[str, Any]:
@@ -98,18 +102,24 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def refuse(problems: Sequence[str], *, keep_going: bool, say: Callable[[str], None]) -> None:
+def refuse(
+    problems: Sequence[str], *, keep_going: bool, left: bool, say: Callable[[str], None]
+) -> None:
     """Stop at files that are not what they should be, or say what is left out.
 
+    Args:
+        problems: a sentence for each of them.
+        keep_going: leave them out.
+        left: whether there are records beside them: an empty board is nobody's wish.
+        say: takes one-line messages for a person.
+
     Raises:
-        UserError: there are some, and it is not to go on without them.
+        UserError: there are some, and it is not to go on without them, or nothing would be left.
     """
-    if problems and not keep_going:
+    if problems and not (keep_going and left):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(
-            f"{problems[0].rstrip('.')}{more}; mend or remove it, or leave it out with "
-            "--keep-going; nothing was written."
-        )
+        without = "or leave it out with --keep-going" if left else "without it no record is left"
+        raise UserError(f"{problems[0].rstrip('.')}{more}; {without}; nothing was written.")
     for problem in problems:
         say(f"left out: {problem}")
 
@@ -272,6 +282,8 @@ def fill_readme(path: Path, board: Mapping[str, Any]) -> str:
     if not _MARKED.search(content):
         raise UserError(
             f"--readme {path} has no <!-- leaderboard --> and <!-- end --> for the table to stand "
-            "between; add them where it belongs."
+            "between; add them where it belongs, each on a line of its own."
         )
-    return _MARKED.sub(lambda found: f"{found[1]}\n{headline(board)}\n{found[2]}", content, count=1)
+    return _MARKED.sub(
+        lambda found: f"{found[1]}\n{headline(board)}\n\n{found[2]}", content, count=1
+    )

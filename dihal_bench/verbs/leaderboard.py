@@ -28,7 +28,9 @@ def add(verbs: Verbs) -> None:
     _folder(parser, default=None)
     parser.add_argument("--keep-going", action="store_true", help="leave out what cannot be read")
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if files differ"
+        "--check",
+        action="store_true",
+        help="write nothing; exit 1 if files differ or were left out",
     )
     parser.add_argument("--readme", type=Path, help="a README whose headline table is rendered too")
     parser.add_argument("--hub-card", type=Path, metavar="RUN", help="write a run's model card")
@@ -74,29 +76,35 @@ def _render(arguments: argparse.Namespace) -> int:
     folder, checks = arguments.dir or _FOLDER, arguments.check
     keep_going = arguments.keep_going
     with render.rendered(folder, beside=not checks, keep_going=keep_going, say=say) as rendered:
-        board, fresh = rendered
+        board, fresh, out = rendered
         readme, filled = arguments.readme, ""
         if readme is not None:
             filled = render.fill_readme(readme, board)
         stale = readme is not None and readme.read_text(encoding="utf-8") != filled
         if checks:
             found = [folder / path for path in render.differences(fresh, folder)]
-            return _differ([*found, *([readme] if stale else [])])
+            return _differ([*found, *([readme] if stale else [])], out)
         changed = render.put(fresh, folder)
     if stale:
         write_text(readme, filled)
     shown = [counted(len(board["runs"]), "run"), counted(len(board["tables"]), "table")]
-    print(f"{', '.join(shown)}; {counted(len(changed), 'file')} changed")
+    left_out = f"; {counted(out, 'file')} left out" if out else ""
+    print(f"{', '.join(shown)}; {counted(len(changed), 'file')} changed{left_out}")
     print(f"open {folder / 'index.html'}")
     return 0
 
 
-def _differ(found: Sequence[Path]) -> int:
+def _differ(found: Sequence[Path], out: int) -> int:
+    """Say which files differ, and how many were left out, of which nothing is known."""
     for path in found:
         print(f"{path} differs from what the records say")
     number = counted(len(found), "file differs", "files differ")
-    print(number if found else "everything is what the records say")
-    return 1 if found else 0
+    if not out:
+        print(number if found else "everything is what the records say")
+    else:
+        rest = number if found else "the rest is what the other records say"
+        print(f"{counted(out, 'file')} left out; {rest}")
+    return 1 if found or out else 0
 
 
 def _card(arguments: argparse.Namespace) -> int:

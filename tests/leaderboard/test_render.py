@@ -113,8 +113,35 @@ def test_a_record_edited_by_hand_stops_everything(board: Path) -> None:
     status, out, err = dihal("leaderboard", "--dir", str(board), "--keep-going")
     assert status == 0
     assert "5 runs" in out
+    assert out.splitlines()[0].endswith("files changed; 1 file left out")
     assert "left out: " in err
+    status, out, _ = dihal("leaderboard", "--dir", str(board), "--keep-going", "--check")
+    assert (status, out) == (1, "1 file left out; the rest is what the other records say\n")
+    (board / "index.html").write_text("edited")
+    status, out, _ = dihal("leaderboard", "--dir", str(board), "--keep-going", "--check")
+    assert (status, out.splitlines()[-1]) == (1, "1 file left out; 1 file differs")
     assert dihal("leaderboard", "verify", "--dir", str(board))[0] == 1
+
+
+def test_a_board_is_not_emptied(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dihal("leaderboard", "--dir", str(board))
+    first, *others = sorted((board / "records").iterdir())
+    for path in others:
+        path.write_text("{}", encoding="utf-8")
+    whole = first.read_bytes()
+    first.write_text("{}", encoding="utf-8")
+    before = contents(board)
+    for flags in ((), ("--check",)):
+        status, out, err = dihal("leaderboard", "--dir", str(board), "--keep-going", *flags)
+        assert (status, out) == (2, "")
+        assert f"{first}: schema is None" in err
+        assert "(and 5 more); without it no record is left; nothing was written." in err
+    assert contents(board) == before
+    first.write_bytes(whole)
+    failing(monkeypatch, first.stem)
+    status, out, err = dihal("leaderboard", "--dir", str(board), "--keep-going")
+    assert (status, out) == (2, "")
+    assert f"{first.name} cannot be rendered (KeyError: 'kl')" in err
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -226,6 +253,10 @@ def test_the_readme_has_the_headline(board: Path, tmp_path: Path) -> None:
     assert dihal(*flags, "--check")[0] == 0
     readme.write_text(text.replace("hidden", "bridge"))
     assert dihal(*flags, "--check")[0] == 1
+    for between in ("", "\n"):
+        readme.write_text(f"# x\n\n<!-- leaderboard -->\n{between}<!-- end -->\n")
+        assert dihal(*flags)[0] == 0
+        assert readme.read_text() == text.removesuffix("\nrest\n")
     readme.write_text("# x\n")
     status, _, err = dihal(*flags)
     assert status == 2
