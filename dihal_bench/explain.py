@@ -79,8 +79,8 @@ def no_json(error: Exception, text: str) -> str:
     if not isinstance(error, json.JSONDecodeError):
         return "a number in it has more digits than can be read"
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-        return f"it is cut off in line {len(text.splitlines()) or 1}; copy it again"
-    return f"line {error.lineno}, column {error.colno} is no JSON; copy the file again"
+        return f"it is cut off in line {len(text.splitlines()) or 1}"
+    return f"line {error.lineno}, column {error.colno} is no JSON"
 
 
 def _limit(first: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import read_stranger
 from dihal_bench.progress import progress
-from dihal_bench.records.record import own_task
+from dihal_bench.records.record import REMEDY, own_task
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row
 from dihal_bench.scoring.sums import from_plain
 from dihal_bench.scoring.table import Measured, Traits, scores_of
@@ -42,8 +42,7 @@ def verify(record: Record) -> None:
     data = record.data
     for problem in (*_scores(record), *_budget(data), *_gates(data)):
         raise UserError(
-            f"{data['id']}: {problem}; a record that contradicts itself is not taken: run and "
-            "score anew."
+            f"{data['id']}: {problem}; a record that contradicts itself is not taken: {REMEDY}."
         )
 
 

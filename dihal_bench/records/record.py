@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+REMEDY = "restore the record from its run, or run and score anew"  # whatever is wrong with one
 _LARGEST = 2**63 - 1
 _DEEPEST = 32  # lists and objects inside each other; ours are 8
 
@@ -116,11 +117,12 @@ class Record:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-            raise UserError(f"{path} is not a readable record ({reason}).") from error
+            raise UserError(f"{path} is not a readable record ({reason}); {REMEDY}.") from error
         try:
             data = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is not a readable record: {no_json(error, text)}.") from error
+            reason = no_json(error, text)
+            raise UserError(f"{path} is not a readable record: {reason}; {REMEDY}.") from error
         validate(data, str(path))
         return cls(data)
 
@@ -134,10 +136,10 @@ def validate(data: Any, where: str) -> None:
     """Check a record's structure.
 
     Raises:
-        UserError: names the file and the field that is wrong.
+        UserError: names the file and the field that is wrong, and what to do.
     """
     if not isinstance(data, dict):
-        raise UserError(f"{where}: a record is a JSON object.")
+        raise UserError(f"{where}: a record is a JSON object; {REMEDY}.")
     from dihal_bench.records.schema import SCHEMA
 
     if data.get("schema") != SCHEMA:
@@ -145,15 +147,37 @@ def validate(data: Any, where: str) -> None:
             f"{where}: schema is {data.get('schema')}, this version reads {SCHEMA}; read it with "
             "the version that wrote it (environment.git), or run its command again with this one."
         )
+    try:
+        _check(data, where)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}; {REMEDY}.") from None
+
+
+def _check(data: dict[str, Any], where: str) -> None:
+    """Check a record of this version; what is wrong may come of an edit, and that is said, too."""
     _check_values(data, where, "")
-    _check_schema(data, where)
-    _check_sums(data, where)
-    changed = broken(data)
-    if changed:
-        raise UserError(
-            f"{where}: the field {changed} was changed after the record was written: it is not "
-            "what the record's id stands for; restore it, or run and score anew."
-        )
+    changed = _changed(data)
+    try:
+        _check_schema(data, where)
+        _check_sums(data, where)
+    except UserError as error:
+        if changed is None:
+            raise
+        raise UserError(f"{str(error).rstrip('.')}; {_edited(changed)}.") from None
+    if changed is not None:
+        raise UserError(f"{where}: {_edited(changed)}: it is not what the record's id stands for.")
+
+
+def _changed(data: Mapping[str, Any]) -> str | None:
+    """Return which field was changed since a record was sealed, as far as it has a seal."""
+    kinds = {"seal": dict, "run": str, "id": str}
+    if not all(isinstance(data.get(name), kind) for name, kind in kinds.items()):
+        return None
+    return broken(dict(data))
+
+
+def _edited(field: str) -> str:
+    return f"the field {field} was changed after the record was written"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

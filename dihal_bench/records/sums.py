@@ -81,16 +81,10 @@ def check_subjects(
     drawn = {row["subject"] for row in rows if row["signal"] == _OWN}
     teacher = [tuple(row[name] for name in _ROW) for row in rows if row["subject"] == TEACHER]
     if teacher != [(TEACHER, 1, 1, _OWN)]:
-        raise UserError(
-            f"{where}: the field rows must have one row of the teacher, S=1 and K=1; run and score "
-            "anew."
-        )
+        raise UserError(f"{where}: the field rows must have one row of the teacher, S=1 and K=1.")
     for name in (interface, *controls):
         if name not in drawn:
-            raise UserError(
-                f"{where}: the field rows has no row of {name}, which took part; run and score "
-                "anew."
-            )
+            raise UserError(f"{where}: the field rows has no row of {name}, which took part.")
     known = {TEACHER, interface, *controls}
     for row in rows:
         if row["subject"] not in known:

@@ -1,6 +1,7 @@
 """Records: what is written is what is read, and nothing that is wrong is either."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,6 +238,39 @@ def test_broken_json_is_said_with_its_line(tmp_path, content, said):
     path.write_text(content)
     with pytest.raises(UserError, match=said):
         Record.read(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "said"),
+    [
+        (
+            ("scores", 0, "value"),
+            99.0,
+            r"value is 99, .*; the field scores\[0\] was changed after .*",
+        ),
+        (
+            ("gates", "leak", "hidden", "verdict"),
+            "fail",
+            r".* the field gates\.leak was changed .*",
+        ),
+        (("budget", "within"), 3, r".*; the field budget\.within was changed after .*"),
+        (("scores", 0, "value"), float("nan"), "value is nan, not a finite number"),
+        (("command",), "another", "the field command was changed after the record was written: .*"),
+        (("seal",), {}, "the field .* was changed after the record was written: .*"),
+        (("seal",), [], "the field seal has the wrong type.*"),
+    ],
+)
+def test_whatever_is_wrong_has_one_remedy(path, to, said):
+    with pytest.raises(UserError) as raised:
+        validate(changed(*path, to=to), "here.json")
+    pattern = rf"here\.json: .*{said}; restore the record from its run, or run and score anew\."
+    assert re.fullmatch(pattern, str(raised.value))
+
+
+def test_what_was_wrong_from_the_start_was_not_changed():
+    wrong = Record.of(changed("scores", 0, "value", to=99.0)).data
+    with pytest.raises(UserError, match=r"of its own interval; restore the record from its run"):
+        validate(wrong, "here.json")
 
 
 def test_what_is_wrong_with_a_record_names_its_file_once(tmp_path):
