@@ -12,13 +12,21 @@ weights, no text. Tables, figures and pages are rendered from records alone.
 
 ```bash
 pip install -c constraints.txt .
-dihal-bench run --interface NAME --layer auto --seed 0        # and --seed 1, --seed 2
+dihal-bench run --interface NAME --from 7 --layer 8 --seed 0  # and --seed 1, --seed 2
 dihal-bench score runs/NAME-... --tasks samples               # generated text, if you like
 ```
 
 Three seeds: rows of fewer have no rank. `--include my_interface.py` brings an interface of your
-own; `dihal-bench check NAME --include my_interface.py` holds it against the contract first. Leave
-the budget as the table has it: a run that spends otherwise stands in a section of its own.
+own; `dihal-bench check NAME --include my_interface.py` holds it against the contract first.
+
+Rows are ranked among interfaces that replace as many blocks. A row of the table is named by its
+place, (a, b]: `--from a` and `--layer b` put a run there, so look at `leaderboards/tables` or
+`leaderboards/index.html` first. In the causal table of the bundled backbone all stand at one block,
+those that generate tokens at (7, 8]. Without `--from` a run begins at 0, and what generates tokens
+ends at the last block: it replaces all of them, (0, 8], and has no rival there.
+
+Leave the budget as the table has it. A run that declares another has a table of its own, among the
+matched ones; one that spends more or less than it declares stands among the unmatched.
 
 ## 2. Check and add
 
@@ -63,8 +71,10 @@ jobs:
 
 - Every file is a record of this version: its fields, their types, finite numbers, a kind for every
   score, a passed leak gate for every likelihood, and a name and seal that fit its content.
-- Scores and their intervals are computed anew from the sums per document, ranks and ties from those
-  of all rows, and what was spent is held against the budget.
+- Scores on the run's own text, with their intervals, are computed anew from the sums per document,
+  ranks and ties from those of all rows, and what was spent is held against the budget. Scores on
+  other tasks have no sums and are taken as they are, but that a perplexity at the entropy of real
+  text has to lie on its frontier.
 - Files that are rendered are those that the records give, to the byte.
 
 That a run took place as its record says cannot be seen from the record. Reviewers run the command

@@ -334,6 +334,13 @@ def test_a_run_goes_all_the_way(finished: dict[str, Path], tmp_path: Path) -> No
     assert (finished["hidden"] / "README.md").read_text().startswith("---\n")
 
 
+def test_the_template_names_the_places_of_rivals() -> None:
+    said = " ".join(page().split())
+    assert "dihal-bench run --interface NAME --from 7 --layer 8 --seed 0" in said
+    assert "ranked among interfaces that replace as many blocks" in said
+    assert "A run that declares another has a table of its own, among the matched ones" in said
+
+
 def test_the_template_is_what_continuous_integration_does() -> None:
     status, out, _ = dihal("leaderboard", "submit-template")
     assert (status, out) == (0, page())
