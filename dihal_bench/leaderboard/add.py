@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.blame import blamed_on
-from dihal_bench.leaderboard.store import LARGEST, read_stranger
+from dihal_bench.leaderboard.store import LARGEST, file_of, read_named, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
-from dihal_bench.names import is_plain
-from dihal_bench.records.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.leaderboard.store import Store
+    from dihal_bench.records.record import Record
 
-_RECORD = "record.json"
 _NEWER = ("tasks", "audits")  # what a run that is scored again has more of
 
 
@@ -90,25 +88,10 @@ def _state(place: Path, record: Record) -> Literal["free", "there", "damaged"]:
 
 
 def _read(run: Path) -> Record:
-    path = run / _RECORD if run.is_dir() else run
-    if not path.exists():
-        if any(run.glob("*-*.json")):
-            raise UserError(
-                f"{run} is no folder of a run (there is no {_RECORD}); to add the records in it "
-                f"give the files: {run}/*.json."
-            )
-        raise UserError(
-            f"{run} holds no complete run (there is no {_RECORD}); give the folder that "
-            "dihal-bench run named, or finish that run first."
-        )
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise UserError(f"{path} has {size:,} bytes, and a record has at most {LARGEST:,}.")
+    path = file_of(run)
     with blamed_on(path, "verified"):
-        record = Record.read(path)
+        record = read_named(path)
         verify(record)
-    if not is_plain(record.data["id"]):
-        raise UserError(f"{path}: the field id is {record.data['id'][:80]!r}, which names no file.")
     written = len(record.text().encode())
     if written > LARGEST:
         raise UserError(f"{path} takes {written:,} bytes, and a record at most {LARGEST:,}.")

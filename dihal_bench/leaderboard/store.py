@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST = 2**24  # bytes of a record
+_RECORD = "record.json"  # in the folder of a run
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,19 @@ def read_stranger(path: Path) -> Record:
     """
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path} is no regular file; only records belong there.")
+    record = read_named(path)
+    name = record.data["id"]
+    if path.name != f"{name}.json":
+        raise UserError(f"{path}: the field id is {name}; name the file {name}.json.")
+    return record
+
+
+def read_named(path: Path) -> Record:
+    """Read one record file that a person named; it may be called anything.
+
+    Raises:
+        UserError: it is too large, or no valid record; the sentence names the file, and the field.
+    """
     size = path.stat().st_size
     if size > LARGEST:
         raise UserError(
@@ -90,9 +104,27 @@ def read_stranger(path: Path) -> Record:
             f"{path}: the field id is {name[:80]!r}; names have letters, digits, '.', '_' and '-', "
             "and begin with one of the first two."
         )
-    if path.name != f"{name}.json":
-        raise UserError(f"{path}: the field id is {name}; name the file {name}.json.")
     return record
+
+
+def file_of(named: Path) -> Path:
+    """Return the record file that a person names: by itself, or by the folder of its run.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = named / _RECORD if named.is_dir() else named
+    if path.exists():
+        return path
+    if any(named.glob("*-*.json")):
+        raise UserError(
+            f"{named} is no folder of a run (there is no {_RECORD}); for the records in it give "
+            f"the files: {named}/*.json."
+        )
+    raise UserError(
+        f"{named} holds no complete run (there is no {_RECORD}); give the folder that dihal-bench "
+        "run named, or finish that run first."
+    )
 
 
 def _attempt(path: Path) -> Record | str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import read_stranger
+from dihal_bench.leaderboard.verify_texts import off_the_frontier
 from dihal_bench.progress import progress
 from dihal_bench.records.record import REMEDY, own_task
 from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row
@@ -16,7 +17,7 @@ from dihal_bench.scoring.table import Measured, Traits, scores_of
 from dihal_bench.training.budget import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.records.record import Record, Score
@@ -29,21 +30,28 @@ _SAME = ("n", "kind", "unit", "dtype", "regime", "version", "nfe")
 _Name = tuple[str, str, int, int, str]
 
 
-def verify(record: Record) -> None:
+def verify(record: Record) -> int:
     """Compute anew what can be computed from the record alone.
 
     Scores on the run's own text follow from its sums per document, with their intervals if no
-    documents were added up; whether it kept to its budget follows from what it spent; what learnt
-    from tokens was seen to hear of them by its leak gate.
+    documents were added up; perplexities at the entropy of real text follow from the points of the
+    frontier; whether it kept to its budget follows from what it spent; what learnt from tokens was
+    seen to hear of them by its leak gate.
+
+    Returns:
+        How many scores follow from nothing in the record: of other tasks, and bounds of blocks.
 
     Raises:
         UserError: a number is not what the rest of the record says; names the field.
     """
     data = record.data
-    for problem in (*_scores(record), *_budget(data), *_gates(data)):
+    followed: set[int] = set()  # places of scores that could be computed
+    texts = off_the_frontier(record, followed)
+    for problem in (*_scores(record, followed), *texts, *_budget(data), *_gates(data)):
         raise UserError(
             f"{data['id']}: {problem}; a record that contradicts itself is not taken: {REMEDY}."
         )
+    return len(record.scores) - len(followed)
 
 
 def within_budget(data: Mapping[str, Any]) -> bool:
@@ -51,7 +59,7 @@ def within_budget(data: Mapping[str, Any]) -> bool:
     return not list(_overspent(data))
 
 
-def _scores(record: Record) -> Iterator[str]:
+def _scores(record: Record, followed: set[int]) -> Iterator[str]:
     data = record.data
     totals = from_plain(data["sums"])
     known = _known(record, totals)
@@ -60,6 +68,8 @@ def _scores(record: Record) -> Iterator[str]:
         if score.task != own_task(data):
             continue
         name, own = f"{score.subject} {score.metric}", _IN_BLOCKS.get(score.metric)
+        if score.metric != _BOUND:
+            followed.add(index)
         if own is not None and data["regime"] == "sequence":
             yield from (f"scores[{index}] ({name}) {problem}" for problem in own(score, totals))
             continue
@@ -217,15 +227,26 @@ def _gates(data: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def verify_all(paths: Sequence[Path]) -> list[str]:
-    """Return a sentence for every record file that cannot be read or contradicts itself."""
-    problems = []
+def verify_all(
+    paths: Sequence[Path], read: Callable[[Path], Record] = read_stranger
+) -> tuple[list[str], int]:
+    """Verify record files.
+
+    Args:
+        paths: of the files.
+        read: reads one.
+
+    Returns:
+        A sentence for every file that cannot be read or contradicts itself, and how many scores of
+        the others follow from nothing in their records.
+    """
+    problems, taken = [], 0
     with progress("verify", len(paths), unit="records") as bar:
         for path in paths:
             try:
                 with blamed_on(path, "verified"):
-                    verify(read_stranger(path))
+                    taken += verify(read(path))
             except UserError as error:
                 problems.append(str(error))
             bar.update(1)
-    return problems
+    return problems, taken

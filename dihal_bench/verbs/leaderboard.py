@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dihal_bench.verbs.common import Verbs
 
 _FOLDER = Path("leaderboards")
+_RUNS = "folders of runs, or files of records"
 _RENDERING = ("keep_going", "check", "readme")  # flags of rendering, none of which an action takes
 
 
@@ -37,11 +38,22 @@ def add(verbs: Verbs) -> None:
     parser.set_defaults(work=_render)
     actions = parser.add_subparsers(metavar="ACTION")
     own = actions.add_parser("add", help="copy the records of finished runs")
-    own.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    own.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=_RUNS)
     _folder(own)
     own.set_defaults(work=_add)
-    own = actions.add_parser("verify", help="hold records against themselves: what CI asks of rows")
-    own.add_argument("records", nargs="*", type=Path, metavar="RECORD", help="default: all")
+    own = actions.add_parser(
+        "verify",
+        help="hold records against themselves: what CI asks of rows",
+        epilog="Exit status: 0 if all records are valid and say the same as their sums, 1 if one "
+        "is not or does not, 2 if something that was named is not there.",
+    )
+    own.add_argument(
+        "records",
+        nargs="*",
+        type=Path,
+        metavar="RECORD",
+        help=f"{_RUNS} (default: all records of the leaderboard)",
+    )
     _folder(own)
     own.set_defaults(work=_verify)
     own = actions.add_parser("submit-template", help="how somebody else adds a row")
@@ -131,16 +143,25 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from dihal_bench.leaderboard.store import file_of, read_named
     from dihal_bench.leaderboard.verify import verify_all
 
     _refuse(arguments, "verify", *_RENDERING, "hub_card")
     if arguments.records:
         _refuse(arguments, "verify RECORD", "dir")
-    paths = arguments.records or _store(arguments).paths()
-    problems = verify_all(paths)
+        paths = [file_of(named) for named in arguments.records]
+        problems, taken = verify_all(paths, read_named)
+    else:
+        paths = _store(arguments).paths()
+        problems, taken = verify_all(paths)
     for problem in problems:
         print(problem)
     print(f"{len(paths) - len(problems)} of {len(paths)} records say the same as their sums")
+    if taken:
+        print(
+            f"{counted(taken, 'score')} could not be computed anew: a record has no sums of other "
+            "tasks, nor of bounds"
+        )
     return 1 if problems else 0
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from dihal_bench.cli import main
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.verify import verify, verify_all
 from dihal_bench.records.record import Record
 
 from ..conftest import dihal
-from .conftest import Make
+from .conftest import Make, told
 
 
 def score_of(record: Record, subject: str, metric: str, chains: int = 1) -> int:
@@ -167,17 +168,18 @@ def test_a_record_that_fails_does_not_hide_the_others(
         record.write(paths[-1])
     done: list[Record] = []
 
-    def counted(record: Record) -> None:
+    def counted(record: Record) -> int:
         done.append(record)
         if len(done) == 1:
             raise IndexError("cannot do a non-empty take from an empty axes.")
-        verify(record)
+        return verify(record) + 1
 
     monkeypatch.setattr("dihal_bench.leaderboard.verify.verify", counted)
-    first, second = verify_all(paths)
+    (first, second), taken = verify_all(paths)
     assert first.startswith(f"{paths[0]} cannot be verified (IndexError: cannot do a non-empty")
     assert "scores[0].value" in second
     assert len(done) == len(paths)
+    assert taken == 1  # of the last one
 
 
 @pytest.mark.parametrize(
@@ -214,3 +216,85 @@ def test_sums_that_are_missing_or_none_are_named_by_the_command(
     )
     assert status == 2
     assert f"sums.rows[{row}].sums" in err
+
+
+def judged(make: Make, value: float, *, reaches: float = 4.5, row: str = "hidden S=4") -> Record:
+    """A record with generated text: its perplexity at the entropy of real text, and a frontier."""
+    data = copy.deepcopy(told(make(), 30.0, seed=0).data)
+    at = {**data["scores"][-1], "metric": "gen_ppl_at_entropy", "value": value}
+    data["scores"].append({**at, "lo": value, "hi": value})
+    real = {"value": 4.25, "lo": 4.2, "hi": 4.3, "n": 9}
+    points = [(0.9, 4.0, 10.0), (1.2, reaches, 40.0), (0.8, 3.0, 1.0)]
+    data["audits"] = {
+        "samples": {
+            "data": {"entropy": real},
+            "frontier": [
+                {"row": row, "temperature": t, "entropy": h, "gen_ppl": p} for t, h, p in points
+            ],
+        }
+    }
+    return Record.of(data)
+
+
+def test_a_perplexity_on_the_frontier_follows_from_its_points(make: Make) -> None:
+    at = len(judged(make, 20.0).data["scores"]) - 1
+    assert verify(judged(make, 20.0)) == 2  # the perplexity and the entropy have no sums
+    with pytest.raises(UserError, match=rf"scores\[{at}\]\.value .* is 21\.0, .* says 20; "):
+        verify(judged(make, 21.0))
+    with pytest.raises(UserError, match="its frontier does not reach the entropy of real text"):
+        verify(judged(make, 20.0, reaches=4.1))
+    assert verify(judged(make, 21.0, row="hidden S=1")) == 3  # of this row there are no points
+    data = copy.deepcopy(judged(make, 21.0).data)
+    data["audits"]["samples"]["data"] = {}
+    assert verify(Record.of(data)) == 3
+    data = copy.deepcopy(judged(make, 20.0).data)
+    data["audits"]["samples"]["frontier"][0]["gen_ppl"] = 0.0
+    with pytest.raises(UserError, match="and its frontier"):
+        verify(Record.of(data))
+
+
+def test_what_is_not_computed_anew_is_counted(make: Make, tmp_path: Path) -> None:
+    for record in (judged(make, 20.0), make(run="plain")):
+        record.write(tmp_path / "records" / f"{record.data['id']}.json")
+    status, out, _ = dihal("leaderboard", "verify", "--dir", str(tmp_path))
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "2 of 2 records say the same as their sums",
+            "2 scores could not be computed anew: a record has no sums of other tasks, nor of "
+            "bounds",
+        ],
+    )
+    assert verify(bounded(make, "sequence")) == 1
+
+
+def test_what_may_be_named_and_what_a_status_means_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for action in ("add", "verify"):
+        with pytest.raises(SystemExit):
+            main(["leaderboard", action, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert "folders of runs, or files of records" in said
+    assert "Exit status: 0 if all records are valid" in said
+
+
+def test_a_run_is_verified_where_it_lies(
+    finished: dict[str, Path], make: Make, tmp_path: Path
+) -> None:
+    run, said = finished["hidden"], (0, "1 of 1 records say the same as their sums\n", "")
+    for named in (run, run / "record.json"):
+        assert dihal("leaderboard", "verify", str(named)) == said
+    make().write(tmp_path / "some-name.json")
+    assert dihal("leaderboard", "verify", str(tmp_path / "some-name.json")) == said
+    for named, why in (
+        (tmp_path / "nowhere", "nowhere holds no complete run"),
+        (tmp_path, f"give the files: {tmp_path}/*.json"),
+    ):
+        status, out, err = dihal("leaderboard", "verify", str(run), str(named))
+        assert (status, out) == (2, "")
+        assert why in err
+    (tmp_path / "some-name.json").write_text("{")
+    status, out, err = dihal("leaderboard", "verify", str(run), str(tmp_path / "some-name.json"))
+    assert (status, err) == (1, "")
+    assert "some-name.json is not a readable record: it is cut off" in out
