@@ -18,9 +18,9 @@ def test_a_sweep_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     found, problems = read_sweeps(tmp_path)
     assert found == []
     with pytest.raises(UserError, match=r"sweep-layers\.json is not a readable sweep"):
-        refuse(problems, keep_going=False, say=print)
+        refuse(problems, keep_going=False, left=True, say=print)
     said: list[str] = []
-    refuse(problems, keep_going=True, say=said.append)
+    refuse(problems, keep_going=True, left=True, say=said.append)
     assert len(said) == 1
 
 
