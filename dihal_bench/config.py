@@ -168,18 +168,15 @@ class RunConfig:
         """Return the resolved configuration as nested plain values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
-    def digest(self, beside: Path | None = None) -> str:
+    def digest(self) -> str:
         """Return a short hash of the configuration and of the included files' content.
 
         Runs are told apart by it: an interface that was edited is another run.
 
-        Args:
-            beside: where else included files are looked for; see ``registry.find``.
-
         Raises:
             UserError: an included file cannot be read.
         """
-        return digest_of(self.to_dict(), [find(path, beside) for path in self.include])
+        return digest_of(self.to_dict(), map(find, self.include))
 
 
 def digest_of(values: Mapping[str, Any], files: Iterable[Path]) -> str:

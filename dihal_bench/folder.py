@@ -107,8 +107,7 @@ def _lock(folder: Path) -> TextIO:
 def _check_configuration(folder: Path, config: RunConfig) -> dict[str, Any]:
     """Return what is kept of a configuration, if the folder holds no other."""
     kept = folder / _CONFIG
-    digest = config.digest(folder)  # it knows the included files
-    content = config.to_dict() | {"digest": digest}
+    content = config.to_dict() | {"digest": config.digest()}  # the digest knows the included files
     if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != content:
         raise UserError(
             f"--out {folder} holds a run of another configuration (or of other code in an included "

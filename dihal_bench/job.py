@@ -109,7 +109,7 @@ class Job:
         self.shared = shared or folder / "shared"
         self.say = say
         for path in config.include:
-            include(path, folder)
+            include(path)
         for name in self.names:
             regimes = INTERFACES.get(name).regimes
             if config.regime not in regimes:

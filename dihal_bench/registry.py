@@ -132,42 +132,27 @@ class Registry:
             self.register(name)(entry)
 
 
-def find(path: str | Path, beside: Path | None = None) -> Path:
+def find(path: str | Path) -> Path:
     """Return where a file of ``--include`` lies.
 
-    Args:
-        path: as it was given.
-        beside: the folder of the run that needs it, which may hold it, too.
-
     Raises:
-        UserError: it is in neither place.
+        UserError: there is none.
     """
-    own = Path(path)
-    for place in (own, own if beside is None else beside / own.name):
-        if place.is_file():
-            return place.resolve()
-    if beside is None:
+    if not Path(path).is_file():
         raise UserError(f"--include {path}: there is no such file; give the path of a Python file.")
-    raise UserError(
-        f"the run needs {path}, which is neither here nor in {beside}; copy it into {beside}, or "
-        "start the command where it lies."
-    )
+    return Path(path).resolve()
 
 
-def include(path: str | Path, beside: Path | None = None) -> None:
+def include(path: str | Path) -> None:
     """Run a Python file that registers things (``--include``); once, unless it was changed.
 
     A file is known by its name and content, wherever it lies, so that it is the same on every
     machine.
 
-    Args:
-        path: of the file.
-        beside: where else it is looked for; see ``find``.
-
     Raises:
         UserError: the file is missing, does not import, or registers nothing.
     """
-    file = find(path, beside)
+    file = find(path)
     for registry in REGISTRIES:
         registry._load()  # so that a taken name is found here, not when the built-in arrives
     before = [dict(registry._entries) for registry in REGISTRIES]

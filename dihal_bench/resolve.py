@@ -76,7 +76,6 @@ def resolve(
     values: Mapping[str, Any],
     sets: Iterable[str] = (),
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
-    beside: Path | None = None,
 ) -> RunConfig:
     """Build a configuration: preset, file, named flags, ``--set``; the last one wins.
 
@@ -90,7 +89,6 @@ def resolve(
         values: keys of the configuration and what the flags gave; None means not given.
         sets: "key.path=value" strings.
         defaults: preset -> keys that a verb has other defaults for than ``run``.
-        beside: where else included files are looked for; see ``registry.find``.
 
     Raises:
         UserError: unknown preset, file or key, or a value of the wrong type.
@@ -108,7 +106,7 @@ def resolve(
         given[key.strip()] = value.strip()
     given = {key.removeprefix("options."): value for key, value in given.items()}
     for path in included(given):
-        include(path, beside)
+        include(path)
     own = of_preset(preset, str(given.get("denoiser.name")))
     usual = {**own, "budget.name": preset, **(defaults or {}).get(preset, {})}
     if any(key.startswith("budget.") for key in given):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config import digest_of
@@ -16,8 +17,7 @@ from dihal_bench.resolve import flatten, included, resolve
 from dihal_bench.training.checkpoint import load_interface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from dihal_bench.config import RunConfig
     from dihal_bench.inputs import Inputs
@@ -123,16 +123,29 @@ class TrainedRun:
             raise UserError(f"{path} cannot be read ({error}); run it again.") from error
         kept.pop("digest", None)
         values = flatten(kept)
-        self._check_code([find(own, self.folder) for own in included(values)])
-        return resolve(values=values, beside=self.folder)
+        self._check_code(included(values))
+        return resolve(values=values)
 
-    def _check_code(self, files: list[Path]) -> None:
-        """Make sure that included files have the content that they had in the run.
+    def _check_code(self, paths: Sequence[str]) -> None:
+        """Make sure that included files are here, and have the content that they had in the run.
+
+        They are run, so the folder must not bring them: it may have been downloaded.
 
         Raises:
-            UserError: they have not.
+            UserError: a file is not here, lies in the folder, or has other content.
         """
-        data = self.record.data
+        for path in map(Path, paths):
+            if not path.is_file():
+                raise UserError(
+                    f"{self.folder} needs the code in {path}, which is not here; start the command "
+                    "where it lies, or copy it here."
+                )
+            if path.resolve().is_relative_to(self.folder.resolve()):
+                raise UserError(
+                    f"{self.folder} brings the code in {path}, which is not run from there; read "
+                    "it, and start the command in another folder, into which you copy it."
+                )
+        data, files = self.record.data, list(map(find, paths))
         if files and digest_of(data["config"], files) != data["run"].rpartition("-")[2]:
             raise UserError(
                 f"{self.folder}: the code in {', '.join(map(str, files))} is not that of the run; "

@@ -76,7 +76,7 @@ class Mine(HiddenSpace):
 """
 
 
-def test_the_code_of_a_run_is_found_beside_it(
+def test_the_code_of_a_run_is_that_of_the_run_and_not_from_its_folder(
     tiny: Tiny, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None
 ) -> None:
     there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
@@ -95,21 +95,25 @@ def test_the_code_of_a_run_is_found_beside_it(
     monkeypatch.chdir(elsewhere)
     status, out, err = dihal(*generate)
     assert (status, out) == (2, "")
-    assert f"the run needs mine.py, which is neither here nor in {run}; copy it into {run}" in err
+    assert f"{run} needs the code in mine.py, which is not here; start the command where" in err
     assert "--include" not in err
 
-    for place in (run, elsewhere):
-        (place / "mine.py").write_text(f"{MINE}# edited\n", encoding="utf-8")
-        status, _, err = dihal(*generate)
-        assert status == 2
-        assert f"{run}: the code in {place / 'mine.py'} is not that of the run; put that" in err
-        (place / "mine.py").unlink()
+    (elsewhere / "mine.py").write_text(f"{MINE}# edited\n", encoding="utf-8")
+    status, _, err = dihal(*generate)
+    assert status == 2
+    assert f"{run}: the code in {elsewhere / 'mine.py'} is not that of the run; put that" in err
 
-    (run / "mine.py").write_text(MINE, encoding="utf-8")
+    (elsewhere / "mine.py").write_text(MINE, encoding="utf-8")
     assert dihal(*generate)[0] == 0
     status, _, err = dihal("score", str(run), "--tasks", str(task))
     assert status == 0, err
     assert "few" in Record.read(run / "record.json").data["tasks"]
+
+    (run / "mine.py").write_text("raise SystemExit('it was run')", encoding="utf-8")
+    monkeypatch.chdir(run)
+    status, out, err = dihal("generate", ".", "--tokens", "2")
+    assert (status, out) == (2, "")
+    assert ". brings the code in mine.py, which is not run from there; read it, and start" in err
     kept = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert kept["include"] == ["mine.py"]
 

@@ -189,8 +189,7 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
     included = [escaped(Path(path).name) for path in data["config"]["include"]]
     own_code = (
         f"It needs the code in {', '.join(included)}, which is not here: get it from whom you "
-        "trust, for it is run, and put it into the folder `bridge`, or start the commands where it "
-        "lies. Its content is compared."
+        "trust, for it is run, and start the commands where it lies. Its content is compared."
     )
     return [
         "OWNER/NAME is this repository. It is a run's folder without what training alone needs.",

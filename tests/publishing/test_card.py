@@ -232,7 +232,7 @@ def test_paths_of_a_machine_are_cut():
     assert "--backbone path/to/small --config path/to/my.toml" in text
     assert "denoiser.unet.vae=path/to/vae" in text
     assert "It needs the code in own.py, which is not here: " in text
-    assert "put it into the folder `bridge`" in text
+    assert "start the commands where it lies" in text
     assert "It needs the code" not in card()
     assert ModelCard(text).data.eval_results[0].dataset_name == "path/to/my text.jsonl:validation"
 
