@@ -8,6 +8,7 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.leaderboard.colours import colours
 from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.markdown import one_line
 from dihal_bench.names import safe
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _Run = Mapping[str, Any]  # what figures show of a run
-_COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
+_COLOURS = {"control": GREY, "teacher": "black"}  # all else has that of its interface
 _CELLS = {"paper": "raw states", "matched": "what is diffused"}
 _LOSSES = ("fvu_mmse", "kl_one_step", "kl")  # of a sweep, that are drawn
 _MARKERS = "osD^vP*X"
@@ -44,6 +45,7 @@ def draw(board: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """Yield kind, name and content of all figures."""
+    own_colours = colours(data["runs"])
     of_table: dict[str, list[Any]] = defaultdict(list)
     for run in data["runs"]:
         own = run["record"]
@@ -51,6 +53,7 @@ def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         of_table[run["table"]].append(
             {
                 "label": run["label"],
+                "colour": own_colours[run["label"]],
                 "seed": run["seed"],
                 "interface": run["interface"],
                 "frontier": own["frontier"],
@@ -62,9 +65,10 @@ def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     for table in data["tables"]:
         if table["kind"] == "likelihood" and table["section"] == "matched":
             name, runs = table["id"], of_table[table["id"]]
-            yield "brier", f"brier1-{name}", table
+            coloured = {**table, "colours": own_colours}
+            yield "brier", f"brier1-{name}", coloured
             if _points(table):
-                yield "cost", f"nll-flops-{name}", table
+                yield "cost", f"nll-flops-{name}", coloured
             if any(run["sigmas"] and run["agreement"] for run in runs):
                 yield "recovery", f"recovery-{name}", {"title": table["title"], "runs": runs}
             tasks = sorted({(p["task"], p["key"]) for run in runs for p in run["frontier"]})
@@ -120,7 +124,8 @@ def _brier(figure: Any, table: Mapping[str, Any]) -> None:
     for place, row in enumerate(rows):
         own, role = row["cells"]["brier1"], row["cells"]["role"]
         ends = [[max(0, own["value"] - own["lo"])], [max(0, own["hi"] - own["value"])]]
-        axis.errorbar(own["value"], place, xerr=ends, fmt="o", ms=4, color=_COLOURS[role])
+        colour = _COLOURS.get(role) or table["colours"].get(row["cells"]["interface"], GREY)
+        axis.errorbar(own["value"], place, xerr=ends, fmt="o", ms=4, color=colour)
         if role == "teacher":
             axis.axvline(own["value"], color="black", linestyle=":", linewidth=0.9)
     axis.set_yticks(range(len(names)), names)
@@ -143,7 +148,8 @@ def _cost(figure: Any, table: Mapping[str, Any]) -> None:
     for row, name in zip(points, names, strict=True):
         cells = row["cells"]
         place = interfaces.index(cells["interface"])
-        colour, hollow = f"C{place % 10}", cells["role"] == "control"
+        colour = table["colours"].get(cells["interface"], GREY)
+        hollow = cells["role"] == "control"
         axis.plot(
             cells["flops"], cells["nll"]["value"], _MARKERS[place % len(_MARKERS)], ms=6,
             color=colour, mfc="white" if hollow else colour, label=name,
@@ -181,7 +187,7 @@ def _recovery(figure: Any, what: Mapping[str, Any]) -> None:
     for place, (label, own) in enumerate(list(shown.items())[: len(_MARKERS)]):
         axis.plot(
             own["sigmas"], own["agreement"], f"{_MARKERS[place]}-", ms=3.5, lw=1,
-            color=f"C{place}", label=_wrapped(label, _LETTERS, most=2),
+            color=own["colour"], label=_wrapped(label, _LETTERS, most=2),
         )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("standard deviation of noise on the true signal, in units of the signal's")
@@ -219,7 +225,8 @@ def _frontier_of(made: tuple[str, str], title: str, runs: Sequence[_Run]) -> dic
         }
         for (name, label, role), at in found.items()
     ]
-    return {"title": title, "lines": lines, "beside": beside}
+    own = {run["label"]: {"colour": run["colour"], "interface": run["interface"]} for run in runs}
+    return {"title": title, "lines": lines, "beside": beside, "labels": own}
 
 
 def _of_task(points: Iterable[Mapping[str, Any]], made: tuple[str, str]) -> Iterator[Any]:
@@ -242,17 +249,17 @@ def _frontier(figure: Any, what: Mapping[str, Any]) -> None:
     figure.set_size_inches(7.6, 4.4)
     axis = figure.subplots()
     bare(axis, "y")
-    labels = list(dict.fromkeys(line["label"] for line in what["lines"] if line["label"]))
+    marks = _marks(what["labels"])
     for line in what["lines"][:_ROWS]:
         xs, logs = zip(*line["points"], strict=True)
         axis.plot(
             xs,
             [exp(own) for own in logs],
-            color=f"C{labels.index(line['label']) % 10}" if line["label"] else "black",
+            color=what["labels"][line["label"]]["colour"] if line["label"] else "black",
             linestyle={"control": ":", "teacher": "-"}.get(
                 line["role"], "--" if line["many"] else "-"
             ),
-            marker="s" if line["many"] else "o",
+            marker=marks.get(line["label"], "os")[line["many"]],
             markersize=3,
             linewidth=1,
             label=_wrapped(line["name"], most=1),
@@ -266,6 +273,19 @@ def _frontier(figure: Any, what: Mapping[str, Any]) -> None:
     axis.set_ylabel("generative perplexity")
     axis.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set_title(_wrapped(what["title"]), loc="left", fontsize=9)
+
+
+def _marks(labels: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return marks of one step and of many: labels of one interface share its colour."""
+    of_interface: dict[str, list[str]] = defaultdict(list)
+    for label, own in labels.items():
+        of_interface[own["interface"]].append(label)
+    pairs = [_MARKERS[start : start + 2] for start in range(0, len(_MARKERS), 2)]
+    return {
+        label: pairs[place % len(pairs)]
+        for some in of_interface.values()
+        for place, label in enumerate(some)
+    }
 
 
 def _proxies(figure: Any, located: Mapping[str, Any]) -> None:

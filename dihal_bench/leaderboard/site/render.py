@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.colours import interfaces
 from dihal_bench.leaderboard.site.numbers import estimate, gigabytes, number, pairs, parts
 from dihal_bench.leaderboard.site.pages import (
     curve_points,
@@ -102,7 +103,10 @@ def _assets(folder: Path) -> Iterator[Path]:
 def _data(board: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     summaries = [{key: run.get(key) for key in _SUMMARY} for run in _sorted_runs(board)]
     path = folder / "data" / "board.js"
-    shown = {"tables": board["tables"], "sweeps": board["sweeps"], "runs": summaries}
+    shown = {
+        **{"tables": board["tables"], "sweeps": board["sweeps"], "runs": summaries},
+        "interfaces": interfaces(board["runs"]),
+    }
     yield _put(path, f"window.dihalBoard = {_parsed(shown, 'the board')};\n".encode())
     for run, summary in zip(_sorted_runs(board), summaries, strict=True):
         path = folder / "data" / "runs" / f"{run['id']}.js"

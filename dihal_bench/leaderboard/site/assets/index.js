@@ -1,10 +1,8 @@
 "use strict";
 // The leaderboard: filters over all tables, tables drawn when they are opened, figures of one.
 (() => {
-  const { byId, choices, compareText, el, filters, number, overview } = dihal;
+  const { byId, choices, el, filters, number, overview } = dihal;
   const { tables, sweeps } = window.dihalBoard;
-  const names = [...new Set(tables.flatMap((table) => table.rows
-    .filter((row) => row.cells.role === "interface").map((row) => String(row.cells.interface))))].sort(compareText);
 
   /** Two ticked rows; they stay ticked when tables are drawn anew. */
   const picks = (() => {
@@ -88,10 +86,10 @@
     byId("chosen").value = view.table.id;
     byId("verdict").textContent = view.kept.length
       ? view.node.querySelector(".verdict")?.textContent ?? "" : "No row of this table matches the filters.";
-    const drawn = overview.drawRows(view.table, view.kept, names);
-    const cost = overview.drawCost(view.table, view.kept, names);
+    const drawn = overview.drawRows(view.table, view.kept);
+    const cost = overview.drawCost(view.table, view.kept);
     byId("key").hidden = !view.kept.length;
-    byId("key").replaceChildren(...overview.key(view.table, drawn, cost, names));
+    byId("key").replaceChildren(...overview.key(view.table, drawn, cost));
   }
 
   function chooseSweep(id) {
