@@ -158,14 +158,14 @@ dihal.overview = (() => {
       : "";
     const order = [...shown].sort(dihal.table.compareCells(nll, "ascending")).slice(0, 10 * MOST);
     const spent = order.map((row) => row.cells[flops.key]);
-    const half = (Math.min(...spent) + Math.max(...spent)) / 2;
     const labels = labelsOf(order, flops, nll);
+    const marks = order.map((row) => [row.cells[flops.key], point(row.cells[nll.key]), row.cells[nll.key].lo, row.cells[nll.key].hi, labels.has(row)]);
     const build = (theme) => ({
       aria: charts.aria(byId("caption-cost").textContent),
       grid: { left: 8, right: 50, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
       xAxis: charts.fitted(theme, "training FLOPs", spent, { axisLabel: {
         color: theme.muted, fontSize: 11, hideOverlap: true, formatter: (value) => number(value) } }),
-      yAxis: charts.axis(theme, nll.title, { nameGap: 34 }),
+      yAxis: charts.axis(theme, nll.title, { nameGap: 34, boundaryGap: ["8%", "4%"] }), // room for labels below the teacher
       series: [
         reach(table, nll, (value) => [order[0].cells[flops.key], value]),
         charts.whiskers(order.map((row) => {
@@ -174,10 +174,10 @@ dihal.overview = (() => {
         }), { name: "interval" }),
         {
           type: "scatter", symbolSize: 11, z: 3, ...teacherLine(table, nll, theme, "yAxis"),
-          labelLayout: { hideOverlap: true },
+          labelLayout: charts.placedLabels(byId("chart-cost"), marks, teacherOf(table, nll)),
           data: order.map((row) => ({
-            label: { show: labels.has(row), formatter: () => labels.get(row).join(", "), color: theme.ink, fontSize: 10,
-              textBorderColor: theme.paper, textBorderWidth: 2, position: labels.get(row)?.length > 1 ? "bottom" : row.cells[flops.key] > half ? "left" : "right" },
+            label: { show: labels.has(row), formatter: () => labels.get(row).join(", ").replaceAll(", S=", ", "), color: theme.ink, fontSize: 10,
+              textBorderColor: theme.paper, textBorderWidth: 2 },
             value: [row.cells[flops.key], point(row.cells[nll.key])], title: label(row),
             lines: [["kind", number(row.cells.kind)], ...lines(row, [nll, flops])],
             ...mark(row, colourOf(row, theme), theme, shape(row)),
