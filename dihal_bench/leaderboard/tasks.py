@@ -84,7 +84,8 @@ def _table(
     rows[after:after] = _rows_of({"real text": audit.get("data", {})}, metrics, fooled, _REAL)
     naive = {own["name"]: own["measures"] for own in audit.get("impostors", ()) if own["published"]}
     rows += _rows_of(naive, metrics, fooled, _NAIVE)
-    columns = present((*TASK_ROW, *metrics.values(), *TASK_COSTS), rows)
+    told_by = sorted(metrics, key=lambda name: (name in fooled, metrics[name].better is None))
+    columns = present((*TASK_ROW, *(metrics[name] for name in told_by), *TASK_COSTS), rows)
     return {
         "id": safe(f"{group.name}-task-{task}"),
         "title": f"{task}: {group.title}",

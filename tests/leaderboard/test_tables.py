@@ -309,6 +309,8 @@ def test_tasks_have_tables_of_their_own(make: Make) -> None:
     better = {column["key"]: column["better"] for column in table["columns"]}
     assert (better["metric:gen_ppl"], better["metric:entropy"]) == ("lower", None)
     assert "42.0 [36.9, 47.1] *" in text.markdown(table)
+    metrics = [key for key in better if key.startswith("metric:")]
+    assert metrics == ["metric:entropy", "metric:gen_ppl"]  # what is fooled comes last
     assert len(likelihood_table(group)["rows"]) > 1  # and the rest is where it was
 
 

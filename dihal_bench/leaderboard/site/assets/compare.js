@@ -14,10 +14,10 @@
   }
 
   function scroll(label, heads, rows) {
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {},
+    return dihal.edged(el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {},
       el("thead", {}, el("tr", {}, heads.map(([text, kind]) => el("th", { scope: "col", class: kind }, text)))),
       el("tbody", {}, rows.map(([head, ...cells]) => el("tr", {}, el("th", { scope: "row" }, head),
-        cells.map((text, index) => el("td", { class: heads[index + 1][1] }, text)))))));
+        cells.map((text, index) => el("td", { class: heads[index + 1][1] }, text))))))));
   }
 
   function section(id, title, ...children) {
