@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
+_MAIN_LOSS = "kl"  # of a sweep
 _PREDICTORS = (SCORE, f"{SCORE}, matched", DEPTH)  # that a reader looks for first
 
 
@@ -44,7 +45,7 @@ def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> 
             tables += [likelihood_table(group), *task_tables(group)]
             bar.update(1)
     _tell_apart(tables)
-    shown = [_sweep(own) for own in sorted(sweeps, key=_equal_blocks_first)]
+    shown = [_sweep(own) for own in sorted(sweeps, key=_telling_first)]
     _tell_apart(shown)
     return {
         "version": VERSION,
@@ -153,8 +154,14 @@ def _sweep(own: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _equal_blocks_first(sweep: Mapping[str, Any]) -> bool:
-    return not str(sweep["axis"]).startswith("span-")
+def _telling_first(sweep: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Put those first whose layers replace equally many blocks, and are not in order by depth.
+
+    Where loss rises with every layer, depth is perfect, and no score can be seen to be worse or
+    better than it.
+    """
+    by_depth = sweep["ranking"].get(_MAIN_LOSS, {}).get(DEPTH, {}).get("kendall", {}).get("value")
+    return not str(sweep["axis"]).startswith("span-"), by_depth == 1.0
 
 
 def _led(values: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:

@@ -30,6 +30,14 @@ def test_sweeps_of_equal_replaced_blocks_and_the_score_come_first() -> None:
     shown = board_of([], sweeps)["sweeps"]
     assert len(shown) == len(sweeps) == 8
     assert [own["axis"] for own in shown] == ["span-2"] * 7 + ["layers"]
+    assert shown[6]["backbone"] == "bundled"  # whose loss rises with every layer, as depth says
+    for place, own in enumerate(shown):
+        (depth,) = [
+            row["kendall"]["value"]
+            for row in own["correlations"]
+            if (row["predictor"], row["loss"]) == ("depth", "KL")
+        ]
+        assert (depth == 1.0) == (place >= 6)
     for own in shown:
         first = own["correlations"][:3]
         assert [row["predictor"] for row in first] == ["score", "score, matched", "depth"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.colours import interfaces
+from dihal_bench.leaderboard.site.geometry import geometry
 from dihal_bench.leaderboard.site.numbers import estimate, gigabytes, number, pairs, parts
 from dihal_bench.leaderboard.site.pages import (
     curve_points,
@@ -167,6 +168,7 @@ def _environment() -> Environment:
         "curve_points": curve_points,
         "estimate": estimate,
         "flattened": flattened,
+        "geometry": geometry,
         "gigabytes": gigabytes,
         "layer_rows": layer_rows,
         "number": number,
