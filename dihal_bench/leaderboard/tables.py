@@ -103,6 +103,23 @@ def facts(group: Group) -> dict[str, Any]:
         "dtype": own.dtype,
         "tokens": int(sum(first.data["sums"]["tokens"])),
         "documents": first.data["sums"]["documents"],
+        **_sizes(first.data),
+    }
+
+
+def _sizes(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of what kind and size the backbone and its text are, as far as a record says so."""
+    backbone, corpus = data["backbone"], data["corpus"]
+    architecture = backbone.get("architecture")
+    counts = {
+        "blocks": backbone["blocks"],
+        "parameters": backbone.get("parameters"),
+        "vocabulary": backbone.get("vocab_size"),
+        "training_tokens": corpus.get("train_tokens"),
+    }
+    return {
+        **({"architecture": one_line(architecture)} if isinstance(architecture, str) else {}),
+        **{name: count for name, count in counts.items() if type(count) is int},
     }
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import dihal_bench.leaderboard
 from dihal_bench.errors import UserError
+from dihal_bench.leaderboard.site.about import about
 from dihal_bench.leaderboard.site.numbers import estimate, number
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.site.verdict import verdict
@@ -73,7 +74,8 @@ def test_all_links_lead_to_files_of_the_site(site):
     for path in (path for path in files if path.suffix == ".html"):
         for link in Page(path.read_text(encoding="utf-8")).links:
             target = re.split("[?#]", link)[0]
-            beside = path.name == "index.html" and target.startswith("tables/")  # by the renderer
+            others = ("tables/", "records/")  # of the renderer
+            beside = path.name == "index.html" and target.startswith(others)
             known = beside or (path.parent / target).resolve() in files
             assert not target or known, (path.name, link)
 
@@ -108,6 +110,25 @@ def test_the_verdict_of_a_table_stands_in_the_page(site):
     for row in table["rows"]:
         row["cells"]["rank"] = None
     assert verdict(table).startswith("No interface has a rank")
+
+
+def test_a_table_says_what_its_numbers_rest_on(tmp_path):
+    given = board(3)
+    facts = given["tables"][0]["facts"]
+    facts |= {"architecture": "llama", "blocks": 8, "parameters": 2132096, "vocabulary": 4096}
+    facts["training_tokens"] = 496714
+    text = about(given["tables"][0])
+    assert text == (
+        "The model bundled: Llama, 8 blocks, 2.1 M parameters, a vocabulary of 4,096; interfaces "
+        "are trained on 496,714 tokens of text. The budget tiny: 524,288 tokens of diffusion "
+        "training, 131,072 tokens of recovery training. Scored are 24,433 tokens of 129 documents."
+    )
+    facts["architecture"] = MARKUP
+    render_site(given, tmp_path)
+    page = Page(read(tmp_path, "index.html"))
+    assert text.replace("Llama", MARKUP) in page.text
+    assert "img" not in page.tags
+    assert about({"facts": {"backbone": "a", "parameters": "many", "blocks": None}}) == ""
 
 
 def test_a_run_of_a_sweep_shows_its_own_command(tmp_path):

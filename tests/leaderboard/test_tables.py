@@ -16,7 +16,7 @@ from dihal_bench.errors import UserError
 from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.groups import grouped
-from dihal_bench.leaderboard.tables import likelihood_table
+from dihal_bench.leaderboard.tables import facts, likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
 from dihal_bench.records.record import Record
 
@@ -432,3 +432,15 @@ def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
     assert {own["versions"][0] for own in rows} == {"'"}
     assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
     assert rows[0]["table:matched"] == "diffusion"
+
+
+def test_facts_say_what_the_model_and_its_text_are(make: Make) -> None:
+    found = facts(grouped([make()])[0])
+    backbone, corpus = make().data["backbone"], make().data["corpus"]
+    assert found["architecture"] == backbone["architecture"]
+    assert found["blocks"] == backbone["blocks"]
+    assert found["parameters"] == backbone["parameters"] > 0
+    assert found["vocabulary"] == backbone["vocab_size"] > 0
+    assert found["training_tokens"] == corpus["train_tokens"] > 0
+    odd = make(backbone={**backbone, "parameters": "many", "architecture": ["x"]})
+    assert not {"parameters", "architecture"} & set(facts(grouped([odd])[0]))

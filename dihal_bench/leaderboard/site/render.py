@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.errors import UserError
 from dihal_bench.leaderboard.colours import interfaces
+from dihal_bench.leaderboard.site.about import SIZES, about
 from dihal_bench.leaderboard.site.geometry import geometry
 from dihal_bench.leaderboard.site.numbers import estimate, gigabytes, number, pairs, parts
 from dihal_bench.leaderboard.site.pages import (
@@ -128,7 +129,7 @@ def _parsed(value: Any, where: str) -> str:
 def _pages(board: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     templates = _environment()
     runs = _sorted_runs(board)
-    facts = {"board": board, "runs": runs, "generated_by": board["generated_by"]}
+    facts = {"board": board, "runs": runs, "generated_by": board["generated_by"], "sizes": SIZES}
     for name in ("index", "compare"):
         text = templates.get_template(f"{name}.html.j2").render(**facts, root="")
         yield _put(folder / f"{name}.html", text.encode())
@@ -164,6 +165,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     templates.filters |= {
+        "about": about,
         "counted": counted,
         "curve_points": curve_points,
         "estimate": estimate,
