@@ -117,6 +117,37 @@ def test_who_is_first_elsewhere_is_told_in_the_order_of_numbers() -> None:
     assert unranked.endswith("c2d (4, 8] at S=1 where 4 are replaced (0.2500, without a rank).")
 
 
+def text_row(name: str, role: str, energy: float, steps: int | None = None) -> dict[str, Any]:
+    shown = {"value": energy, "lo": energy - 0.1, "hi": energy + 0.1, "flags": []}
+    fooled = {"value": -energy, "lo": 0.0, "hi": 9.0, "flags": ["fooled"]}
+    bare = {"value": 1 - energy, "flags": []}  # without an interval
+    cells = {"row": name, "role": role, "steps": steps, "energy": shown, "ppl": fooled}
+    return {"cells": {**cells, "mauve": bare}}
+
+
+def test_generated_text_is_told_by_what_nothing_fools() -> None:
+    columns = [
+        {"key": key, "title": key, "better": better, "digits": 2}
+        for key, better in (("ppl", "lower"), ("mauve", "higher"), ("energy", "lower"))
+    ]
+    rows = [
+        text_row("teacher", "teacher", 0.5, 1),
+        text_row("real text", "reference", 0.0),
+        text_row("hidden (0, 1]", "interface", 0.6, 1),
+        text_row("c2d (7, 8]", "interface", 2.5, 16),
+        text_row("loop", "no model", 20.0),
+    ]
+    assert verdict({"columns": columns, "rows": rows}) == (
+        "By energy (lower is better, and no sampler without a model fools it) the text of hidden "
+        "(0, 1] at S=1 is the nearest to real text among the interfaces': 0.60 [0.50, 0.70]; the "
+        "teacher's has 0.50 [0.40, 0.60], real text itself 0.00 [−0.10, 0.10]."
+    )
+    assert "fools" not in verdict({"columns": columns, "rows": rows[:4]})
+    assert verdict({"columns": columns, "rows": [rows[0], *rows[2:]]}) == ""  # of no text
+    rows[4]["cells"]["energy"]["flags"] = ["fooled"]
+    assert verdict({"columns": columns, "rows": rows}) == ""
+
+
 def test_a_table_without_interfaces_or_brier_says_nothing() -> None:
     assert said(*CONTROLS) == ""
     assert verdict({"columns": COLUMNS[1:], "rows": [hidden()]}) == ""

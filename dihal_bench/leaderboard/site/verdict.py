@@ -18,8 +18,10 @@ _MOST = 3  # of a list in a sentence
 def verdict(table: Mapping[str, Any]) -> str:
     """Return what a table says at its first place, and why nothing stands there if it does not."""
     columns = {column["key"]: column for column in table["columns"]}
-    if "brier1" not in columns or not _of_role(table, "interface"):
+    if not _of_role(table, "interface"):
         return ""
+    if "brier1" not in columns:
+        return _of_text(table)
     return " ".join(_Verdict(table, columns).sentences())
 
 
@@ -162,6 +164,41 @@ class _Verdict:
 
     def _scored(self, row: _Row) -> str:
         return f"{_name(row)}, {self.title} {self._number(row)}"
+
+
+def _of_text(table: Mapping[str, Any]) -> str:
+    """Say which generated text is nearest to real text, by the first metric that can be trusted.
+
+    It has a direction and intervals, and nothing in the table fools it.
+    """
+    real = _of_role(table, "reference")
+    for column in table["columns"] if real else ():
+        cells = [(row, row["cells"].get(column["key"])) for row in table["rows"]]
+        found = [(row, cell) for row, cell in cells if isinstance(cell, Mapping)]
+        own = [(row, cell) for row, cell in found if row["cells"].get("role") == "interface"]
+        trusted = not any("fooled" in cell.get("flags", ()) for _, cell in found)
+        if not column.get("better") or not trusted or not own:
+            continue
+        if any(cell.get("lo") is None or cell.get("hi") is None for _, cell in own):
+            continue
+        sign = 1 if column["better"] == "lower" else -1
+        best, cell = min(own, key=lambda pair: sign * _real(pair[1]["value"], nothing=math.inf))
+        digits = column.get("digits")
+        beside = [
+            f"{whose} {estimate(rows[0]['cells'][column['key']], digits)}"
+            for whose, rows in (
+                ("the teacher's has", _of_role(table, "teacher")),
+                ("real text itself", real),
+            )
+            if rows and rows[0]["cells"].get(column["key"]) is not None
+        ]
+        naive = ", and no sampler without a model fools it" if _of_role(table, "no model") else ""
+        return (
+            f"By {column['title']} ({column['better']} is better{naive}) the text of "
+            f"{_name(best)} at S={number(best['cells'].get('steps'))} is the nearest to real text "
+            f"among the interfaces': {'; '.join([estimate(cell, digits), ', '.join(beside)])}."
+        )
+    return ""
 
 
 def _of_role(table: Mapping[str, Any], role: str) -> list[_Row]:
