@@ -99,8 +99,24 @@ window.dihal = (() => {
     return select;
   }
 
+  /** Mark a frame that scrolls sideways while it has more on the right, or has left something on the left. */
+  function edged(frame) {
+    const mark = () => {
+      const left = frame.scrollWidth - frame.clientWidth - Math.abs(frame.scrollLeft);
+      frame.classList.toggle("more-right", left > 1);
+      frame.classList.toggle("more-left", frame.scrollLeft > 1);
+    };
+    frame.addEventListener("scroll", mark, { passive: true });
+    const sizes = new ResizeObserver(mark); // it is called at once, and when a closed part is opened
+    sizes.observe(frame);
+    for (const inner of frame.children) sizes.observe(inner);
+    return frame;
+  }
+
+  document.querySelectorAll(".scroll").forEach(edged);
+
   return {
-    SAFE, el, byId, isObject, entries, list, finite, compareText, number, point, interval, decimals,
+    SAFE, edged, el, byId, isObject, entries, list, finite, compareText, number, point, interval, decimals,
     estimate, chainsOf, ownersOf, loadRun, choices,
   };
 })();

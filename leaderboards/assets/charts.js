@@ -156,5 +156,64 @@ dihal.charts = (() => {
     };
   }
 
-  return { mount, tooltip, axis, fitted, wide, whiskers, aria, lines };
+  const GAPS = [4, 12]; // pixels between a mark and its label, if need be the second
+  const SIDES = [1, -1];
+  const DIRECTIONS = [
+    ...[[1, 0], [-1, 0], [0, 1], [0, -1]],
+    ...[1, -1, 0.15, -0.15, 0.3, -0.3].flatMap((down) => SIDES.map((right) => [right, down])),
+  ];
+
+  const overlap = (a, b) =>
+    Math.max(0, Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x)) *
+    Math.max(0, Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y));
+
+  /** Where labels of points stand: beside their marks, within the grid, over no other label, mark or line.
+      One without such a place is not shown; what it says is in the tooltip, too.
+      points: [[x, y, lo, hi, whether it has a label]] of all marks; level: of a horizontal line, or none. */
+  function placedLabels(node, points, level) {
+    const known = new Map(); // the library asks again and again, and has to be told the same
+    const placed = [];
+    let size = "";
+    return ({ dataIndex, rect, labelRect }) => {
+      if (!points[dataIndex][4]) return {}; // it is asked of those that are not shown, too
+      const chart = echarts.getInstanceByDom(node);
+      const pixel = (x, y) => chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, [x, y]);
+      const grid = chart.getModel().getComponent("grid").coordinateSystem.getRect();
+      const now = [grid.x, grid.y, grid.width, grid.height].join(" ");
+      if (now !== size) {
+        known.clear();
+        placed.length = 0;
+        size = now;
+      }
+      if (known.has(dataIndex)) return known.get(dataIndex);
+      const around = (x, y, half) => ({ x: x - half, y: y - half, width: 2 * half, height: 2 * half });
+      const marks = points.map(([x, y]) => around(...pixel(x, y), 6));
+      const whiskers = points.filter((one) => finite(one[2]) && finite(one[3])).map(([x, , lo, hi]) => {
+        const [[left, bottom], [, top]] = [pixel(x, lo), pixel(x, hi)];
+        return { x: left - 1, y: top, width: 2, height: bottom - top };
+      });
+      const line = finite(level) ? [{ x: grid.x, y: pixel(points[0][0], level)[1] - 1, width: grid.width, height: 2 }] : [];
+      const { width, height } = labelRect;
+      const middle = [rect.x + rect.width / 2, rect.y + rect.height / 2];
+      let best = null;
+      for (const [gap, [right, down]] of GAPS.flatMap((one) => DIRECTIONS.map((way) => [one, way]))) {
+        const aside = right && Math.abs(down) === 1 ? gap / 2 - GAPS[0] : gap;
+        const own = {
+          x: middle[0] - width / 2 + right * (width / 2 + rect.width / 2 + aside),
+          y: middle[1] - height / 2 + down * (height / 2 + rect.height / 2 + aside / 2),
+          width, height,
+        };
+        const inside = own.x >= grid.x && own.y >= grid.y &&
+          own.x + width <= grid.x + grid.width + GAPS[0] && own.y + height <= grid.y + grid.height;
+        const free = [...placed, ...marks, ...line].every((other) => overlap(own, other) < 1);
+        const over = whiskers.reduce((sum, other) => sum + overlap(own, other), gap);
+        if (inside && free && (!best || over < best.over)) best = { own, over };
+      }
+      if (best) placed.push(best.own);
+      known.set(dataIndex, best ? { x: best.own.x, y: best.own.y, align: "left", verticalAlign: "top" } : { x: -1e4, y: -1e4 });
+      return known.get(dataIndex);
+    };
+  }
+
+  return { mount, placedLabels, tooltip, axis, fitted, wide, whiskers, aria, lines };
 })();

@@ -14,10 +14,10 @@
   }
 
   function scroll(label, heads, rows) {
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {},
+    return dihal.edged(el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {},
       el("thead", {}, el("tr", {}, heads.map(([text, kind]) => el("th", { scope: "col", class: kind }, text)))),
       el("tbody", {}, rows.map(([head, ...cells]) => el("tr", {}, el("th", { scope: "row" }, head),
-        cells.map((text, index) => el("td", { class: heads[index + 1][1] }, text)))))));
+        cells.map((text, index) => el("td", { class: heads[index + 1][1] }, text))))))));
   }
 
   function section(id, title, ...children) {
@@ -52,16 +52,27 @@
     return [number(a, digits), number(b, digits), difference];
   }
 
+  /** Whether a score is a difference to the run's own interface: of two runs those are to two different rows. */
+  const toItsOwn = ([, { score }]) => String(score.metric).endsWith("_minus_interface");
+
+  /** A metric's name; of a gain with the controls that it is over, which can be two. */
+  function metricOf(score, other) {
+    const over = [...new Set([score, other].map((one) => one.details?.control).filter((control) => typeof control === "string"))];
+    return over.length ? `${number(score.metric)} over ${over.join(" / ")}` : number(score.metric);
+  }
+
   function scores(a, b) {
-    const [one, two] = [keyed(a), keyed(b)];
+    const every = [a, b].map((run) => [...keyed(run)]);
+    const [one, two] = every.map((some) => new Map(some.filter((entry) => !toItsOwn(entry))));
+    const left = every.flat().filter(toItsOwn).length;
     const both = [...one.keys()].filter((key) => two.has(key));
     const tasks = new Map();
     for (const key of both) {
-      const { place: [task, subject, steps, chains, signal, metric], score } = one.get(key);
+      const { place: [task, subject, steps, chains, signal], score } = one.get(key);
       const other = two.get(key).score;
       const kinds = score.kind === other.kind ? score.kind : `${score.kind} / ${other.kind}`;
       tasks.set(task, [...(tasks.get(task) ?? []), [
-        ...[subject, metric, score.unit, steps, chains, signal, kinds].map((value) => number(value)),
+        ...[subject, metricOf(score, other), score.unit, steps, chains, signal, kinds].map((value) => number(value)),
         ...points(score.value, other.value)]]);
     }
     const rest = one.size + two.size - 2 * both.length;
@@ -70,7 +81,8 @@
       el("p", { class: "note" }, "Unpaired: differences of point values, without intervals."),
       [...tasks].flatMap(([task, rows]) => [el("h3", {}, number(task)), scroll(`Scores on ${number(task)}`, heads, rows)]),
       both.length ? null : el("p", {}, "No score is of both."),
-      rest ? el("p", { class: "note" }, `${rest} scores are of one run only.`) : null);
+      rest ? el("p", { class: "note" }, `${rest} scores are of one run only.`) : null,
+      left ? el("p", { class: "note" }, `${left} scores are left out: differences to a run's own interface, which is another in each run.`) : null);
   }
 
   function curves(a, b) {
@@ -93,10 +105,21 @@
     return { node, draw };
   }
 
+  /** Links to the same comparison with the other trainings of a row. */
+  function trainings(run, pair, side) {
+    const others = [...runs.values()].filter((one) => one.id !== run.id && one.label === run.label && one.table === run.table)
+      .sort((x, y) => dihal.compareText(number(x.seed), number(y.seed)));
+    if (!others.length) return null;
+    const to = (id) => `?${new URLSearchParams(Object.fromEntries(pair.map((one, place) => ["ab"[place], place === side ? id : one.id])))}`;
+    return el("small", {}, " · other trainings: ", others.map((one, place) =>
+      [place ? ", " : "", el("a", { href: to(one.id) }, `seed ${number(one.seed)}`)]));
+  }
+
   function head(a, b) {
     return el("dl", { class: "facts sides" }, [a, b].map((run, index) => el("div", {}, el("dt", {}, "AB"[index]),
       el("dd", {}, el("a", { href: `runs/${run.id}.html` }, `${number(run.label)}, seed ${number(run.seed)}`),
-        el("small", {}, ` ${number(run.regime)} · ${number(run.backbone)} · ${number(run.budget)}`)))));
+        el("small", {}, ` ${number(run.regime)} · ${number(run.backbone)} · ${number(run.budget)}`),
+        trainings(run, [a, b], index)))));
   }
 
   async function compare(first, second) {
@@ -122,6 +145,12 @@
   for (const side of ["a", "b"]) byId(side).value = given.get(side) ?? "";
   byId("choose").addEventListener("submit", (event) => {
     event.preventDefault();
+    const empty = ["a", "b"].map(byId).find((field) => !field.value.trim());
+    if (empty) {
+      byId("message").textContent = "Both fields take a run: type a part of an interface's name or an id, and choose a suggestion.";
+      empty.focus();
+      return;
+    }
     location.search = new URLSearchParams({ a: byId("a").value.trim(), b: byId("b").value.trim() }).toString();
   });
   if (given.get("a") && given.get("b")) compare(given.get("a"), given.get("b"));

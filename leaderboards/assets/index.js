@@ -1,38 +1,47 @@
 "use strict";
 // The leaderboard: filters over all tables, tables drawn when they are opened, figures of one.
 (() => {
-  const { byId, choices, compareText, el, filters, number, overview } = dihal;
+  const { byId, choices, el, filters, number, overview } = dihal;
   const { tables, sweeps } = window.dihalBoard;
-  const names = [...new Set(tables.flatMap((table) => table.rows
-    .filter((row) => row.cells.role === "interface").map((row) => String(row.cells.interface))))].sort(compareText);
 
   /** Two ticked rows; they stay ticked when tables are drawn anew. */
   const picks = (() => {
     const bar = byId("picks");
+    const [said, actions] = [el("span", { role: "status" }), el("span", { class: "actions" })]; // the first stays: it is read aloud
+    bar.append(said, actions);
     const boxes = new Map(); // of the rows that are drawn
     let chosen = [];
+    let dropped = "";
 
     function show() {
       for (const [row, box] of boxes) box.checked = chosen.includes(row);
       bar.hidden = !chosen.length;
-      const [a, b] = chosen.map((row) => dihal.table.runsOf(row)[0]?.[0]);
+      const trainings = chosen.map((row) => dihal.table.runsOf(row));
+      const [a, b] = trainings.map((own) => own[0]?.[0]);
+      const named = chosen.map((row, place) => {
+        const [first, ...others] = trainings[place];
+        return `${number(row.cells.row)}${others.length ? `, seed ${first[1]} of ${[first, ...others].map(([, seed]) => seed).join(", ")}` : ""}`;
+      });
       const href = chosen.length === 2 && a !== b ? `compare.html?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}` : null;
       const hint = chosen.length < 2 ? " · Tick another row." : a === b ? " · Both rows are of the same run; tick another." : "";
-      bar.replaceChildren(
-        el("span", {}, chosen.map((row) => number(row.cells.row)).join(" and "), hint),
+      const text = `${named.join(" and ")}${hint}${dropped && ` · Two rows are compared: ${dropped} is no longer ticked.`}`;
+      if (said.textContent !== text) said.textContent = text;
+      actions.replaceChildren(
         href ? el("a", { href, class: "button" }, "Compare") : "",
         el("button", { type: "button", click: () => choose([]) }, "Clear"));
     }
 
-    function choose(rows) {
+    function choose(rows, without = "") {
       chosen = rows;
+      dropped = without;
       show();
     }
 
     function box(row) {
       const change = ({ target }) => {
         const others = chosen.filter((one) => one !== row);
-        choose(target.checked ? [...others.slice(-1), row] : others);
+        if (!target.checked) choose(others);
+        else choose([...others.slice(-1), row], others.slice(0, -1).map((one) => number(one.cells.row)).join());
       };
       boxes.set(row, el("input", { type: "checkbox", "aria-label": `Compare ${number(row.cells.row)}`, change }));
       return boxes.get(row);
@@ -88,10 +97,10 @@
     byId("chosen").value = view.table.id;
     byId("verdict").textContent = view.kept.length
       ? view.node.querySelector(".verdict")?.textContent ?? "" : "No row of this table matches the filters.";
-    const drawn = overview.drawRows(view.table, view.kept, names);
-    const cost = overview.drawCost(view.table, view.kept, names);
+    const drawn = overview.drawRows(view.table, view.kept);
+    const cost = overview.drawCost(view.table, view.kept);
     byId("key").hidden = !view.kept.length;
-    byId("key").replaceChildren(...overview.key(view.table, drawn, cost, names));
+    byId("key").replaceChildren(...overview.key(view.table, drawn, cost));
   }
 
   function chooseSweep(id) {

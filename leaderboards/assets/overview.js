@@ -45,11 +45,16 @@ dihal.overview = (() => {
       ROLES.indexOf(a.cells.role) - ROLES.indexOf(b.cells.role));
   }
 
-  /** An interface's colour; what is of none or of several has none. */
-  function colourOf(row, names, theme) {
-    if (ownersOf(row).length > 1) return theme.muted;
-    return theme.series[names.indexOf(String(row.cells.interface)) % theme.series.length] ?? theme.muted;
+  /** Where an interface's colour stands, the same in all tables and figures; -1: it is of none or of several. */
+  const interfaces = list(window.dihalBoard.interfaces).map(String);
+  const named = new Map(list(window.dihalBoard.runs).map((run) => [String(run.label), String(run.interface)]));
+  function placeOf(row) {
+    if (ownersOf(row).length > 1) return -1;
+    const name = String(row.cells.interface);
+    return interfaces.indexOf(named.get(name) ?? name);
   }
+
+  const colourOf = (row, theme) => theme.series[placeOf(row) % theme.series.length] ?? theme.muted;
 
   /** Filled: an interface; hollow: a control without diffusion. */
   function mark(row, colour, theme, symbol) {
@@ -84,7 +89,7 @@ dihal.overview = (() => {
     .filter((column) => column.key !== "row" && row.cells[column.key] !== undefined && row.cells[column.key] !== null)
     .map((column) => [column.title, estimate(row.cells[column.key], column.type === "estimate" ? column.digits : null)]);
 
-  function drawRows(table, rows, names) {
+  function drawRows(table, rows) {
     const column = mainColumn(table);
     const shown = column ? chosenRows(rows, column) : [];
     const all = column ? rows.filter((row) => row.cells.role !== "teacher" && finite(point(row.cells[column.key]))).length : 0;
@@ -115,13 +120,13 @@ dihal.overview = (() => {
         charts.whiskers(shown.map((row, index) => {
           const cell = row.cells[column.key];
           const lo = wide ? Math.max(cell.lo ?? NaN, least / 1.2) : cell.lo ?? NaN; // no logarithm reaches below zero
-          return { value: [cell.value ?? cell, index, lo, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
+          return { value: [cell.value ?? cell, index, lo, cell.hi ?? NaN], colour: colourOf(row, theme) };
         }), { name: "interval", upright: false }),
         {
           type: "scatter", symbolSize: 10, z: 3, ...teacherLine(table, column, theme, "xAxis"),
           data: shown.map((row, index) => ({
             value: [point(row.cells[column.key]), index], title: label(row), lines: lines(row, wanted),
-            ...mark(row, colourOf(row, names, theme), theme, "circle"),
+            ...mark(row, colourOf(row, theme), theme, "circle"),
           })),
         },
       ],
@@ -144,7 +149,7 @@ dihal.overview = (() => {
     return found;
   }
 
-  function drawCost(table, rows, names) {
+  function drawCost(table, rows) {
     const columns = costColumns(table);
     const [flops, nll] = columns ?? [];
     const shown = columns ? rows.filter((row) => row.cells[flops.key] > 0 && finite(point(row.cells[nll.key]))) : [];
@@ -153,29 +158,29 @@ dihal.overview = (() => {
       : "";
     const order = [...shown].sort(dihal.table.compareCells(nll, "ascending")).slice(0, 10 * MOST);
     const spent = order.map((row) => row.cells[flops.key]);
-    const half = (Math.min(...spent) + Math.max(...spent)) / 2;
     const labels = labelsOf(order, flops, nll);
+    const marks = order.map((row) => [row.cells[flops.key], point(row.cells[nll.key]), row.cells[nll.key].lo, row.cells[nll.key].hi, labels.has(row)]);
     const build = (theme) => ({
       aria: charts.aria(byId("caption-cost").textContent),
       grid: { left: 8, right: 50, top: 22, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
       xAxis: charts.fitted(theme, "training FLOPs", spent, { axisLabel: {
         color: theme.muted, fontSize: 11, hideOverlap: true, formatter: (value) => number(value) } }),
-      yAxis: charts.axis(theme, nll.title, { nameGap: 34 }),
+      yAxis: charts.axis(theme, nll.title, { nameGap: 34, boundaryGap: ["8%", "4%"] }), // room for labels below the teacher
       series: [
         reach(table, nll, (value) => [order[0].cells[flops.key], value]),
         charts.whiskers(order.map((row) => {
           const cell = row.cells[nll.key];
-          return { value: [row.cells[flops.key], cell.value ?? cell, cell.lo ?? NaN, cell.hi ?? NaN], colour: colourOf(row, names, theme) };
+          return { value: [row.cells[flops.key], cell.value ?? cell, cell.lo ?? NaN, cell.hi ?? NaN], colour: colourOf(row, theme) };
         }), { name: "interval" }),
         {
           type: "scatter", symbolSize: 11, z: 3, ...teacherLine(table, nll, theme, "yAxis"),
-          labelLayout: { hideOverlap: true },
+          labelLayout: charts.placedLabels(byId("chart-cost"), marks, teacherOf(table, nll)),
           data: order.map((row) => ({
-            label: { show: labels.has(row), formatter: () => labels.get(row).join(", "), color: theme.ink, fontSize: 10,
-              textBorderColor: theme.paper, textBorderWidth: 2, position: labels.get(row)?.length > 1 ? "bottom" : row.cells[flops.key] > half ? "left" : "right" },
+            label: { show: labels.has(row), formatter: () => labels.get(row).join(", ").replaceAll(", S=", ", "), color: theme.ink, fontSize: 10,
+              textBorderColor: theme.paper, textBorderWidth: 2 },
             value: [row.cells[flops.key], point(row.cells[nll.key])], title: label(row),
             lines: [["kind", number(row.cells.kind)], ...lines(row, [nll, flops])],
-            ...mark(row, colourOf(row, names, theme), theme, shape(row)),
+            ...mark(row, colourOf(row, theme), theme, shape(row)),
           })),
         },
       ],
@@ -185,21 +190,21 @@ dihal.overview = (() => {
   }
 
   /** What the marks of both figures mean: those that are in them. */
-  function key(table, rows, costly, names) {
+  function key(table, rows, costly) {
     const shown = [...rows, ...costly];
-    const coloured = (name) => shown.some((row) => ownersOf(row).length < 2 && String(row.cells.interface) === name);
+    const coloured = new Set(shown.map(placeOf));
     const hollow = [...new Set(shown.map((row) => row.cells.role))].filter((role) => role !== "interface").map(number);
     const shapes = Object.entries(SYMBOLS).filter(([kind]) => costly.some((row) => String(row.cells.kind).split("(")[0] === kind));
     const said = [
       shown.some((row) => row.cells.role === "interface") ? "filled: interface" : "",
       hollow.length ? `hollow: ${hollow.join(", ")}` : "",
-      shown.some((row) => ownersOf(row).length > 1 || !names.includes(String(row.cells.interface))) ? "grey: of several interfaces, or of none" : "",
+      coloured.has(-1) ? "grey: of several interfaces, or of none" : "",
       finite(teacherOf(table, mainColumn(table) ?? {})) ? "dashed line: teacher" : "",
       shapes.length ? `shapes beside training FLOPs: ${shapes.map(([kind, symbol]) => `${SHAPES[symbol]} ${kind}`).join(" ")}` : "",
       table.columns.some((column) => column.key === "rank") ? "ranks come from differences in pairs, which are finer than these intervals" : "",
     ];
     return [
-      ...names.map((name, index) => coloured(name) ? el("span", { class: `swatch c${index % 8}` }, name) : null).filter(Boolean),
+      ...interfaces.map((name, index) => coloured.has(index) ? el("span", { class: `swatch c${index % 8}` }, name) : null).filter(Boolean),
       el("span", {}, said.filter(Boolean).join(" · "))];
   }
 
@@ -217,8 +222,8 @@ dihal.overview = (() => {
       `${sweep.backbone}, ${sweep.title}. Above, the bridge's losses (lower is better); below, the geometry score ` +
       "(higher: to be chosen). Large marks: the best layer of each. Where they stand in one column, they agree.";
     const panels = [
-      ...losses.map((name) => ({ name, title: sweep.losses[name].title, cells: list(sweep.losses[name].cells), best: Math.min, colour: 0 })),
-      ...scores.map((name) => ({ name, title: name, cells: list(sweep.predictors[name]), best: Math.max, colour: 1 })),
+      ...losses.map((name) => ({ name, title: sweep.losses[name].title, cells: list(sweep.losses[name].cells), best: Math.min })),
+      ...scores.map((name) => ({ name, title: name, cells: list(sweep.predictors[name]), best: Math.max, score: true })),
     ];
     const build = (theme) => ({
       aria: charts.aria(`${byId("caption-sweep").textContent} ${panels.map(said(sweep)).join("; ")}.`),
@@ -244,13 +249,13 @@ dihal.overview = (() => {
 
   function sweepSeries(sweep, panel, index, theme) {
     const place = { xAxisIndex: index, yAxisIndex: index };
-    const colour = theme.series[panel.colour];
+    const colour = panel.score ? theme.muted : theme.series[0]; // a bridge's colour is of losses alone
     const best = bestOf(panel);
     return [
       charts.whiskers(panel.cells.map((cell, layer) => ({ value: [layer, point(cell), cell?.lo ?? NaN, cell?.hi ?? NaN] })),
         { name: `${panel.name}, interval`, colour, ...place }),
       { type: "line", name: panel.name, ...place, color: colour, lineStyle: { color: colour, width: 1.75 }, z: 3,
-        symbol: panel.colour ? "rect" : "circle",
+        symbol: panel.score ? "rect" : "circle",
         data: panel.cells.map((cell, layer) => ({
           value: [layer, point(cell) ?? "-"], symbolSize: point(cell) === best ? 14 : 6,
           itemStyle: point(cell) === best ? { color: colour } : { color: theme.paper, borderColor: colour },

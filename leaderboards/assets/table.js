@@ -128,7 +128,7 @@ dihal.table = (() => {
       limit += PAGE;
       draw();
     } });
-    const frame = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": given.title }, table);
+    const frame = dihal.edged(el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": given.title }, table));
     node.replaceChildren(
       frame, more,
       ...(added.length ? [el("ul", { class: "legend" }, added.map((line) => el("li", {}, line)))] : []));
