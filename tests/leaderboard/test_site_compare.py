@@ -68,6 +68,6 @@ def test_a_third_tick_says_which_row_it_drops(site, visit):
     assert "seed 0 of 0, 1, 2" in said.inner_text()
     assert "no longer" not in said.inner_text()
     boxes.nth(4).check()
-    assert f"Two rows are compared: {names[0]} is no longer ticked." in said.inner_text()
+    assert f"Two rows are compared: {names[0]} S=1 is no longer ticked." in said.inner_text()
     boxes.nth(2).uncheck()
     assert "no longer" not in said.inner_text()
