@@ -9,6 +9,7 @@
     const bar = byId("picks");
     const [said, actions] = [el("span", { role: "status" }), el("span", { class: "actions" })]; // the first stays: it is read aloud
     bar.append(said, actions);
+    const called = ({ cells }) => [number(cells.row), dihal.chainsOf(cells)].filter(Boolean).join(" "); // rows of one interface differ in S and K
     const boxes = new Map(); // of the rows that are drawn
     let chosen = [];
     let dropped = "";
@@ -20,7 +21,7 @@
       const [a, b] = trainings.map((own) => own[0]?.[0]);
       const named = chosen.map((row, place) => {
         const [first, ...others] = trainings[place];
-        return `${number(row.cells.row)}${others.length ? `, seed ${first[1]} of ${[first, ...others].map(([, seed]) => seed).join(", ")}` : ""}`;
+        return `${called(row)}${others.length ? `, seed ${first[1]} of ${[first, ...others].map(([, seed]) => seed).join(", ")}` : ""}`;
       });
       const href = chosen.length === 2 && a !== b ? `compare.html?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}` : null;
       const hint = chosen.length < 2 ? " · Tick another row." : a === b ? " · Both rows are of the same run; tick another." : "";
@@ -41,7 +42,7 @@
       const change = ({ target }) => {
         const others = chosen.filter((one) => one !== row);
         if (!target.checked) choose(others);
-        else choose([...others.slice(-1), row], others.slice(0, -1).map((one) => number(one.cells.row)).join());
+        else choose([...others.slice(-1), row], others.slice(0, -1).map(called).join());
       };
       boxes.set(row, el("input", { type: "checkbox", "aria-label": `Compare ${number(row.cells.row)}`, change }));
       return boxes.get(row);
