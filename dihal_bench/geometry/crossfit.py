@@ -61,6 +61,12 @@ class Scatter:
         self.mean = torch.zeros(d, dtype=torch.float64, device=device)
         self.products = torch.zeros(d, d, dtype=torch.float64, device=device)
 
+    @property
+    def varies(self) -> bool:
+        """Whether rows differ by more than the rounding of their mean."""
+        rounding = self.n * torch.finfo(self.mean.dtype).eps * self.mean
+        return float(self.products.trace()) > self.n * float(rounding @ rounding)
+
     def add(self, rows: Tensor) -> None:
         """Add rows [m, d] of any floating dtype; those of another device are copied."""
         if len(rows):
@@ -131,7 +137,7 @@ def cross_stiffness(
     trace = float(scatter.products.trace())
     kept = first_occurrences(states) if len(states) else torch.empty(0, dtype=torch.int64)
     value = None
-    if len(kept) >= 2 and scatter.n >= 2 and trace > 0:
+    if len(kept) >= 2 and scatter.n >= 2 and scatter.varies:
         points = states[kept].to(scatter.mean.device).double() - scatter.mean
         drawn = torch.from_numpy(sample_pairs(len(points), pairs, seed)).to(points.device)
         quotients = scatter_quotients(scatter.products, points, ridge * trace / d, drawn)

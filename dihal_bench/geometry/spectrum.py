@@ -128,12 +128,17 @@ def gram_quotients(gram: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
 
 
 def _cholesky(matrix: Tensor, epsilon: float) -> Tensor:
-    """The lower factor of A + epsilon I."""
+    """The lower factor of A + epsilon I.
+
+    Whether a matrix that is singular but for rounding has a factor is a matter of the processor, so
+    pivots that rounding alone can make are none.
+    """
     shifted = matrix.clone()
     shifted.diagonal().add_(epsilon)
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(shifted)
-    if failed:
+    least = len(matrix) * torch.finfo(matrix.dtype).eps * shifted.diagonal().max()
+    if failed or factor.diagonal().square().min() < least:
         raise UserError(
             "The covariance is singular in float64 with so small a ridge; choose a larger one."
         )
