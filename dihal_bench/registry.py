@@ -156,9 +156,9 @@ def include(path: str | Path) -> None:
     for registry in REGISTRIES:
         registry._load()  # so that a taken name is found here, not when the built-in arrives
     before = [dict(registry._entries) for registry in REGISTRIES]
-    name = f"{_INCLUDED}{file.stem}_{zlib.crc32(file.read_bytes()):08x}"
-    if any(getattr(e, "__module__", "") == name for r in REGISTRIES for e in r._entries.values()):
+    if is_included(file):
         return  # run again, its classes would be others than those of settings that are around
+    name = _module_of(file)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--include {path}: not a Python file; its name must end in .py.")
@@ -178,6 +178,16 @@ def include(path: str | Path) -> None:
             f"--include {path}: the file registers nothing; decorate a class with "
             "INTERFACES.register(name)."
         )
+
+
+def is_included(file: Path) -> bool:
+    """Return whether a file of this name and content has been run here by ``include``."""
+    own = _module_of(file)
+    return any(getattr(e, "__module__", "") == own for r in REGISTRIES for e in r._entries.values())
+
+
+def _module_of(file: Path) -> str:
+    return f"{_INCLUDED}{file.stem}_{zlib.crc32(file.read_bytes()):08x}"
 
 
 def code_of(kind: type) -> str:

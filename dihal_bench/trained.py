@@ -12,7 +12,7 @@ from dihal_bench.config import digest_of
 from dihal_bench.errors import UserError
 from dihal_bench.job import Job
 from dihal_bench.records.record import Record
-from dihal_bench.registry import INTERFACES, find
+from dihal_bench.registry import INTERFACES, is_included
 from dihal_bench.resolve import flatten, included, resolve
 from dihal_bench.training.checkpoint import load_interface
 
@@ -129,7 +129,8 @@ class TrainedRun:
     def _check_code(self, paths: Sequence[str]) -> None:
         """Make sure that included files are here, and have the content that they had in the run.
 
-        They are run, so the folder must not bring them: it may have been downloaded.
+        They are run, so the folder must not bring them: it may have been downloaded. What somebody
+        has included in this process already may lie anywhere.
 
         Raises:
             UserError: a file is not here, lies in the folder, or has other content.
@@ -140,12 +141,13 @@ class TrainedRun:
                     f"{self.folder} needs the code in {path}, which is not here; start the command "
                     "where it lies, or copy it here."
                 )
-            if path.resolve().is_relative_to(self.folder.resolve()):
+            brought = path.resolve().is_relative_to(self.folder.resolve())
+            if brought and not is_included(path):
                 raise UserError(
                     f"{self.folder} brings the code in {path}, which is not run from there; read "
                     "it, and start the command in another folder, into which you copy it."
                 )
-        data, files = self.record.data, list(map(find, paths))
+        data, files = self.record.data, [Path(path).resolve() for path in paths]
         if files and digest_of(data["config"], files) != data["run"].rpartition("-")[2]:
             raise UserError(
                 f"{self.folder}: the code in {', '.join(map(str, files))} is not that of the run; "

@@ -118,6 +118,18 @@ def test_the_code_of_a_run_is_that_of_the_run_and_not_from_its_folder(
     assert kept["include"] == ["mine.py"]
 
 
+def test_code_in_its_own_folder_was_named_by_whoever_starts_the_run(
+    tiny: Tiny, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.py").write_text(MINE, encoding="utf-8")
+    own = ("--include", "run/mine.py", "--interface", "mine", "--controls", "", "--layer", "2")
+    short = tiny.flags(budget__diffusion_tokens=256, score__tokens=128)
+    status, _, err = dihal("run", *short, *own, "--out", "run", "--tasks", str(task))
+    assert status == 0, err
+
+
 def test_samples_are_scored_audited_and_kept(run: Path, task: Path) -> None:
     before = Record.read(run / "record.json").data["scores"]
     status, out, err = dihal("score", str(run), "--tasks", str(task), "--frontier", "0.5,1")
