@@ -19,11 +19,11 @@ dihal-bench score runs/NAME-... --tasks samples               # generated text, 
 Three seeds: rows of fewer have no rank. `--include my_interface.py` brings an interface of your
 own; `dihal-bench check NAME --include my_interface.py` holds it against the contract first.
 
-Rows are ranked among interfaces that replace as many blocks. A row of the table is named by its
-place, (a, b]: `--from a` and `--layer b` put a run there, so look at `leaderboards/tables` or
-`leaderboards/index.html` first. In the causal table of the bundled backbone all stand at one block,
-those that generate tokens at (7, 8]. Without `--from` a run begins at 0, and what generates tokens
-ends at the last block: it replaces all of them, (0, 8], and has no rival there.
+Rows are ranked among interfaces that replace as many blocks, and a rank says of how many it is. A
+row of the table is named by its place, (a, b]: `--from a` and `--layer b` put a run there, so look
+at `leaderboards/tables` or `leaderboards/index.html` for the places that rivals have. The command
+above stands in for the last of the bundled backbone's eight blocks, (7, 8]. Without `--from` a run
+begins at 0, and what generates tokens ends at the last block: it replaces all of them, (0, 8].
 
 Leave the budget as the table has it. A run that declares another has a table of its own, among the
 matched ones; one that spends more or less than it declares stands among the unmatched.
