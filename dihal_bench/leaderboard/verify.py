@@ -101,13 +101,18 @@ def _scores(record: Record, followed: set[int]) -> Iterator[str]:
 
 
 def _dropped(record: Record, known: Mapping[_Name, Score]) -> Iterator[str]:
-    """Say which scores are not there although their sums are, so that nobody keeps to the good."""
+    """Say which scores are not there although their sums are, so that nobody keeps to the good.
+
+    An older scorer may have had fewer metrics, but those that it had of every row.
+    """
     own = [score for score in record.scores if score.task == own_task(record.data)]
-    if any(score.version < VERSION for score in own):  # there may have been fewer metrics
-        return
+    older = any(score.version < VERSION for score in own)
+    metrics = {score.metric for score in own}
     for name in sorted(known.keys() - {_name(score) for score in own}):
         subject, metric, steps, chains, _ = name
-        yield f"scores has no {metric} of {subject} (S={steps}, K={chains}), which its sums give"
+        if not older or metric in metrics:
+            row = f"{subject} (S={steps}, K={chains})"
+            yield f"scores has no {metric} of {row}, which its sums give"
 
 
 def _near(said: float, found: float) -> bool:
