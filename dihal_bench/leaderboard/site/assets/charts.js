@@ -173,7 +173,7 @@ dihal.charts = (() => {
   function placedLabels(node, points, level) {
     const known = new Map(); // the library asks again and again, and has to be told the same
     const placed = [];
-    let size = "";
+    let [size, taken, whiskers] = ["", [], []]; // of the grid, and what lies in it
     return ({ dataIndex, rect, labelRect }) => {
       if (!points[dataIndex][4]) return {}; // it is asked of those that are not shown, too
       const chart = echarts.getInstanceByDom(node);
@@ -184,15 +184,15 @@ dihal.charts = (() => {
         known.clear();
         placed.length = 0;
         size = now;
+        const around = (x, y, half) => ({ x: x - half, y: y - half, width: 2 * half, height: 2 * half });
+        taken = points.map(([x, y]) => around(...pixel(x, y), 6));
+        if (finite(level)) taken.push({ x: grid.x, y: pixel(points[0][0], level)[1] - 1, width: grid.width, height: 2 });
+        whiskers = points.filter((one) => finite(one[2]) && finite(one[3])).map(([x, , lo, hi]) => {
+          const [[left, bottom], [, top]] = [pixel(x, lo), pixel(x, hi)];
+          return { x: left - 1, y: top, width: 2, height: bottom - top };
+        });
       }
       if (known.has(dataIndex)) return known.get(dataIndex);
-      const around = (x, y, half) => ({ x: x - half, y: y - half, width: 2 * half, height: 2 * half });
-      const marks = points.map(([x, y]) => around(...pixel(x, y), 6));
-      const whiskers = points.filter((one) => finite(one[2]) && finite(one[3])).map(([x, , lo, hi]) => {
-        const [[left, bottom], [, top]] = [pixel(x, lo), pixel(x, hi)];
-        return { x: left - 1, y: top, width: 2, height: bottom - top };
-      });
-      const line = finite(level) ? [{ x: grid.x, y: pixel(points[0][0], level)[1] - 1, width: grid.width, height: 2 }] : [];
       const { width, height } = labelRect;
       const middle = [rect.x + rect.width / 2, rect.y + rect.height / 2];
       let best = null;
@@ -205,7 +205,7 @@ dihal.charts = (() => {
         };
         const inside = own.x >= grid.x && own.y >= grid.y &&
           own.x + width <= grid.x + grid.width + GAPS[0] && own.y + height <= grid.y + grid.height;
-        const free = [...placed, ...marks, ...line].every((other) => overlap(own, other) < 1);
+        const free = [placed, taken].every((some) => some.every((other) => overlap(own, other) < 1));
         const over = whiskers.reduce((sum, other) => sum + overlap(own, other), gap);
         if (inside && free && (!best || over < best.over)) best = { own, over };
       }
