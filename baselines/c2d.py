@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.diffusion.denoisers import ContextEncoder, DenoiserConfig
 from dihal_bench.diffusion.layout import Layout
-from dihal_bench.errors import UserError
 from dihal_bench.interfaces.losses import token_losses
 from dihal_bench.interfaces.tokens import NextState, new_readout
-from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
+    from dihal_bench.models.model import Backbone
 
 _SILENT = 0.1  # share of windows whose decoder hears no signal while it is trained
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.interfaces.losses import token_losses
 from dihal_bench.interfaces.noiseless import Noiseless
 from dihal_bench.interfaces.tokens import (
@@ -25,12 +26,11 @@ from dihal_bench.interfaces.tokens import (
     normalised,
     token_shares,
 )
-from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
+    from dihal_bench.models.model import Backbone
 
 ROUNDINGS = ("readout", "nearest")
 _FAR = 1e4  # nats between the nearest token and all others

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.interfaces.losses import mean_over, token_losses
 from dihal_bench.interfaces.tokens import NextState, new_readout, normalised
-from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
+    from dihal_bench.models.model import Backbone
 
 _DIM = 64
 _STEEPNESS, _CENTRE = 10.0, 0.8  # of LDLM's warm-up

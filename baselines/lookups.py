@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.diffusion.layout import Layout
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span
     from dihal_bench.interfaces.statistics import SpanStatistics
+    from dihal_bench.models.model import Backbone
 
 
 class LookUp(HiddenSpace):

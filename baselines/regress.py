@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.interfaces.hidden import HiddenSpace
 from dihal_bench.interfaces.noiseless import Noiseless
-from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
+    from dihal_bench.models.model import Backbone
 
 
 _STRIDE = 7  # prime to the number of passes: all depths in turn, neighbours far apart

@@ -11,20 +11,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dihal_bench.backbone.model import Backbone
-    from dihal_bench.config import RunConfig
-    from dihal_bench.job import run
-    from dihal_bench.records.record import Record, Score
+    from dihal_bench.config.schema import RunConfig
+    from dihal_bench.models.model import Backbone
+    from dihal_bench.results.record import Record, Score
+    from dihal_bench.runs.execute import run
 
 __version__ = "0.1.0"
 __all__ = ["Backbone", "Record", "RunConfig", "Score", "run"]
 
 _HOMES = {
-    "Backbone": "dihal_bench.backbone.model",
-    "Record": "dihal_bench.records.record",
-    "RunConfig": "dihal_bench.config",
-    "Score": "dihal_bench.records.record",
-    "run": "dihal_bench.job",
+    "Backbone": "dihal_bench.models.model",
+    "Record": "dihal_bench.results.record",
+    "RunConfig": "dihal_bench.config.schema",
+    "Score": "dihal_bench.results.record",
+    "run": "dihal_bench.runs.execute",
 }
 
 

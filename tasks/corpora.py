@@ -18,7 +18,7 @@ def validation(corpus: str, documents: int = 0, **_: object) -> dict[str, Datase
     """
     from datasets import Dataset
 
-    from dihal_bench.text.sources import load_corpus
+    from dihal_bench.data.sources import load_corpus
 
     texts = load_corpus(corpus).splits["validation"]()
     return {"validation": Dataset.from_dict({"text": list(islice(texts, documents or None))})}

@@ -16,8 +16,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dihal_bench.cli import main
-from dihal_bench.registry import REGISTRIES
+from dihal_bench.cli.main import main
+from dihal_bench.core.registry import REGISTRIES
 
 SYLLABLES = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "ir")]
 SETTINGS = {

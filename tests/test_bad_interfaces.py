@@ -2,7 +2,7 @@
 
 import pytest
 
-from dihal_bench.cli import main
+from dihal_bench.cli.main import main
 
 from .conftest import Tiny
 

@@ -14,8 +14,8 @@ import torch
 from transformers import BertConfig, LlamaConfig, T5Config
 
 from dihal_bench import __version__
-from dihal_bench.backbone.loading import JUDGE, locate
-from dihal_bench.cli import main
+from dihal_bench.cli.main import main
+from dihal_bench.models.loading import JUDGE, locate
 
 from .conftest import Tiny
 
@@ -40,7 +40,7 @@ def quickest(*words: str) -> tuple[float, str]:
     best, out = float("inf"), ""
     for _ in range(3):
         before = os.times()
-        command = [sys.executable, "-m", "dihal_bench.cli", *words]
+        command = [sys.executable, "-m", "dihal_bench", *words]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         after = os.times()
         used = after.children_user + after.children_system
@@ -57,7 +57,7 @@ def test_help_is_there_in_under_a_second(verb):
 
 def test_help_and_version_import_nothing_heavy():
     code = (
-        "import sys\nfrom dihal_bench.cli import main\ntry:\n    main(['run', '--help'])\n"
+        "import sys\nfrom dihal_bench.cli.main import main\ntry:\n    main(['run', '--help'])\n"
         "except SystemExit:\n    pass\n"
         "sys.exit(bool({'torch', 'numpy', 'transformers'} & set(sys.modules)))"
     )
@@ -101,7 +101,7 @@ def test_output_that_nobody_reads_on_is_no_fault(words):
     """Standard output is a pipe whose reader has ended, as under ``head``."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "dihal_bench.cli", *words]
+    command = [sys.executable, "-m", "dihal_bench", *words]
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert ended.stderr == ""
@@ -112,7 +112,7 @@ def test_a_pipe_that_is_not_the_programs_own_is_a_fault(monkeypatch):
     def broken(arguments):
         raise BrokenPipeError
 
-    monkeypatch.setattr("dihal_bench.cli.perform", broken)
+    monkeypatch.setattr("dihal_bench.cli.main.perform", broken)
     monkeypatch.setattr(sys, "stdout", sys.__stdout__)
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     with pytest.raises(BrokenPipeError):

@@ -4,10 +4,10 @@ import shlex
 
 import pytest
 
-from dihal_bench.cli import _parser
-from dihal_bench.commands import alone, run_command
-from dihal_bench.resolve import resolve
-from dihal_bench.verbs.common import config_of
+from dihal_bench.cli.common import config_of
+from dihal_bench.cli.main import _parser
+from dihal_bench.config.command_line import alone, run_command
+from dihal_bench.config.resolve import resolve
 
 SWEPT = ["budget.name=tiny-sweep", "budget.diffusion_tokens=131072", "score.chains=2"]
 

@@ -10,10 +10,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 import torch
 
-from dihal_bench.config import RunConfig
-from dihal_bench.errors import UserError
-from dihal_bench.registry import DENOISERS
-from dihal_bench.resolve import PRESETS, resolve
+from dihal_bench.config.resolve import PRESETS, resolve
+from dihal_bench.config.schema import RunConfig
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import DENOISERS
 from dihal_bench.training.budget import BudgetConfig
 
 
@@ -304,6 +304,6 @@ def test_an_included_files_content_changes_the_digest(tmp_path):
 
 
 def test_the_digest_is_the_same_in_another_process():
-    code = "from dihal_bench.config import RunConfig; print(RunConfig(seed=3).digest())"
+    code = "from dihal_bench.config.schema import RunConfig; print(RunConfig(seed=3).digest())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == RunConfig(seed=3).digest()

@@ -3,7 +3,7 @@
 import pytest
 
 from dihal_bench import Record, run
-from dihal_bench.resolve import resolve
+from dihal_bench.config.resolve import resolve
 
 pytestmark = pytest.mark.alone
 

@@ -4,7 +4,7 @@ import platform
 
 import torch
 
-from dihal_bench import environment
+from dihal_bench.core import environment
 
 
 def test_the_processor_is_told_by_its_arithmetic(monkeypatch):

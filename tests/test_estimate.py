@@ -2,17 +2,17 @@
 
 import pytest
 
-from dihal_bench.estimate import Cost, cost_of, duration
-from dihal_bench.job import Job
-from dihal_bench.resolve import resolve
+from dihal_bench.config.resolve import resolve
+from dihal_bench.runs.context import RunContext
+from dihal_bench.runs.cost_estimate import CostEstimate, cost_of, duration
 
 from .conftest import SETTINGS, Tiny
 
 
-def job(tiny: Tiny, tmp_path, *sets: str) -> Job:
+def job(tiny: Tiny, tmp_path, *sets: str) -> RunContext:
     values = {"backbone": str(tiny.backbone), "corpus": str(tiny.corpus), "controls": ()}
     usual = [f"{key}={value}" for key, value in SETTINGS.items()]
-    return Job(resolve(values=values, sets=[*usual, *sets]), tmp_path)
+    return RunContext(resolve(values=values, sets=[*usual, *sets]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_a_time_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
 
 
 def test_costs_add_up_but_for_memory() -> None:
-    one = Cost(tokens=1, training=2.0, flops=3.0, proxies=4.0, memory=5.0)
-    both = one + Cost(tokens=10, training=20.0, flops=30.0, proxies=40.0, memory=3.0)
-    assert both == Cost(tokens=11, training=22.0, flops=33.0, proxies=44.0, memory=5.0)
+    one = CostEstimate(tokens=1, training=2.0, flops=3.0, proxies=4.0, memory=5.0)
+    both = one + CostEstimate(tokens=10, training=20.0, flops=30.0, proxies=40.0, memory=3.0)
+    assert both == CostEstimate(tokens=11, training=22.0, flops=33.0, proxies=44.0, memory=5.0)
     assert both.seconds(speed=11.0) == 3.0 + 44.0
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dihal_bench.config import RunConfig
-from dihal_bench.errors import UserError
-from dihal_bench.folder import INPUTS, claimed, run_folder
+from dihal_bench.config.schema import RunConfig
+from dihal_bench.core.errors import UserError
+from dihal_bench.runs.folder import INPUTS, claimed, run_folder
 
 CONFIG = RunConfig()
 HOLD = """

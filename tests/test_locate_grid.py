@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from dihal_bench.cli import main
-from dihal_bench.estimate import duration
-from dihal_bench.geometry.grid import Protocol
-from dihal_bench.results import Grid, read_result
+from dihal_bench.cli.main import main
+from dihal_bench.results.study_schema import GridFields, read_result
+from dihal_bench.runs.cost_estimate import duration
+from dihal_bench.studies.protocol_grid.grid import Protocol
 
 from .conftest import Tiny
 
@@ -29,7 +29,7 @@ def test_the_papers_cell_is_what_locate_found(tiny: Tiny, capsys, tmp_path):
     assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "grid.svg").read_text()
     assert "every small resample" not in printed
-    assert read_result(out / "grid.json", Grid)["sample"]["kept"] == 320
+    assert read_result(out / "grid.json", GridFields)["sample"]["kept"] == 320
     grid, located = (json.loads((out / f"{name}.json").read_text()) for name in ("grid", "locate"))
     cell = next(own for own in grid["cells"] if protocol_of(own) == Protocol())
     rows = located["cells"]["paper"]["layers"]

@@ -41,7 +41,7 @@ def test_version_is_that_of_the_distribution():
 
 def test_importing_the_package_imports_nothing_heavy():
     code = (
-        "import sys, dihal_bench, dihal_bench.cli; heavy = {'torch', 'transformers', 'diffusers', "
+        "import sys, dihal_bench.cli.main; heavy = {'torch', 'transformers', 'diffusers', "
         "'datasets', 'scipy', 'matplotlib'} & set(sys.modules); sys.exit(bool(heavy))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -51,9 +51,9 @@ def test_public_names_are_there_whatever_was_imported_before():
     code = (
         "import sys, dihal_bench\nassert 'torch' not in sys.modules\n"
         "assert {'Backbone', 'Record', 'RunConfig', 'run'} <= set(dir(dihal_bench))\n"
-        "import dihal_bench.cli, dihal_bench.job, dihal_bench.records.record\n"
+        "import dihal_bench.cli.main, dihal_bench.runs.context, dihal_bench.results.record\n"
         "from dihal_bench import Backbone, Record, RunConfig, run\n"
-        "assert run is dihal_bench.job.run and callable(dihal_bench.run)\n"
+        "assert run is dihal_bench.runs.context.run and callable(dihal_bench.run)\n"
         "assert not hasattr(dihal_bench, 'nothing')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dihal_bench.cli import main
-from dihal_bench.registry import INTERFACES, include
+from dihal_bench.cli.main import main
+from dihal_bench.core.registry import INTERFACES, include
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dihal_bench import registry as module
-from dihal_bench.errors import UserError
-from dihal_bench.registry import (
+from dihal_bench.core import registry as module
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import (
     DENOISERS,
     INTERFACES,
     REGISTRIES,
@@ -232,7 +232,7 @@ def test_a_taken_name(tmp_path: Path) -> None:
 def test_a_fresh_process_loads_nothing_early_and_finds_a_taken_name(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from dihal_bench.registry import include\n"
+        "from dihal_bench.core.registry import include\n"
         "assert 'torch' not in sys.modules\n"
         f"include({str(write(tmp_path, 'hidden'))!r})\n"
     )

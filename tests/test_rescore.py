@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dihal_bench.records.record import Record
-from dihal_bench.trained import TrainedRun
+from dihal_bench.results.record import Record
+from dihal_bench.runs.finished import FinishedRun
 
 from .conftest import Tiny, dihal
 
@@ -285,7 +285,7 @@ def test_generated_text_can_be_had(run: Path, tmp_path: Path) -> None:
 
 def test_a_trained_run_is_what_was_scored(run: Path) -> None:
     """Loaded again, the interface has the weights and statistics that the run scored."""
-    trained = TrainedRun(run)
+    trained = FinishedRun(run)
     first, record = trained.interface("hidden"), trained.record
     assert trained.config.layer == str(record.data["layer"]) == "2"
     assert float(first.scale.mean()) != 1.0

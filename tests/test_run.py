@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dihal_bench.job
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-import dihal_bench.job
-from dihal_bench.cli import main
-from dihal_bench.errors import UserError
-from dihal_bench.records.record import Record
-from dihal_bench.resolve import resolve
+from dihal_bench.cli.main import main
+from dihal_bench.config.resolve import resolve
+from dihal_bench.core.errors import UserError
+from dihal_bench.results.record import Record
 from dihal_bench.training import trainer
-from dihal_bench.training.trainer import Trainee
+from dihal_bench.training.trainee import TrainState
 
 from .conftest import SETTINGS, Tiny
 
@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_record_bit_for_bit(first: Finished, tiny: 
 def test_an_interrupted_run_continues_to_the_same_record(
     first: Finished, tiny: Tiny, tmp_path, monkeypatch, capsys
 ):
-    update = Trainee.update
+    update = TrainState.update
 
     def tired(self, number, steps):
         if number == 5:
@@ -149,14 +149,14 @@ def test_an_interrupted_run_continues_to_the_same_record(
     monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0.0)
     words = ["run", *tiny.flags(), "--layer", "middle", "--out", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr(Trainee, "update", tired)
+        patch.setattr(TrainState, "update", tired)
         assert main(words) == 130
     assert capsys.readouterr().err.splitlines()[-1].endswith("the same command continues.")
     assert (tmp_path / "run" / "training-diffusion-hidden-regress.safetensors").exists()
     assert not (tmp_path / "run" / "record.json").exists()
     taken = []
     with monkeypatch.context() as patch:
-        patch.setattr(Trainee, "update", lambda *a: taken.append(a[1]) or update(*a))
+        patch.setattr(TrainState, "update", lambda *a: taken.append(a[1]) or update(*a))
         assert main(words) == 0
     assert sorted(set(taken)) == [5, 6, 7]
     assert timeless(Record.read(tmp_path / "run" / "record.json").data) == timeless(first.record)
@@ -165,8 +165,8 @@ def test_an_interrupted_run_continues_to_the_same_record(
 def test_a_complete_run_is_shown_and_not_done_again(
     first: Finished, tiny: Tiny, monkeypatch, capsys
 ):
-    monkeypatch.setattr(dihal_bench.job.Trainer, "run", None)
-    monkeypatch.setattr(dihal_bench.job, "locate", None)
+    monkeypatch.setattr(dihal_bench.runs.context.Trainer, "run", None)
+    monkeypatch.setattr(dihal_bench.runs.context, "locate", None)
     before = (first.folder / "record.json").read_bytes()
     words = ["run", *tiny.flags(), "--layer", "middle", "--out", str(first.folder)]
     assert main(words) == 0
@@ -191,7 +191,7 @@ def test_a_folder_is_one_process_at_a_time(tiny: Tiny, tmp_path, capsys):
     sets = [f"{key}={value}" for key, value in SETTINGS.items()]
     values = {"backbone": str(tiny.backbone), "corpus": str(tiny.corpus)}
     config = resolve(values=values, sets=sets)
-    with dihal_bench.job.claimed(tmp_path / "run", config):
+    with dihal_bench.runs.execute.claimed(tmp_path / "run", config):
         assert main(["run", *tiny.flags(), "--out", str(tmp_path / "run")]) == 2
         assert main(["locate", *tiny.flags(), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("another process works on this run; wait for it.") == 2
@@ -250,7 +250,7 @@ def interrupted(
 
     words = ["run", *tiny.flags(), "--backbone", str(backbone), "--out", str(folder)]
     with monkeypatch.context() as patch:
-        patch.setattr(dihal_bench.job.Trainer, "run", stop)
+        patch.setattr(dihal_bench.runs.context.Trainer, "run", stop)
         assert main(words) == 130
     return words
 

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dihal_bench.backbone.model import Backbone
+from dihal_bench.core.registry import INTERFACES
+from dihal_bench.data.tokens import Windows
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import InterfaceConfig, LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.registry import INTERFACES
-from dihal_bench.text.tokens import Windows
+from dihal_bench.models.model import Backbone
 
 BLOCKS, HIDDEN, VOCABULARY, BOS = 4, 32, 64, 1
 SPAN = Span(a=1, b=3, blocks=BLOCKS)

@@ -16,8 +16,8 @@ from dihal_bench.check.lessons import FEW
 from dihal_bench.check.outcome import PASSED, Outcome, fail
 from dihal_bench.check.strays import hidden_tensors, leaves
 from dihal_bench.check.subject import Subject, chain
+from dihal_bench.evaluation.cost import cost
 from dihal_bench.interfaces.settings import Step
-from dihal_bench.scoring.cost import cost
 from dihal_bench.training.ledger import count_flops
 
 if TYPE_CHECKING:

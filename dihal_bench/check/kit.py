@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.check import accounts, contract, leaks, learning
 from dihal_bench.check.outcome import FAIL, SKIPPED, Outcome
 from dihal_bench.check.subject import Subject
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.progress import progress
+from dihal_bench.core.registry import DENOISERS, INTERFACES
 from dihal_bench.diffusion.schedule import DiffusionConfig
-from dihal_bench.errors import UserError
 from dihal_bench.interfaces.validate import blamed, origin
-from dihal_bench.progress import progress
-from dihal_bench.registry import DENOISERS, INTERFACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +41,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Outcome]], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckFinding:
     """Outcome of one check.
 
     Attributes:
@@ -93,9 +93,9 @@ def subjects(
     ]
 
 
-def examine(chosen: Sequence[Subject]) -> list[Finding]:
+def examine(chosen: Sequence[Subject]) -> list[CheckFinding]:
     """Run all checks on all subjects."""
-    findings: list[Finding] = []
+    findings: list[CheckFinding] = []
     with progress("check", len(chosen) * len(CHECKS), unit="checks") as bar:
         for subject in chosen:
             bar.note(f"{subject.name} {subject.regime}")
@@ -105,12 +105,12 @@ def examine(chosen: Sequence[Subject]) -> list[Finding]:
     return findings
 
 
-def _findings(subject: Subject) -> Iterator[Finding]:
+def _findings(subject: Subject) -> Iterator[CheckFinding]:
     broken = False
     for name, check in CHECKS:
         outcome = Outcome(SKIPPED, "not run") if broken else _run(subject, check)
         broken |= (name, check) == FIRST and outcome.verdict == FAIL
-        yield Finding(
+        yield CheckFinding(
             interface=subject.name,
             regime=subject.regime,
             check=name,

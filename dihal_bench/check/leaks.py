@@ -15,13 +15,13 @@ from torch import Tensor
 from dihal_bench.check import sample
 from dihal_bench.check.outcome import PASSED, Outcome, fail
 from dihal_bench.check.subject import BLOCK, STEPS, Subject, chain_logits
+from dihal_bench.evaluation.gate import leak_gates
+from dihal_bench.evaluation.generation import forced_logits
+from dihal_bench.evaluation.incremental import rows_as_windows
 from dihal_bench.interfaces.batch import Batch
-from dihal_bench.scoring.gate import leak_gates
-from dihal_bench.scoring.generation import forced_logits
-from dihal_bench.scoring.readers import rows_as_windows
 
 if TYPE_CHECKING:
-    from dihal_bench.text.tokens import Windows
+    from dihal_bench.data.tokens import Windows
 
 SAME = 1e-8  # of a logit, in float64: equal but for rounding in another order
 _START = 3  # tokens of a prompt

@@ -23,10 +23,10 @@ from dihal_bench.training.checkpoint import (
     save_phase,
     save_training,
 )
-from dihal_bench.training.trainer import Trainee
+from dihal_bench.training.trainee import TrainState
 
 if TYPE_CHECKING:
-    from dihal_bench.check.lessons import Lesson
+    from dihal_bench.check.lessons import TrainingProbe
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.interfaces.batch import Batch
 
@@ -45,7 +45,7 @@ def movement(subject: Subject) -> Outcome:
     return PASSED
 
 
-def _movement(subject: Subject, lesson: Lesson, frozen: set[str]) -> Outcome:
+def _movement(subject: Subject, lesson: TrainingProbe, frozen: set[str]) -> Outcome:
     after = f"after {FEW} steps of the {lesson.phase} phase"
     wrong = sorted(lesson.declared & frozen)
     if wrong:
@@ -138,11 +138,11 @@ def _resumed(subject: Subject, place: Path) -> list[Outcome]:
     outcomes = []
     for phase in subject.phases:
         file = place / f"{phase}.safetensors"
-        whole = Trainee("it", subject.fitted(), TRAINING, phase)
+        whole = TrainState("it", subject.fitted(), TRAINING, phase)
         _steps(subject, whole, range(2))
         save_training(file, [whole], 2)
         _steps(subject, whole, range(2, FEW))
-        again = Trainee("it", subject.fitted(), TRAINING, phase)
+        again = TrainState("it", subject.fitted(), TRAINING, phase)
         _steps(subject, again, range(load_training(file, [again]), FEW))
         if not _equal(whole.interface, again.interface):
             outcomes.append(
@@ -154,7 +154,7 @@ def _resumed(subject: Subject, place: Path) -> list[Outcome]:
     return outcomes
 
 
-def _steps(subject: Subject, trainee: Trainee, steps: range) -> None:
+def _steps(subject: Subject, trainee: TrainState, steps: range) -> None:
     for index in steps:
         batch = subject.batch(trainee.interface, range(4 * index, 4 * index + 4))
         trainee.learn(batch, Step(index=index, of=FEW, phase=trainee.phase))

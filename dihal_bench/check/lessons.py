@@ -12,12 +12,14 @@ from torch import Tensor
 
 from dihal_bench.check import sample
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.training.config import TrainConfig
 from dihal_bench.training.ledger import count_flops
-from dihal_bench.training.trainer import TrainConfig, Trainee, train
+from dihal_bench.training.trainee import TrainState
+from dihal_bench.training.trainer import train
 
 if TYPE_CHECKING:
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.training.ledger import Spent
+    from dihal_bench.training.ledger import TrainingCost
 
 TRAINING = TrainConfig(batch=4, autocast=False)
 FEW = 3  # steps
@@ -25,7 +27,7 @@ _SEED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class TrainingProbe:
     """A few steps of one phase.
 
     Attributes:
@@ -43,21 +45,21 @@ class Lesson:
     moved: set[str]
     deaf: set[str]
     teacher_moved: bool
-    spent: Spent
+    spent: TrainingCost
     flops: float
 
 
-def teach(interface: Interface, phase: str, steps: int) -> Trainee:
+def teach(interface: Interface, phase: str, steps: int) -> TrainState:
     """Train a phase for so many steps."""
-    trainee = Trainee("it", interface, TRAINING, phase)
+    trainee = TrainState("it", interface, TRAINING, phase)
     _train(trainee, steps)
     return trainee
 
 
-def observe(interface: Interface, phase: str) -> Lesson:
+def observe(interface: Interface, phase: str) -> TrainingProbe:
     """Train a few steps and look at everything that they do."""
     before, teacher = _copy(interface), _copy(interface.backbone.model)
-    trainee = Trainee("it", interface, TRAINING, phase)
+    trainee = TrainState("it", interface, TRAINING, phase)
     ids = {id(p) for p in trainee.parameters}
     own = {name: p for name, p in interface.named_parameters() if id(p) in ids}
     heard: set[str] = set()
@@ -65,7 +67,7 @@ def observe(interface: Interface, phase: str) -> Lesson:
         _listen(name, parameter, heard)
     flops = count_flops(lambda: _train(trainee, FEW))
     after, teacher_after = _copy(interface), _copy(interface.backbone.model)
-    return Lesson(
+    return TrainingProbe(
         phase=phase,
         declared=set(own),
         moved={name for name, value in before.items() if not torch.equal(value, after[name])},
@@ -76,12 +78,12 @@ def observe(interface: Interface, phase: str) -> Lesson:
     )
 
 
-def counted_steps(trainee: Trainee) -> int:
+def counted_steps(trainee: TrainState) -> int:
     """Return of how many steps the ledger has counted the FLOPs."""
     return trainee.spent.counted_tokens // (TRAINING.batch * sample.text().window)
 
 
-def _train(trainee: Trainee, steps: int) -> None:
+def _train(trainee: TrainState, steps: int) -> None:
     text = sample.text()
     with tempfile.TemporaryDirectory() as name:
         train(
@@ -102,7 +104,7 @@ def _listen(name: str, parameter: Tensor, heard: set[str]) -> None:
     parameter.register_hook(note)  # type: ignore[no-untyped-call]
 
 
-def _teacher_pass(trainee: Trainee) -> float:
+def _teacher_pass(trainee: TrainState) -> float:
     windows, backbone = sample.text().batch(range(TRAINING.batch)), trainee.interface.backbone
     layers, logits = trainee.interface.layers, trainee.distils
     return count_flops(lambda: Batch.of(windows, backbone, layers=layers, logits=logits))

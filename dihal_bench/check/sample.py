@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dihal_bench.backbone.model import Backbone
-from dihal_bench.text.columns import ArrayColumn
-from dihal_bench.text.tokens import PackedTokens
+from dihal_bench.data.columns import ArrayColumn
+from dihal_bench.data.tokens import PackedTokens
+from dihal_bench.models.model import Backbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

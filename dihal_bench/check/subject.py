@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from dihal_bench.check import sample
-from dihal_bench.check.lessons import FEW, Lesson, counted_steps, observe, teach
+from dihal_bench.check.lessons import FEW, TrainingProbe, counted_steps, observe, teach
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
+from dihal_bench.evaluation.incremental import rows_as_windows
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import PHASES, InterfaceConfig, LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.interfaces.validate import declared
-from dihal_bench.scoring.readers import rows_as_windows
 
 if TYPE_CHECKING:
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.base import Interface
+    from dihal_bench.models.model import Backbone
 
 BLOCK, SEED, STEPS = 4, 7, 3
 _LESSONS = 40  # steps
@@ -118,7 +118,7 @@ class Subject:
         return interface
 
     @cached_property
-    def lessons(self) -> list[Lesson]:
+    def lessons(self) -> list[TrainingProbe]:
         """A few steps of every phase, observed, on a teacher of their own: some would change it."""
         found = []
         interface = replace(self, _teachers={}).fitted()

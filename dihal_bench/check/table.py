@@ -9,10 +9,10 @@ from dihal_bench.check.outcome import FAIL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dihal_bench.check.kit import Finding
+    from dihal_bench.check.kit import CheckFinding
 
 
-def render(findings: Sequence[Finding]) -> str:
+def render(findings: Sequence[CheckFinding]) -> str:
     """Return a table per interface, a column per regime, and below it a line per failure."""
     names = dict.fromkeys(finding.interface for finding in findings)
     return "\n\n".join(
@@ -21,7 +21,7 @@ def render(findings: Sequence[Finding]) -> str:
     )
 
 
-def _render(name: str, findings: Sequence[Finding]) -> str:
+def _render(name: str, findings: Sequence[CheckFinding]) -> str:
     from tabulate import tabulate
 
     regimes = dict.fromkeys(finding.regime for finding in findings)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import DENOISERS
 from dihal_bench.diffusion.layers import (
     DenoisingLayer,
     EncoderLayer,
@@ -16,8 +18,6 @@ from dihal_bench.diffusion.layers import (
     level_features,
     rotary_angles,
 )
-from dihal_bench.errors import UserError
-from dihal_bench.registry import DENOISERS
 
 if TYPE_CHECKING:
     from dihal_bench.diffusion.layout import Layout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dihal_bench.diffusion.past import Past, visible
+from dihal_bench.diffusion.past import KVCache, visible
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -34,10 +34,12 @@ class Layout:
 
     positions: Tensor
     starts: Tensor | None = None
-    past: Past | None = None
+    past: KVCache | None = None
 
     @classmethod
-    def of(cls, positions: Tensor, block: int, shift: int = 0, past: Past | None = None) -> Layout:
+    def of(
+        cls, positions: Tensor, block: int, shift: int = 0, past: KVCache | None = None
+    ) -> Layout:
         """Return the causal layout for ``block`` = 0, else that of blocks of so many places."""
         return cls.blocks(positions, block, shift) if block else cls(positions, past=past)
 

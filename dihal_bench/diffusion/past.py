@@ -17,7 +17,7 @@ _SPARE = 64  # places that a store is longer than it has to be, at least
 
 
 @dataclass
-class Past:
+class KVCache:
     """Keys and values of the places before those of a pass, by who made them.
 
     Every row is one document from its first token on. Places come in passes; whoever keeps
@@ -30,7 +30,7 @@ class Past:
     places: int = 0
     _stores: dict[Hashable, _Store] = field(default_factory=dict)
     _caches: dict[Hashable, tuple[Any, int]] = field(default_factory=dict)
-    _branches: dict[int, Past] = field(default_factory=dict)
+    _branches: dict[int, KVCache] = field(default_factory=dict)
 
     def join(self, owner: Hashable, pair: Pair) -> Pair:
         """Add K and V [B, H, T, d] of the pass; return those of all places, [B, H, places + T, d].
@@ -53,9 +53,9 @@ class Past:
         self._caches[owner] = cache, length + places
         return cache
 
-    def branch(self, number: int) -> Past:
+    def branch(self, number: int) -> KVCache:
         """Return the past of a chain of its own, with as many places."""
-        return self._branches.setdefault(number, Past(self.places))
+        return self._branches.setdefault(number, KVCache(self.places))
 
     def advance(self, places: int) -> None:
         """End a pass over so many places."""
@@ -95,7 +95,7 @@ class _Store:
         return longer
 
 
-def visible(mask: Tensor, past: Past | None) -> Tensor:
+def visible(mask: Tensor, past: KVCache | None) -> Tensor:
     """Return a mask [B, 1, T, T] of the pass's own places with those before, [B, 1, T, P + T].
 
     All of them are seen: they are earlier places of the same document.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dihal_bench.errors import UserError
-from dihal_bench.registry import SAMPLERS
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import SAMPLERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import DENOISERS
 from dihal_bench.diffusion.denoisers import ContextEncoder, Denoiser, DenoiserConfig
 from dihal_bench.diffusion.vae import FrozenVAE
-from dihal_bench.errors import UserError
-from dihal_bench.registry import DENOISERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dihal_bench import distributed
+from dihal_bench.core import distributed
+from dihal_bench.core.progress import progress, say
 from dihal_bench.geometry.cache import PASS, ActivationCache, CacheConfig
 from dihal_bench.geometry.crossfit import Scatter, covariance_half, crossed_layers
 from dihal_bench.geometry.token_means import shrunk_token_means
-from dihal_bench.progress import progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dihal_bench.backbone.model import Backbone
-    from dihal_bench.text.tokens import Text
+    from dihal_bench.data.tokens import Text
+    from dihal_bench.models.model import Backbone
 
 _PERMUTED = 2**20  # windows of a text that are drawn by shuffling them all
 

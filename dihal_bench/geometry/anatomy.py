@@ -26,7 +26,7 @@ RANKS = ("stable", "participation", "entropy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomy:
+class MatrixStatistics:
     """One matrix.
 
     Attributes:
@@ -56,7 +56,7 @@ def anatomy(
     ridges: Sequence[float],
     pairs: int = 5000,
     seed: int = 0,
-) -> Anatomy:
+) -> MatrixStatistics:
     """Read a matrix in every way.
 
     Args:
@@ -80,7 +80,7 @@ def anatomy(
         for k, own in spectra.items()
         for kind, variances in zip(CURVATURES, own, strict=True)
     }
-    return Anatomy(
+    return MatrixStatistics(
         curvature=curvature,
         stiffness={rho: moments.stiffness(rho, drawn) for rho in ridges},
         rank=ranks(torch.linalg.eigvalsh(moments.scatter)),

@@ -19,9 +19,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from dihal_bench.errors import UserError
-from dihal_bench.files import atomic_path, lock, write_json
-from dihal_bench.progress import progress
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import atomic_path, lock, write_json
+from dihal_bench.core.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dihal_bench.backbone.model import Backbone
-    from dihal_bench.text.tokens import Text
+    from dihal_bench.data.tokens import Text
+    from dihal_bench.models.model import Backbone
 
 PASS = 8  # windows per pass of the backbone
 PLACES = ("tokens", "documents", "offsets")  # of every token, int64

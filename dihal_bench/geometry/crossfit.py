@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dihal_bench import distributed
+from dihal_bench.core import distributed
 from dihal_bench.geometry.proxies import first_occurrences, sample_pairs
 from dihal_bench.geometry.spectrum import scatter_quotients
 

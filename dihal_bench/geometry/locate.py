@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from dihal_bench import distributed
-from dihal_bench.errors import UserError
+from dihal_bench.core import distributed
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.progress import progress
 from dihal_bench.geometry.activations import (
     LayerSample,
     chosen_windows,
@@ -18,7 +19,6 @@ from dihal_bench.geometry.activations import (
 from dihal_bench.geometry.crossfit import cross_stiffness
 from dihal_bench.geometry.pool import resampled_proxies
 from dihal_bench.geometry.score import ResampledScore, resolve_layer, summarise
-from dihal_bench.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.data.tokens import Text
     from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.geometry.proxies import LayerProxies
-    from dihal_bench.text.tokens import Text
+    from dihal_bench.models.model import Backbone
 
 VIEWS: Mapping[str, Callable[[LayerSample], Tensor]] = {
     "paper": lambda sample: sample.states,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.geometry.neighbourhoods import chunk_size, local_variances
 from dihal_bench.geometry.spectrum import (
     gram_quotients,

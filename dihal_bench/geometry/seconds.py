@@ -1,4 +1,4 @@
-"""How long the proxies and the grid take here, told by timing one matrix of each size."""
+"""How long proxies take here, told by timing one matrix of each size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dihal_bench.geometry.anatomy import anatomy
 from dihal_bench.geometry.locate import VIEWS
 from dihal_bench.geometry.proxies import layer_proxies
-from dihal_bench.geometry.readings import NEIGHBOURS, RIDGES, SPACES, TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,37 +34,13 @@ def proxy_seconds(config: LocateConfig, layers: int, dimensions: int) -> float:
             states, neighbours=config.neighbours, ridge=config.ridge, pairs=config.pairs
         )
 
-    return len(VIEWS) * layers * _resamples(config, dimensions, one)
+    return len(VIEWS) * layers * resamples_seconds(config, dimensions, one)
 
 
-@cache
-def grid_seconds(config: LocateConfig, layers: int, dimensions: int) -> float:
-    """Estimate the seconds of the grid at most: views that keep the same tokens are read once.
-
-    Args:
-        config: settings.
-        layers: candidates.
-        dimensions: of a state.
-    """
-
-    def one(states: torch.Tensor) -> object:
-        return anatomy(
-            states.double(), neighbours=NEIGHBOURS, ridges=RIDGES, pairs=config.pairs, seed=0
-        )
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the grid is read: a matrix per thread
-    try:
-        seconds = _resamples(config, dimensions, one)
-    finally:
-        torch.set_num_threads(threads)
-    return len(TOKENS) * len(SPACES) * layers * seconds / threads
-
-
-def _resamples(
+def resamples_seconds(
     config: LocateConfig, dimensions: int, one: Callable[[torch.Tensor], object]
 ) -> float:
-    """Seconds of all resamples of one layer in one view."""
+    """Return the seconds of all resamples of one layer in one view, by ``one`` for each matrix."""
     kept = config.windows * config.per_window
     large = config.resamples * _timed(min(config.sample, kept), dimensions, one)
     small = config.stability_resamples * _timed(min(config.stability_sample, kept), dimensions, one)

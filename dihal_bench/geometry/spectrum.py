@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from scipy.linalg import eigh_tridiagonal
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dihal_bench.core.registry import DENOISERS
 from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.diffusion.noise import Noise
@@ -20,16 +21,15 @@ from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.interfaces.losses import mean_over, token_losses
 from dihal_bench.interfaces.part import leading
 from dihal_bench.interfaces.settings import REGIMES
-from dihal_bench.registry import DENOISERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.diffusion.denoisers import Denoiser
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span, Step
     from dihal_bench.interfaces.statistics import SpanStatistics
+    from dihal_bench.models.model import Backbone
 
 _TRAINING_DRAWS = 1 << 30  # training and sampling never use the same noise
 _RECOVERY_DRAWS = 1 << 31  # nor do the phases

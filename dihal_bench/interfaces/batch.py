@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dihal_bench.backbone.model import Backbone
-    from dihal_bench.diffusion.past import Past
-    from dihal_bench.text.tokens import Windows
+    from dihal_bench.data.tokens import Windows
+    from dihal_bench.diffusion.past import KVCache
+    from dihal_bench.models.model import Backbone
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Batch:
     offsets: Tensor
     scored: Tensor
     windows: Windows
-    past: Past | None = None
+    past: KVCache | None = None
     _hidden: dict[int, Tensor] = field(default_factory=dict)
     _logits: Tensor | None = None
     _teacher: tuple[Tensor, Tensor] | None = None
@@ -53,7 +53,7 @@ class Batch:
         *,
         layers: Iterable[int] = (),
         logits: bool = False,
-        past: Past | None = None,
+        past: KVCache | None = None,
     ) -> Batch:
         """Place windows on the device and run the teacher once for all that will be asked of it.
 

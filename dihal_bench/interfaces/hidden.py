@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.transform import STANDARD, Transform
-from dihal_bench.registry import INTERFACES
 
 if TYPE_CHECKING:
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, Span
     from dihal_bench.interfaces.statistics import SpanStatistics
+    from dihal_bench.models.model import Backbone
 
 RESIDUALS = ("none", "token-mean")
 

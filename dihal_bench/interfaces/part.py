@@ -12,7 +12,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench import distributed
+from dihal_bench.core import distributed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
+class MicrobatchShard:
     """A pass of which neighbouring processes have equal numbers of windows.
 
     Attributes:
@@ -35,7 +35,7 @@ class Part:
     group: Any
 
     @classmethod
-    def of(cls, sharers: int) -> Part | None:
+    def of(cls, sharers: int) -> MicrobatchShard | None:
         """Return this process's part where ``sharers`` at a time share one; None: it is alone."""
         if sharers == 1:
             return None
@@ -52,11 +52,11 @@ def _group(sharers: int) -> Any:
     return group
 
 
-_part: Part | None = None
+_part: MicrobatchShard | None = None
 
 
 @contextlib.contextmanager
-def sharing(part: Part | None) -> Iterator[None]:
+def sharing(part: MicrobatchShard | None) -> Iterator[None]:
     """Let the batches of a while be this process's windows of a part."""
     global _part
     _part = part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from dihal_bench.diffusion.denoisers import DenoiserConfig

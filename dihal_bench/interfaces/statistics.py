@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dihal_bench import distributed
+from dihal_bench.core import distributed
 from dihal_bench.geometry.token_means import shrunk_token_means
 
 if TYPE_CHECKING:

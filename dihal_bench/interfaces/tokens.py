@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.interfaces.base import Interface
 
 if TYPE_CHECKING:
-    from dihal_bench.backbone.model import Backbone
     from dihal_bench.interfaces.batch import Batch
     from dihal_bench.interfaces.settings import InterfaceConfig, LossWeights, Span
     from dihal_bench.interfaces.statistics import SpanStatistics
+    from dihal_bench.models.model import Backbone
 
 
 class TokenSpace(Interface):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.interfaces.settings import PHASES, Step
 
 if TYPE_CHECKING:

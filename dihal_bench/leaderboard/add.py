@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import LARGEST, file_of, read_named, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dihal_bench.leaderboard.store import Store
-    from dihal_bench.records.record import Record
+    from dihal_bench.results.record import Record
 
 _NEWER = ("tasks", "audits")  # what a run that is scored again has more of
 

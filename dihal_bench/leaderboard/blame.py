@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from dihal_bench.records.record import Record
+    from dihal_bench.results.record import Record
 
 _REPORT = "report this: the field that it comes from should have been refused by name"
 

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench import __version__
+from dihal_bench.core.names import safe
+from dihal_bench.core.progress import progress
+from dihal_bench.evaluation.intervals import over_trainings
 from dihal_bench.leaderboard.groups import grouped, public
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import place_of, task_tables, under_teacher
-from dihal_bench.names import safe
-from dihal_bench.progress import progress
-from dihal_bench.scoring.intervals import over_trainings
-from dihal_bench.sweep.outcomes import SHORT, TITLES
-from dihal_bench.sweep.predictors import DEPTH, SCORE
+from dihal_bench.studies.sweep.outcomes import SHORT, TITLES
+from dihal_bench.studies.sweep.predictors import DEPTH, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dihal_bench.leaderboard.groups import Group
-    from dihal_bench.records.record import Record
+    from dihal_bench.results.record import Record
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve

@@ -8,11 +8,11 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core.markdown import one_line
+from dihal_bench.core.names import safe
+from dihal_bench.core.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
 from dihal_bench.leaderboard.colours import colours
 from dihal_bench.leaderboard.parallel import spread
-from dihal_bench.markdown import one_line
-from dihal_bench.names import safe
-from dihal_bench.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -10,18 +10,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.config import RunConfig
+from dihal_bench.config.schema import RunConfig
+from dihal_bench.core.markdown import one_line
+from dihal_bench.core.names import safe
+from dihal_bench.evaluation.likelihood import TEACHER
 from dihal_bench.leaderboard.verify import within_budget
-from dihal_bench.markdown import one_line
-from dihal_bench.names import safe
-from dihal_bench.records.record import own_task
-from dihal_bench.scoring.likelihood import TEACHER
-from dihal_bench.scoring.tolerance import LEAST_SEEDS
+from dihal_bench.results.constants import LEAST_SEEDS
+from dihal_bench.results.record import own_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dihal_bench.records.record import Record
+    from dihal_bench.results.record import Record
 
 _SHARED = (  # keys that a setting has in common, and what never tells two rows apart
     *("seed", "backbone", "corpus", "regime", "block", "dtype", "interface", "device"),

@@ -7,12 +7,12 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from dihal_bench.progress import progress
+from dihal_bench.core.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dihal_bench.progress import Progress
+    from dihal_bench.core.progress import Progress
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")

@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.markdown import escaped
+from dihal_bench.core.names import BUNDLED, PLAIN
 from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.blame import culprits
 from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.leaderboard.sweeps import read_sweeps
-from dihal_bench.markdown import escaped
-from dihal_bench.names import BUNDLED, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dihal_bench.records.record import Record
+    from dihal_bench.results.record import Record
 
 RECORDS = "records"
 _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files

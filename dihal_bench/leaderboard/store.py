@@ -6,13 +6,13 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dihal_bench.errors import UserError
-from dihal_bench.files import lock
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import lock
+from dihal_bench.core.names import is_plain
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.parallel import spread
-from dihal_bench.names import is_plain
-from dihal_bench.records.record import Record
-from dihal_bench.records.sums import COUNTS
+from dihal_bench.results.document_sums import COUNTS
+from dihal_bench.results.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.leaderboard.store import LARGEST
-from dihal_bench.results import Sweep, read_result
+from dihal_bench.results.study_schema import SweepFields, read_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,4 +41,4 @@ def _read_stranger(path: Path) -> dict[str, Any]:
             f"{path} is not a readable sweep: it is no regular file of at most {LARGEST:,} bytes; "
             "put one there."
         )
-    return read_result(path, Sweep)
+    return read_result(path, SweepFields)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.comparison.paired import Paired
-from dihal_bench.comparison.pool import Pool
-from dihal_bench.comparison.table import Line, lines
+from dihal_bench.core.markdown import counted, one_line
 from dihal_bench.leaderboard.columns import LIKELIHOOD
-from dihal_bench.markdown import counted, one_line
+from dihal_bench.studies.comparison.paired import Paired
+from dihal_bench.studies.comparison.pool import SeedPool
+from dihal_bench.studies.comparison.table import Line, lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from dihal_bench.evaluation.intervals import Estimate
     from dihal_bench.leaderboard.groups import Group
-    from dihal_bench.records.record import Record
-    from dihal_bench.scoring.intervals import Estimate
+    from dihal_bench.results.record import Record
 
 _MOST_RESAMPLES = 2000
 _ESTIMATES = ("brier1", "nll", "kl", "gain", "top1")
@@ -40,7 +40,7 @@ LEGEND = (
 
 def likelihood_table(group: Group) -> dict[str, Any]:
     """Return the table of a group's scores on the runs' own text."""
-    pool = Pool.gather(group.all)
+    pool = SeedPool.gather(group.all)
     wanted = max(r.data["config"]["score"]["resamples"] for _, r in group.all)
     paired = Paired(pool, resamples=min(wanted, _MOST_RESAMPLES))
     owners = {(k.interface, pool.name(k), k.row.steps): pool.owners(k) for k in pool.rows}

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dihal_bench.core.names import safe
+from dihal_bench.evaluation.intervals import over_trainings
+from dihal_bench.evaluation.samples.frontier import AT_ENTROPY, Place, under
 from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
 from dihal_bench.leaderboard.tables import facts, present, section, versions
-from dihal_bench.names import safe
-from dihal_bench.scoring.intervals import over_trainings
-from dihal_bench.scoring.samples.frontier import AT_ENTROPY, Place, under
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dihal_bench.leaderboard.groups import Group
-    from dihal_bench.records.record import Score
+    from dihal_bench.results.record import Score
 
 FOOLED = "fooled"
 _LEGEND = (

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.progress import progress
+from dihal_bench.evaluation.aggregate import Measured, Traits, scores_of
+from dihal_bench.evaluation.document_sums import from_plain
+from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import read_stranger
 from dihal_bench.leaderboard.verify_texts import off_the_frontier
-from dihal_bench.progress import progress
-from dihal_bench.records.record import REMEDY, own_task
-from dihal_bench.scoring.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row
-from dihal_bench.scoring.sums import from_plain
-from dihal_bench.scoring.table import Measured, Traits, scores_of
+from dihal_bench.results.record import REMEDY, own_task
 from dihal_bench.training.budget import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.records.record import Record, Score
-    from dihal_bench.scoring.likelihood import Totals
+    from dihal_bench.evaluation.likelihood import Totals
+    from dihal_bench.results.record import Record, Score
 
 _RELATIVE = 1e-6  # sums are kept to ten digits, and scores of many tokens add them up
 _ABSOLUTE = 1e-7

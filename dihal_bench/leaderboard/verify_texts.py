@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dihal_bench.records.fields import TEACHER
-from dihal_bench.scoring.samples.frontier import AT_ENTROPY, curve_at
+from dihal_bench.evaluation.samples.frontier import AT_ENTROPY, curve_at
+from dihal_bench.results.fields import TEACHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from dihal_bench.records.record import Record, Score
+    from dihal_bench.results.record import Record, Score
 
 _RELATIVE = 1e-6
 

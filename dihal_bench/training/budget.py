@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.interfaces.settings import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dihal_bench.training.ledger import Spent
+    from dihal_bench.training.ledger import TrainingCost
 
 TOLERANCE = 0.01  # of the tokens of a phase
 TRUNK_TOLERANCE = 0.05  # of the trunk's trainable parameters
@@ -54,7 +54,7 @@ class BudgetConfig:
         share = sum(self.caps.values()) / sum(own.values())
         return {phase: round(share * tokens) for phase, tokens in own.items()}
 
-    def check(self, phases: tuple[str, ...], spent: Mapping[str, Spent]) -> dict[str, Any]:
+    def check(self, phases: tuple[str, ...], spent: Mapping[str, TrainingCost]) -> dict[str, Any]:
         """Compare what was spent with what the declared phases may spend.
 
         Returns:

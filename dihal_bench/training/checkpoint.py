@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from dihal_bench import distributed
-from dihal_bench.errors import UserError
-from dihal_bench.files import atomic_path
+from dihal_bench.core import distributed
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.training.trainer import Trainee
+    from dihal_bench.training.trainee import TrainState
 
 
-def save_training(path: Path, trainees: Sequence[Trainee], step: int) -> None:
+def save_training(path: Path, trainees: Sequence[TrainState], step: int) -> None:
     """Write everything that ``step`` steps of training have produced into one file, atomically."""
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"step": step, "trainees": {}}
@@ -34,7 +34,7 @@ def save_training(path: Path, trainees: Sequence[Trainee], step: int) -> None:
         save_file(tensors, temporary, metadata={"training": json.dumps(facts)})
 
 
-def load_training(path: Path, trainees: Sequence[Trainee]) -> int:
+def load_training(path: Path, trainees: Sequence[TrainState]) -> int:
     """Restore the trainees from a checkpoint, bit for bit; return the next step (0 without one).
 
     Raises:
@@ -104,7 +104,7 @@ def load_phase(path: Path, interface: Interface) -> dict[str, Any]:
     return facts
 
 
-def _tensors(trainee: Trainee) -> dict[str, Tensor]:
+def _tensors(trainee: TrainState) -> dict[str, Tensor]:
     found = {f"weight/{i}": p.detach() for i, p in enumerate(trainee.parameters)}
     found |= {f"average/{i}": a for i, a in enumerate(trainee.average)}
     for o, optimizer in enumerate(trainee.optimizers):
@@ -114,7 +114,7 @@ def _tensors(trainee: Trainee) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _restore(trainee: Trainee, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def _restore(trainee: TrainState, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     prefix = f"{trainee.name}/"
     mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     for i, parameter in enumerate(trainee.parameters):

@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 
 @dataclass
-class Spent:
+class TrainingCost:
     """One phase of one interface.
 
     Attributes:

@@ -6,26 +6,27 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench import distributed
-from dihal_bench.errors import UserError
-from dihal_bench.files import lock, short_hash
+from dihal_bench.core import distributed
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import lock, short_hash
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import PHASES
 from dihal_bench.interfaces.validate import source_hash
 from dihal_bench.training.checkpoint import load_phase, save_interface, save_phase
-from dihal_bench.training.ledger import Spent
-from dihal_bench.training.trainer import Trainee, train
+from dihal_bench.training.ledger import TrainingCost
+from dihal_bench.training.trainee import TrainState
+from dihal_bench.training.trainer import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.backbone.model import Backbone
+    from dihal_bench.data.tokens import PackedTokens
     from dihal_bench.interfaces.base import Interface
-    from dihal_bench.text.tokens import PackedTokens
+    from dihal_bench.models.model import Backbone
     from dihal_bench.training.budget import BudgetConfig
-    from dihal_bench.training.trainer import TrainConfig
+    from dihal_bench.training.config import TrainConfig
 
 _SETTLING_WINDOWS, _SETTLING_BATCH = 64, 16
 _ACCURACY_WINDOWS = 16
@@ -42,7 +43,7 @@ class Trained:
     """
 
     interfaces: dict[str, Interface]
-    spent: dict[str, dict[str, Spent]]
+    spent: dict[str, dict[str, TrainingCost]]
     curves: dict[str, dict[str, list[dict[str, float]]]]
 
     @classmethod
@@ -56,7 +57,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainer:
+class PhaseRunner:
     """What the phases of a run are trained with.
 
     Attributes:
@@ -94,10 +95,10 @@ class Trainer:
             save_interface(self.folder / "weights" / f"{name}.safetensors", interface)
         return done
 
-    def pupils(self, interfaces: Mapping[str, Interface], phase: str) -> list[Pupil]:
+    def pupils(self, interfaces: Mapping[str, Interface], phase: str) -> list[PhaseTask]:
         """Return those that have something to learn in a phase."""
         return [
-            Pupil(trainer=self, name=name, interface=interface, tokens=tokens)
+            PhaseTask(trainer=self, name=name, interface=interface, tokens=tokens)
             for name, interface in interfaces.items()
             if (tokens := self.budget.plan(interface.phases).get(phase))
         ]
@@ -126,7 +127,7 @@ class Trainer:
         interface = done.interfaces[name]
         facts = load_phase(self.file(name, interface, phase), interface)
         self.fit(interface)  # its condition may be another than that of the run which trained it
-        done.spent[name][phase] = Spent(**facts["spent"])
+        done.spent[name][phase] = TrainingCost(**facts["spent"])
         done.curves[name][phase] = facts["curve"]
         if facts["accuracy"] < interface.least_accuracy:
             raise UserError(
@@ -151,7 +152,7 @@ class Trainer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pupil:
+class PhaseTask:
     """An interface in a phase, and the run that it is trained for.
 
     Attributes:
@@ -161,13 +162,13 @@ class Pupil:
         tokens: of the phase.
     """
 
-    trainer: Trainer
+    trainer: PhaseRunner
     name: str
     interface: Interface
     tokens: int
 
 
-def train_together(parts: Sequence[tuple[Trainer, Mapping[str, Interface]]]) -> list[Trained]:
+def train_together(parts: Sequence[tuple[PhaseRunner, Mapping[str, Interface]]]) -> list[Trained]:
     """Train the interfaces of several runs, phase by phase, on one teacher pass per batch.
 
     The runs must have text, optimiser and seed in common. What comes of each is what would come of
@@ -189,7 +190,7 @@ def train_together(parts: Sequence[tuple[Trainer, Mapping[str, Interface]]]) -> 
     return done
 
 
-def _complete(pupils: Sequence[Pupil], phase: str) -> None:
+def _complete(pupils: Sequence[PhaseTask], phase: str) -> None:
     """Train what is missing of a phase, and wait for what another process is training."""
     for tokens in dict.fromkeys(pupil.tokens for pupil in pupils):
         wanted = {
@@ -215,14 +216,14 @@ def _missing(files: Sequence[Path]) -> list[Path]:
     return distributed.on_main(lambda: [file for file in files if not file.exists()])
 
 
-def _train(pupils: Mapping[Path, Pupil], phase: str, tokens: int) -> None:
+def _train(pupils: Mapping[Path, PhaseTask], phase: str, tokens: int) -> None:
     """Train a phase side by side and write what came of it, each into its own file."""
     one = next(iter(pupils.values())).trainer
     labels = _labels(pupils)
     one.say(f"training {' and '.join(labels)}: {phase}")
     files = dict(zip(labels, pupils, strict=True))
     trainees = [
-        Trainee(label, pupil.interface, one.config, phase)
+        TrainState(label, pupil.interface, one.config, phase)
         for label, pupil in zip(labels, pupils.values(), strict=True)
     ]
 
@@ -248,7 +249,7 @@ def _train(pupils: Mapping[Path, Pupil], phase: str, tokens: int) -> None:
         save_phase(files[trainee.name], pupil.interface, phase, facts)
 
 
-def _labels(pupils: Mapping[Path, Pupil]) -> list[str]:
+def _labels(pupils: Mapping[Path, PhaseTask]) -> list[str]:
     """Return names that tell pupils apart: the interface's, with its span, or its file's."""
     names = [p.name for p in pupils.values()]
     spans = [f"{p.name}@{p.interface.span.a}-{p.interface.span.b}" for p in pupils.values()]

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dihal_bench import distributed
-from dihal_bench.errors import UserError
-from dihal_bench.interfaces.part import Part
+from dihal_bench.core import distributed
+from dihal_bench.core.errors import UserError
+from dihal_bench.interfaces.part import MicrobatchShard
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
     from torch import Tensor
 
-    from dihal_bench.training.trainer import TrainConfig
+    from dihal_bench.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Shares:
+class MicrobatchPlan:
     """What this process does of every step.
 
     Attributes:
@@ -37,10 +37,10 @@ class Shares:
     """
 
     passes: tuple[range, ...]
-    part: Part | None
+    part: MicrobatchShard | None
 
     @classmethod
-    def of(cls, config: TrainConfig) -> Shares:
+    def of(cls, config: TrainConfig) -> MicrobatchPlan:
         """Deal the windows of a step to the processes; all of them must ask at the same time.
 
         Raises:
@@ -48,7 +48,7 @@ class Shares:
         """
         sharers = check_shares(config)
         passes = passes_of(config, distributed.rank(), distributed.size(), sharers)
-        return cls(passes, Part.of(sharers))
+        return cls(passes, MicrobatchShard.of(sharers))
 
 
 def check_shares(config: TrainConfig) -> int:

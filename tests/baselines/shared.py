@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from dihal_bench.core.registry import INTERFACES
+from dihal_bench.data.tokens import Windows
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.registry import INTERFACES
-from dihal_bench.text.tokens import Windows
 
 from ..tiny import CONFIG, PROBE, SPAN, TEXT, backbone, slice_windows
 

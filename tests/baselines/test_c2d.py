@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dihal_bench.baselines.c2d import C2DOptions
 
+from dihal_bench.baselines.c2d import C2DOptions
+from dihal_bench.core.errors import UserError
 from dihal_bench.diffusion.denoisers import DenoiserConfig
-from dihal_bench.errors import UserError
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.losses import token_losses
 from dihal_bench.interfaces.recovery import recovery_accuracy

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dihal_bench.baselines.embedding import EmbeddingOptions
 
+from dihal_bench.baselines.embedding import EmbeddingOptions
+from dihal_bench.core.errors import UserError
 from dihal_bench.diffusion.schedule import DiffusionConfig
-from dihal_bench.errors import UserError
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import LossWeights
 from dihal_bench.interfaces.tokens import embedding_rows

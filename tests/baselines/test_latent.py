@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dihal_bench.baselines.latent import LatentOptions, warm_up
 from torch.nn import functional as F
 
-from dihal_bench.errors import UserError
+from dihal_bench.baselines.latent import LatentOptions, warm_up
+from dihal_bench.core.errors import UserError
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import LossWeights, Step

@@ -12,18 +12,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+
 from dihal_bench.baselines.c2d import C2DOptions
 from dihal_bench.baselines.embedding import EmbeddingOptions
 from dihal_bench.baselines.latent import LatentOptions
-
-from dihal_bench.backbone.model import Backbone
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import InterfaceConfig, LossWeights, Step
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.registry import INTERFACES
+from dihal_bench.models.model import Backbone
 
 from ..tiny import CONFIG, SPAN, VOCABULARY, backbone, make_windows
 

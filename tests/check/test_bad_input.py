@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from dihal_bench.cli import main
-from dihal_bench.errors import UserError
+from dihal_bench.cli.main import main
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import INTERFACES, include
 from dihal_bench.interfaces.validate import blamed, validate
-from dihal_bench.registry import INTERFACES, include
 
 from ..tiny import CONFIG, PROBE, SPAN, backbone, batch_of, statistics
 from .faults import HEALTHY, RECOVER, SIZES, TARGET, broken

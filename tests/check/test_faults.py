@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dihal_bench.check import kit
-from dihal_bench.cli import main
+from dihal_bench.cli.main import main
 
 from .faults import BUILT, DENOISER, FIT, HELP, READ, RECOVER, TARGET, adding, broken
 

@@ -13,8 +13,8 @@ from dihal_bench.check.outcome import PASSED
 from dihal_bench.check.strays import hidden_tensors, leaves
 from dihal_bench.check.subject import Subject
 from dihal_bench.check.table import render
-from dihal_bench.cli import main
-from dihal_bench.registry import INTERFACES
+from dihal_bench.cli.main import main
+from dihal_bench.core.registry import INTERFACES
 
 NAMES = sorted(INTERFACES.names())
 
@@ -80,8 +80,10 @@ def test_the_table_has_a_line_per_check_and_a_column_per_regime(capsys):
 def test_a_failure_has_its_sentence_under_the_table():
     one = {"interface": "mine", "regime": "causal"}
     findings = [
-        kit.Finding(**one, check="dtype", verdict="pass", sentence=""),
-        kit.Finding(**one, check="checkpoint", verdict="FAIL", sentence="mine.py:3: it is not"),
+        kit.CheckFinding(**one, check="dtype", verdict="pass", sentence=""),
+        kit.CheckFinding(
+            **one, check="checkpoint", verdict="FAIL", sentence="mine.py:3: it is not"
+        ),
     ]
     assert render(findings).splitlines()[-2:] == [
         "mine: 1 of 2 checks fail",

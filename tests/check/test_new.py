@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from dihal_bench.cli import main
-from dihal_bench.registry import INTERFACES, include
+from dihal_bench.cli.main import main
+from dihal_bench.core.registry import INTERFACES, include
 
 pytestmark = pytest.mark.usefixtures("registries")
 

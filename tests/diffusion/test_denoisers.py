@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import DENOISERS
 from dihal_bench.diffusion.denoisers import (
     Context,
     Denoiser,
@@ -14,8 +16,6 @@ from dihal_bench.diffusion.denoisers import (
     UNetConfig,
 )
 from dihal_bench.diffusion.layout import Layout
-from dihal_bench.errors import UserError
-from dihal_bench.registry import DENOISERS
 
 INPUTS, OUTPUTS, CONDITION, LENGTH = 6, 4, 5, 9
 POSITIONS = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, 0, 1]])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import SAMPLERS
 from dihal_bench.diffusion.schedule import PREDICTIONS, Diffusion, DiffusionConfig
-from dihal_bench.errors import UserError
-from dihal_bench.registry import SAMPLERS
 
 NAMES = SAMPLERS.names()
 VARIANCE_PRESERVING = [name for name in NAMES if name != "flow"]

@@ -14,10 +14,10 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dihal_bench.core.errors import UserError
 from dihal_bench.diffusion.denoisers import DenoiserConfig, TransformerDenoiser, UNetConfig
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.diffusion.unet import UNetDenoiser, cross_attentions
-from dihal_bench.errors import UserError
 
 SIGNAL, CONDITION = 6, 5
 POSITIONS = torch.tensor([[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 4, 5]])

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from dihal_bench.geometry.activations import LayerSample
-from dihal_bench.geometry.grid import Grid, grid_of
 from dihal_bench.geometry.locate import LocateConfig, sample_of
-from dihal_bench.geometry.readings import read_all
+from dihal_bench.studies.protocol_grid.grid import Grid, grid_of
+from dihal_bench.studies.protocol_grid.readings import read_all
 
 
 def sample(states, inside=None):

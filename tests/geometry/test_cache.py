@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from dihal_bench.backbone.model import Backbone
-from dihal_bench.cli import main
-from dihal_bench.errors import UserError
+from dihal_bench.cli.main import main
+from dihal_bench.core.errors import UserError
+from dihal_bench.data.sources import load_corpus
+from dihal_bench.data.tokens import pack
 from dihal_bench.geometry import cache as cache_module
 from dihal_bench.geometry.cache import PASS, ActivationCache
-from dihal_bench.text.sources import load_corpus
-from dihal_bench.text.tokens import pack
+from dihal_bench.models.model import Backbone
 
 WINDOWS = np.array([3, 0, 7, 12, 5, *range(20, 41)])  # three whole passes and two windows
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dihal_bench.cli import main
+from dihal_bench.cli.main import main
 from dihal_bench.geometry import crossfit, sample_pairs
 from dihal_bench.geometry.crossfit import Scatter, cross_stiffness, crossed_layers
 from dihal_bench.geometry.spectrum import gram_quotients, scatter_quotients

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from dihal_bench.errors import UserError
-from dihal_bench.geometry import layer_scores, readings
+from dihal_bench.core.errors import UserError
+from dihal_bench.geometry import layer_scores
 from dihal_bench.geometry.anatomy import anatomy
-from dihal_bench.geometry.grid import AXES, Protocol, check_grid
-from dihal_bench.geometry.grid_figure import draw_grid
-from dihal_bench.geometry.grid_table import show_grid
 from dihal_bench.geometry.locate import LocateConfig
+from dihal_bench.reporting.grid_figure import draw_grid
+from dihal_bench.reporting.grid_table import show_grid
+from dihal_bench.studies.protocol_grid import readings
+from dihal_bench.studies.protocol_grid.grid import AXES, Protocol, check_grid
 
 from .planted import clusters, gaussian, grid
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.geometry import layer_proxies, pool, proxies
 from dihal_bench.geometry.pool import resampled_proxies
 

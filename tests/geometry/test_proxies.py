@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.geometry import layer_proxies, proxies, sample_pairs, spectrum
 from dihal_bench.geometry.neighbourhoods import nearest_neighbours
 from dihal_bench.geometry.spectrum import largest_eigenvalue

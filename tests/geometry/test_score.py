@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.geometry import LayerProxies, layer_scores, resolve_layer, summarise, zscore
 
 

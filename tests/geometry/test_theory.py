@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dihal_bench.geometry import theory
-from dihal_bench.geometry.line_laws import (
+from dihal_bench.studies.theory import checks as theory
+from dihal_bench.studies.theory.line_laws import (
     LineLaw,
     gaussian,
     gibbs,

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import INTERFACES
+from dihal_bench.data.tokens import Windows
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.hidden import HiddenSpace
 from dihal_bench.interfaces.losses import token_losses
 from dihal_bench.interfaces.settings import LossWeights, Span, Step
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.registry import INTERFACES
-from dihal_bench.text.tokens import Windows
-from dihal_bench.training.trainer import TrainConfig, Trainee
+from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.trainee import TrainState
 
 from ..tiny import (
     BLOCKS,
@@ -299,7 +300,7 @@ def test_gradients_reach_the_trunk_and_only_the_trunk(
 ) -> None:
     """adaLN-zero opens from the output backwards: outputs, then gates, then what they gate."""
     interface, batch = build(name, residual=residual), batch_of(TEXT)
-    trainee = Trainee(name, interface, TrainConfig(autocast=autocast))
+    trainee = TrainState(name, interface, TrainConfig(autocast=autocast))
     for step in range(2):
         values = trainee.learn(batch, Step(index=step))
         trainee.update(step, 10)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.interfaces.hidden import HiddenOptions
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.interfaces.transform import Transform
-from dihal_bench.training.trainer import TrainConfig, Trainee
+from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.trainee import TrainState
 from tests.tiny import TEXT, batch_of, build, states, statistics
 
 ALL = ["identity", "rotate", "scale:3", "spectrum:0", "spectrum:0.5", "spectrum:1"]
@@ -65,7 +66,7 @@ def test_scale_changes_no_digit_that_matters_and_training_neither() -> None:
     batch, found = batch_of(TEXT), {}
     for text in ("identity", "scale:4"):
         interface = of(text)
-        trainee = Trainee("hidden", interface, TrainConfig())
+        trainee = TrainState("hidden", interface, TrainConfig())
         for step in range(3):
             trainee.learn(batch, Step(index=step))
             trainee.update(step, 3)

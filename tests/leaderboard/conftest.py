@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dihal_bench.files import short_hash
+from dihal_bench.core.files import short_hash
 from dihal_bench.leaderboard.site.render import render_site
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from ..conftest import Tiny, dihal
 from .boards import board

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.leaderboard.add import add
 from dihal_bench.leaderboard.store import LARGEST, Store, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
-from dihal_bench.records.record import Record, validate
+from dihal_bench.results.record import Record, validate
 
 from .conftest import Make
 

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from dihal_bench.leaderboard import figures
 from dihal_bench.leaderboard.board import board_of
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from .conftest import Make, configured, told
 

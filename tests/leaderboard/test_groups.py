@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.groups import Group, grouped
 from dihal_bench.leaderboard.render import headline
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from .conftest import Make, configured, reseed
 

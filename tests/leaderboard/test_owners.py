@@ -5,7 +5,7 @@ import copy
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from .conftest import Make, told
 

@@ -13,7 +13,7 @@ import yaml
 from dihal_bench.leaderboard import board as board_module
 from dihal_bench.leaderboard.groups import Group
 from dihal_bench.leaderboard.template import page
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from ..conftest import dihal
 from .conftest import Make

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dihal_bench.leaderboard
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.leaderboard.site.about import about
 from dihal_bench.leaderboard.site.numbers import estimate, number
 from dihal_bench.leaderboard.site.render import render_site

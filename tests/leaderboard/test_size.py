@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from .conftest import Make, reseed
 

@@ -15,7 +15,7 @@ from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.board import board_of
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import facts, likelihood_table
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from .conftest import Make, configured
 

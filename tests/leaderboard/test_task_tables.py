@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
 from dihal_bench.leaderboard import text
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import task_tables
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from .conftest import Make, told
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dihal_bench.cli import main
-from dihal_bench.errors import UserError
+from dihal_bench.cli.main import main
+from dihal_bench.core.errors import UserError
 from dihal_bench.leaderboard.verify import verify, verify_all
-from dihal_bench.records.record import Record
+from dihal_bench.results.record import Record
 
 from ..conftest import dihal
 from .conftest import Make, told

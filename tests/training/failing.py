@@ -5,8 +5,9 @@ import os
 import sys
 import time
 
-from dihal_bench import cli, distributed
-from dihal_bench.errors import UserError
+from dihal_bench.cli import main as cli
+from dihal_bench.core import distributed
+from dihal_bench.core.errors import UserError
 
 
 def lost(_: argparse.Namespace) -> int:

@@ -17,23 +17,26 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dihal_bench import cli, distributed
-from dihal_bench.backbone.model import Backbone
-from dihal_bench.backbone.sharding import shard_blocks
-from dihal_bench.files import atomic_path, write_json
+from dihal_bench.cli import main as cli
+from dihal_bench.core import distributed
+from dihal_bench.core.files import atomic_path, write_json
+from dihal_bench.data.documents import Corpus
+from dihal_bench.data.tokens import PackedTokens, pack
+from dihal_bench.evaluation.block_bound import block_bound
+from dihal_bench.evaluation.cache import ScoreCache
+from dihal_bench.evaluation.evaluate import check_gates
+from dihal_bench.evaluation.likelihood import Row, score
+from dihal_bench.evaluation.reconstruction import bridgeability
+from dihal_bench.evaluation.recovery_under_noise import oracle
 from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.scoring.bound import block_bound
-from dihal_bench.scoring.bridgeability import bridgeability
-from dihal_bench.scoring.evaluate import check_gates
-from dihal_bench.scoring.kept import Scorer
-from dihal_bench.scoring.likelihood import Row, score
-from dihal_bench.scoring.oracle import oracle
-from dihal_bench.text.documents import Corpus
-from dihal_bench.text.tokens import PackedTokens, pack
+from dihal_bench.models.model import Backbone
+from dihal_bench.models.sharding import shard_blocks
 from dihal_bench.training import trainer as module
-from dihal_bench.training.trainer import TrainConfig, Trainee, train
+from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.trainee import TrainState
+from dihal_bench.training.trainer import train
 
 from ..tiny import BLOCKS, SPAN, VOCABULARY, backbone, build
 from ..tiny import statistics as fitted_to
@@ -55,9 +58,9 @@ class Case:
     def config(self) -> TrainConfig:
         return TrainConfig(batch=BATCH, micro=self.micro, optimizer="adamw", autocast=False)
 
-    def trainees(self) -> list[Trainee]:
+    def trainees(self) -> list[TrainState]:
         made = {name: build(name, block=self.block) for name in self.names}
-        return [Trainee(name, made[name], self.config, self.phase) for name in self.names]
+        return [TrainState(name, made[name], self.config, self.phase) for name in self.names]
 
 
 CASES = {
@@ -90,14 +93,14 @@ def text(folder: Path) -> PackedTokens:
         return pack(corpus, "train", tokenizer, window=WINDOW)
 
 
-def learn(case: Case, data: PackedTokens, checkpoint: Path, steps: int = STEPS) -> list[Trainee]:
+def learn(case: Case, data: PackedTokens, checkpoint: Path, steps: int = STEPS) -> list[TrainState]:
     trainees = case.trainees()
     tokens = steps * BATCH * WINDOW
     train(trainees, data, backbone(), tokens=tokens, seed=0, checkpoint=checkpoint)
     return trainees
 
 
-def outcome(trainee: Trainee) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def outcome(trainee: TrainState) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What came of a training: facts, and weights by name."""
     spent = trainee.spent
     facts = {"curve": trainee.curve, "steps": spent.steps, "tokens": spent.tokens}
@@ -122,7 +125,7 @@ def measured(data: PackedTokens) -> dict[str, Any]:
     facts["oracle"] = [own.kl, own.agreement, *own.kl_under_noise, own.tokens]
     facts["bound"] = [x.tolist() for x in block_bound(blocks, data, **batch, snr=1.0, draws=2)]
     facts |= {f"statistics {n}": v.tolist() for n, v in vars(statistics(data)).items()}
-    scorer = Scorer(data=data, backbone=backbone(), windows=windows, batch=2)
+    scorer = ScoreCache(data=data, backbone=backbone(), windows=windows, batch=2)
     gates = check_gates({name: build(name) for name in ("ridge", "token-mean")}, data, scorer)
     facts |= {f"gate {name}": [gate.future, gate.effect] for name, gate in gates.items()}
     layers = list(range(1, BLOCKS))
@@ -188,9 +191,9 @@ def cases(folder: Path) -> None:
             facts[f"{name}: {trainee.name}"] = own
             keep(folder / f"{name} {trainee.name} {distributed.size()}.safetensors", weights)
     taken = []
-    update = Trainee.update
+    update = TrainState.update
     with mock.patch.object(
-        Trainee, "update", lambda self, *a: (taken.append(a[0]), update(self, *a))
+        TrainState, "update", lambda self, *a: (taken.append(a[0]), update(self, *a))
     ):
         resumed = learn(INTERRUPTED, data, folder / f"interrupted-{distributed.size()}", LONG)
     facts["resumed"] = {"taken": sorted(set(taken)), "curve": resumed[0].curve}
@@ -212,14 +215,14 @@ def keep(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 def victim(folder: Path) -> None:
     """Train with a checkpoint after every step, until one process is killed."""
     module._CHECKPOINT_SECONDS = 0.0
-    update = Trainee.update
+    update = TrainState.update
 
-    def killed(self: Trainee, step: int, steps: int) -> None:
+    def killed(self: TrainState, step: int, steps: int) -> None:
         if step == KILLED_AT and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         update(self, step, steps)
 
-    with mock.patch.object(Trainee, "update", killed):
+    with mock.patch.object(TrainState, "update", killed):
         learn(INTERRUPTED, text(folder / "cache"), folder / "interrupted", LONG)
 
 

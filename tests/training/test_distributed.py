@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from dihal_bench import distributed, files
-from dihal_bench.cli import main
-from dihal_bench.errors import UserError
-from dihal_bench.records.record import Record
-from dihal_bench.text.tokens import PackedTokens
+from dihal_bench.cli.main import main
+from dihal_bench.core import distributed, files
+from dihal_bench.core.errors import UserError
+from dihal_bench.data.tokens import PackedTokens
+from dihal_bench.results.record import Record
 from dihal_bench.training import trainer as module
+from dihal_bench.training.config import TrainConfig
 from dihal_bench.training.shares import check_shares, passes_of
-from dihal_bench.training.trainer import TrainConfig, Trainee
+from dihal_bench.training.trainee import TrainState
 
 from ..conftest import Tiny
 from .processes import (
@@ -158,16 +159,16 @@ def killed(folder: Path, data: PackedTokens) -> Path:
 @pytest.fixture(scope="module")
 def stopped(folder: Path, data: PackedTokens, killed: Path) -> Path:
     """The same, after one process alone went on for a while."""
-    update = Trainee.update
+    update = TrainState.update
 
-    def stop(self: Trainee, step: int, steps: int) -> None:
+    def stop(self: TrainState, step: int, steps: int) -> None:
         if step == STOPPED_AT:
             raise KeyboardInterrupt
         update(self, step, steps)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(Trainee, "update", stop)
+        patch.setattr(TrainState, "update", stop)
         with pytest.raises(KeyboardInterrupt):
             learn(INTERRUPTED, data, folder / "interrupted-1", LONG)
     shutil.copy(folder / "interrupted-1", folder / "interrupted-4")
@@ -185,7 +186,7 @@ def report(
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path, data: PackedTokens) -> dict[str, list[Trainee]]:
+def alone(folder: Path, data: PackedTokens) -> dict[str, list[TrainState]]:
     """What one process comes to."""
     return {name: learn(case, data, folder / f"{name}-alone") for name, case in CASES.items()}
 
@@ -196,7 +197,7 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_losses_and_weights_are_those_of_one_process(
-    name: str, report: dict[str, Any], alone: dict[str, list[Trainee]], folder: Path
+    name: str, report: dict[str, Any], alone: dict[str, list[TrainState]], folder: Path
 ) -> None:
     for trainee in alone[name]:
         facts, weights = outcome(trainee)
@@ -211,7 +212,7 @@ def test_the_losses_and_weights_are_those_of_one_process(
 
 
 def test_how_windows_are_grouped_matters_here(
-    alone: dict[str, list[Trainee]], data: PackedTokens
+    alone: dict[str, list[TrainState]], data: PackedTokens
 ) -> None:
     """Processes that averaged their own means would be found out: the windows are uneven."""
     dealt, shared = (alone[name][0].curve for name in ("passes dealt", "passes shared"))

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import INTERFACES
+from dihal_bench.data.tokens import PackedTokens
 from dihal_bench.interfaces.settings import Span
-from dihal_bench.registry import INTERFACES
-from dihal_bench.text.tokens import PackedTokens
 from dihal_bench.training import phases
 from dihal_bench.training.budget import BudgetConfig
-from dihal_bench.training.phases import Trained, Trainer, kept_weights, train_together
-from dihal_bench.training.trainer import SHARES, TrainConfig, train
+from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.phases import PhaseRunner, Trained, kept_weights, train_together
+from dihal_bench.training.trainer import SHARES, train
 
 from ..tiny import BLOCKS, CONFIG, backbone, build, statistics
 from .test_trainer import BATCH, WINDOW, data  # noqa: F401  (a fixture)
@@ -22,7 +23,7 @@ STEP = BATCH * WINDOW
 BUDGET = BudgetConfig(diffusion_tokens=4 * STEP, recovery_tokens=2 * STEP)
 
 
-def trainer(data: PackedTokens, folder: Path, **settings: object) -> Trainer:  # noqa: F811
+def trainer(data: PackedTokens, folder: Path, **settings: object) -> PhaseRunner:  # noqa: F811
     parts = {
         "data": data,
         "held_out": data,
@@ -35,7 +36,7 @@ def trainer(data: PackedTokens, folder: Path, **settings: object) -> Trainer:  #
         "fit": lambda interface: interface.fit(statistics()),
         "say": lambda text: None,
     }
-    return Trainer(**parts | settings)  # type: ignore[arg-type]
+    return PhaseRunner(**parts | settings)  # type: ignore[arg-type]
 
 
 def tokens(done: Trained, name: str) -> dict[str, int]:

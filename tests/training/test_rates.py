@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from dihal_bench.training.trainer import TrainConfig, learning_rate
+from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.trainee import learning_rate
 
 
 def test_learning_rate() -> None:

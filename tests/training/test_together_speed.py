@@ -11,17 +11,17 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dihal_bench.backbone.model import Backbone
+from dihal_bench.core.registry import INTERFACES
+from dihal_bench.data.documents import Corpus
+from dihal_bench.data.tokens import PackedTokens, pack
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
-from dihal_bench.registry import INTERFACES
-from dihal_bench.text.documents import Corpus
-from dihal_bench.text.tokens import PackedTokens, pack
+from dihal_bench.models.model import Backbone
 from dihal_bench.training import trainer
 from dihal_bench.training.budget import BudgetConfig
-from dihal_bench.training.phases import Trainer, train_together
-from dihal_bench.training.trainer import TrainConfig
+from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.phases import PhaseRunner, train_together
 
 from ..tiny import CONFIG, VOCABULARY
 
@@ -76,7 +76,7 @@ def test_six_layers_on_one_pass_are_half_again_as_fast(data, tmp_path: Path, mon
     def part(b: int, folder: Path):
         interface = INTERFACES.get("hidden")(deep, Span(a=0, b=b, blocks=BLOCKS), settings)
         interface.fit(known[b])
-        own = Trainer(
+        own = PhaseRunner(
             data=data,
             held_out=data,
             backbone=deep,

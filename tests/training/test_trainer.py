@@ -10,12 +10,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.data.documents import Corpus
+from dihal_bench.data.tokens import PackedTokens, pack
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import LossWeights, Step
-from dihal_bench.text.documents import Corpus
-from dihal_bench.text.tokens import PackedTokens, pack
 from dihal_bench.training import trainer as module
 from dihal_bench.training.budget import BudgetConfig
 from dihal_bench.training.checkpoint import (
@@ -24,8 +24,10 @@ from dihal_bench.training.checkpoint import (
     save_interface,
     save_training,
 )
-from dihal_bench.training.ledger import Spent, count_flops
-from dihal_bench.training.trainer import TrainConfig, Trainee, train
+from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.ledger import TrainingCost, count_flops
+from dihal_bench.training.trainee import TrainState
+from dihal_bench.training.trainer import train
 
 from ..tiny import PROBE, VOCABULARY, backbone, batch_of, build, statistics
 
@@ -64,29 +66,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PackedTokens:
         return pack(corpus, "train", tokenizer, window=WINDOW)
 
 
-def trainees_of(names: Sequence[str], config: TrainConfig = CONFIG) -> list[Trainee]:
-    return [Trainee(name, build(name), config) for name in names]
+def trainees_of(names: Sequence[str], config: TrainConfig = CONFIG) -> list[TrainState]:
+    return [TrainState(name, build(name), config) for name in names]
 
 
 def run(
-    trainees: list[Trainee],
+    trainees: list[TrainState],
     data: PackedTokens,
     checkpoint: Path,
     *,
     steps: int = STEPS,
     seed: int = 0,
-) -> list[Trainee]:
+) -> list[TrainState]:
     tokens = steps * BATCH * WINDOW
     train(trainees, data, backbone(), tokens=tokens, seed=seed, checkpoint=checkpoint)
     return trainees
 
 
-def take_step(trainee: Trainee, step: int, steps: int) -> None:
+def take_step(trainee: TrainState, step: int, steps: int) -> None:
     trainee.learn(batch_of(PROBE), Step(index=step, of=steps))
     trainee.update(step, steps)
 
 
-def assert_same(one: Trainee, other: Trainee) -> None:
+def assert_same(one: TrainState, other: TrainState) -> None:
     """Bit for bit: weights, averages, optimisers, curve."""
     assert one.name == other.name
     assert all(map(torch.equal, one.parameters, other.parameters))
@@ -109,15 +111,15 @@ class Stop(Exception):
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, last: int, victim: str) -> None:
     """Checkpoint after every step, and raise when ``victim`` is to take step ``last``."""
-    whole = Trainee.update
+    whole = TrainState.update
 
-    def update(self: Trainee, step: int, steps: int) -> None:
+    def update(self: TrainState, step: int, steps: int) -> None:
         if step == last and self.name == victim:
             raise Stop
         whole(self, step, steps)
 
     monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(Trainee, "update", update)
+    monkeypatch.setattr(TrainState, "update", update)
 
 
 # --- the same bits --------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def test_what_training_costs_does_not_depend_on_company(data: PackedTokens, tmp_
     costs = []
     for company in ([], ["hidden"]):
         quiet = build("embedding", losses=LossWeights(ce=0.0, kd=0.0))
-        trainee = Trainee("it", quiet, CONFIG)
+        trainee = TrainState("it", quiet, CONFIG)
         run([trainee, *trainees_of(company)], data, tmp_path / str(company), steps=2)
         costs.append(trainee.spent.flops)
     assert costs[0] == costs[1]
@@ -177,7 +179,7 @@ def test_trained_together_is_trained_alone(
 def test_a_finished_training_is_only_loaded(data: PackedTokens, tmp_path: Path) -> None:
     (first,) = run(trainees_of(["hidden"]), data, tmp_path / "it", steps=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainee, "learn", None)
+        patch.setattr(TrainState, "learn", None)
         (again,) = run(trainees_of(["hidden"]), data, tmp_path / "it", steps=3)
     assert_same(first, again)
 
@@ -210,7 +212,7 @@ def test_a_step_in_parts_is_the_same_step(micro: int, data: PackedTokens, tmp_pa
     config = replace(CONFIG, batch=6, optimizer="adamw")
     ends = []
     for name, size in (("whole", 6), ("parts", micro)):
-        trainee = Trainee("hidden", build("hidden", losses=losses), replace(config, micro=size))
+        trainee = TrainState("hidden", build("hidden", losses=losses), replace(config, micro=size))
         train(
             [trainee], data, backbone(), tokens=3 * 6 * WINDOW, seed=0, checkpoint=tmp_path / name
         )
@@ -366,14 +368,14 @@ def test_the_ledger_of_a_training(config: TrainConfig, data: PackedTokens, tmp_p
     assert spent.flops_per_token == (teacher + step) / tokens
     matrices = sum(p.numel() for p in other.parameters if p.ndim == 2)
     assert step / tokens > 6 * matrices  # forward once, backward twice, a multiply-add is two
-    assert Spent(**spent.to_dict()) == spent
+    assert TrainingCost(**spent.to_dict()) == spent
 
 
 def test_a_budget_is_held_to_one_percent(
     data: PackedTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainee, "learn", lambda *_: {"total": 0.0})
-    monkeypatch.setattr(Trainee, "update", lambda *_: None)
+    monkeypatch.setattr(TrainState, "learn", lambda *_: {"total": 0.0})
+    monkeypatch.setattr(TrainState, "update", lambda *_: None)
     monkeypatch.setattr(module.Batch, "of", lambda *_, **__: None)
     for tokens in (50 * 32, 50 * 32 + 15, 51 * 32 - 15, 2000, 3333):
         (trainee,) = trainees_of(["hidden"])

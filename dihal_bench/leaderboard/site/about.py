@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core.markdown import counted
 from dihal_bench.leaderboard.site.numbers import number
-from dihal_bench.markdown import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dihal_bench.core.markdown import counted
 from dihal_bench.leaderboard.site.numbers import parts
-from dihal_bench.markdown import counted
-from dihal_bench.sweep.outcomes import SHORT
-from dihal_bench.sweep.predictors import SCORE
+from dihal_bench.studies.sweep.outcomes import SHORT
+from dihal_bench.studies.sweep.predictors import SCORE
 
 _LOSSES = (SHORT["kl"], SHORT["kl_one_step"])  # by which layers are ranked: the first that is there
 _SCORES = {SCORE: "the score of raw states", f"{SCORE}, matched": "the score of what is diffused"}

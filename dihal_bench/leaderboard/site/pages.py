@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dihal_bench.commands import alone
+from dihal_bench.config.command_line import alone
 from dihal_bench.leaderboard.site.numbers import pairs, parts
 
 _ROW = ("subject", "steps", "chains", "signal")

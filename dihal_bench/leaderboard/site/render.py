@@ -12,7 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.errors import UserError
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.markdown import counted
+from dihal_bench.core.names import is_plain
 from dihal_bench.leaderboard.colours import interfaces
 from dihal_bench.leaderboard.site.about import SIZES, about
 from dihal_bench.leaderboard.site.geometry import geometry
@@ -26,8 +28,6 @@ from dihal_bench.leaderboard.site.pages import (
     thinned_record,
 )
 from dihal_bench.leaderboard.site.verdict import verdict
-from dihal_bench.markdown import counted
-from dihal_bench.names import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

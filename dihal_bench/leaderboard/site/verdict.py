@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dihal_bench.core.markdown import counted
 from dihal_bench.leaderboard.site.numbers import estimate, number
-from dihal_bench.markdown import counted
 
 _Row = Mapping[str, Any]
 _SPAN = re.compile(r"\(\d+, \d+\]")  # the blocks that a row replaces, in what it is called

@@ -1,0 +1,127 @@
+"""``dihal-bench compare``: all interfaces under one budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dihal_bench.cli.common import (
+    command_of,
+    common_flags,
+    config_of,
+    listed,
+    print_json,
+    print_runs,
+    seeds_of,
+)
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.progress import say
+from dihal_bench.runs.executor import execution_flags, executor_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from dihal_bench.cli.common import Verbs
+    from dihal_bench.results.record import Record
+    from dihal_bench.runs.context import RunContext
+    from dihal_bench.runs.work_unit import WorkUnit
+    from dihal_bench.studies.comparison.plan import ComparisonEntry
+
+
+def add(verbs: Verbs) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "compare", help="train and score all interfaces and controls under one budget"
+    )
+    parser.add_argument("--interfaces", default="all", help="comma-separated (default: all)")
+    parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
+    parser.add_argument("--denoisers", help="comma-separated (default: that of --denoiser)")
+    parser.add_argument("--blocks", help="parts of the table, comma-separated (default: all)")
+    common_flags(parser)
+    execution_flags(parser)
+    parser.set_defaults(work=_work)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    if arguments.seed is not None:
+        raise UserError(f"--seed {arguments.seed}: compare takes --seeds, one or more.")
+    executor = executor_of(arguments)
+    from dihal_bench.reporting.comparison_table import Tables, show, write
+    from dihal_bench.runs.folder import claimed, run_folder
+    from dihal_bench.studies.comparison.compare import errands_of, planned
+    from dihal_bench.studies.comparison.plan import BLOCKS
+    from dihal_bench.studies.comparison.pool import SeedPool
+
+    seeds, command = seeds_of(arguments.seeds), command_of(arguments)
+    blocks = list(dict.fromkeys(listed(arguments.blocks))) or [
+        key for key, block in BLOCKS.items() if arguments.regime in (None, block.regime)
+    ]
+    regimes = {BLOCKS[key].regime for key in blocks if key in BLOCKS}
+    arguments.regime = "sequence" if "sequence" in regimes else "causal"
+    config = config_of(arguments)
+    denoisers = list(dict.fromkeys(listed(arguments.denoisers))) or [config.denoiser.name]
+    bases = {
+        name: replace(
+            config_of(arguments, name), regime="causal", block=0, interface="hidden", seed=seeds[0]
+        )
+        for name in denoisers
+    }
+    base = bases[denoisers[0]]
+    if not arguments.dry_run:
+        executor.check()
+    out = run_folder(base, arguments.out, name="compare")
+    with claimed(out, base, dry=arguments.dry_run):
+        entries, job = planned(
+            bases,
+            out,
+            interfaces=listed(arguments.interfaces),
+            seeds=seeds,
+            blocks=blocks,
+            size=config.block,
+            dry=arguments.dry_run,
+            say=say,
+        )
+        errands = errands_of(entries, out / "shared", command)
+        if arguments.dry_run:
+            return _print_runs(entries, errands, job, as_json=arguments.json)
+        job.inputs.check(out)
+        executor.work_off(errands, out, job.inputs)
+        pools = {key: SeedPool.gather(_named(entries, key)) for key in blocks}
+        resamples = config.score.resamples
+        tables = {key: Tables.of(pool, key, resamples=resamples) for key, pool in pools.items()}
+        files = write(tables, out)
+    if arguments.json:
+        print_json({key: own.to_dict() for key, own in tables.items()})
+    else:
+        print(show(tables))
+        print("tables: " + ", ".join(str(path) for path in files))
+    return 0
+
+
+def _named(entries: list[ComparisonEntry], block: str) -> Iterator[tuple[str, Record]]:
+    from dihal_bench.results.record import Record
+
+    own = [entry for entry in entries if entry.block == block]
+    return ((entry.label, Record.read(entry.folder / "record.json")) for entry in own)
+
+
+def _print_runs(
+    entries: list[ComparisonEntry], errands: list[WorkUnit], job: RunContext, *, as_json: bool
+) -> int:
+    from dihal_bench.reporting.report import plan_runs
+    from dihal_bench.runs.cost_estimate import CostEstimate
+
+    rows = [
+        {
+            "block": entry.block,
+            "interface": entry.label,
+            "seed": entry.config.seed,
+            "from": entry.config.from_layer,
+            "layer": entry.config.layer,
+            "done": (entry.folder / "record.json").exists(),
+            "folder": str(entry.folder),
+        }
+        for entry in entries
+    ]
+    return print_runs(rows, plan_runs([(job, errands)], CostEstimate()), as_json=as_json)

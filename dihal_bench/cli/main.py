@@ -1,0 +1,105 @@
+"""The command line: ``dihal-bench VERB``. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from dihal_bench import __version__
+from dihal_bench.cli import (
+    backbone,
+    check,
+    claims,
+    compare,
+    generate,
+    leaderboard,
+    listing,
+    locate,
+    new,
+    push,
+    run,
+    score,
+    sweep,
+    work,
+)
+from dihal_bench.core import distributed
+from dihal_bench.core.environment import keep_freed_memory
+from dihal_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_VERBS = (
+    *(run, compare, sweep, score, generate, locate, claims, leaderboard),
+    *(check, new, listing, backbone, push, work),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (2 for what the user has to mend)."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_freed_memory()
+    try:
+        status = perform(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _unread()
+    return status
+
+
+def _unread() -> int:
+    """End as Unix tools do when whoever read their output has ended, as ``head`` does.
+
+    Raises:
+        BrokenPipeError: it is no stream of this process that broke.
+    """
+    broken = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream.fileno())]
+    if not broken:
+        raise
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in broken:
+        os.dup2(nowhere, stream.fileno())  # else Python complains when it flushes at exit
+    return 128 + signal.SIGPIPE
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
+
+
+def perform(arguments: argparse.Namespace) -> int:
+    """Do the work of a verb; return the exit status."""
+    parallel = getattr(arguments, "parallel", False)
+    try:
+        with distributed.joined(arguments.verb, parallel=parallel):
+            status: int = arguments.work(arguments)
+    except distributed.AlreadySaid:
+        return 2
+    except UserError as error:
+        print(f"dihal-bench: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dihal-bench: interrupted; the same command continues.", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dihal-bench", description="Where should diffusion enter a pretrained language model?"
+    )
+    parser.add_argument("--version", action="version", version=f"dihal-bench {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in _VERBS:
+        verb.add(verbs)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

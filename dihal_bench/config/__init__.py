@@ -1,0 +1,1 @@
+"""What a run is configured by: dataclasses, presets, and the identity of what is configured."""

@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, files and locks, registries, progress, processes."""

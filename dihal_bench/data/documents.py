@@ -1,0 +1,57 @@
+"""What a corpus is to the rest of the package: named streams of documents."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dihal_bench.data.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+TENTH = 2**64 // 10  # of the range of content_hash: the usual share of the validation set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Text in disjoint sets of documents.
+
+    Attributes:
+        name: what the user asked for, as the record shows it.
+        fingerprint: short hash of the content (of the source and revision, for streamed text).
+        splits: set name ("train", "validation", perhaps "models") to a function that opens the
+            stream afresh.
+        notes: facts for the record (counts, near-duplicate rates, versions).
+    """
+
+    name: str
+    fingerprint: str
+    splits: Mapping[str, Callable[[], Iterator[str]]]
+    notes: dict[str, object]
+
+
+def content_hash(text: str) -> int:
+    """Return 64 bits that depend on the text alone, not on the process, platform or order."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def deal(texts: Iterable[str], *, held_out: bool, cut: int = TENTH) -> Iterator[str]:
+    """Yield one of the two sets of text that comes without sets of its own.
+
+    The content decides: a document is held out if its hash is below ``cut``. So the sets depend on
+    no order, grow with the corpus, and never share a document. A repeated document is yielded once;
+    for that its hash is kept, on disk where there are many. Blank documents pass, for ``pack`` to
+    count.
+
+    Args:
+        texts: the documents.
+        held_out: whether the set is the validation set.
+        cut: share of the validation set, in units of 2**-64.
+    """
+    seen = Keys()
+    for text in texts:
+        key = content_hash(text)
+        if (key < cut) == held_out and (seen.add(key) or not text.strip()):
+            yield text

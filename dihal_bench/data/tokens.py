@@ -1,0 +1,304 @@
+"""Documents -> tokens on disk -> fixed windows. Memory does not grow with the corpus.
+
+A document is written as ``[BOS] tokens`` (``[EOS]`` behind it only where a language model is
+trained). Every token carries the bytes and words of the text it covers, so that perplexity per
+token, per word and per byte derive from the same sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import atomic_path, cache_folder, write_json
+from dihal_bench.core.progress import progress
+from dihal_bench.data.columns import FileColumn, TextColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from dihal_bench.data.documents import Corpus
+
+_BATCH = 256  # documents per tokeniser call, or fewer that have
+_BATCH_CHARACTERS = 1 << 20
+_COUNT = np.uint32  # bytes and words of a token: an unknown word may be as long as its document
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """A batch of packed windows; every array has shape [B, T].
+
+    Attributes:
+        tokens: token ids, int64.
+        positions: position ids, int64; 0 at a document's start and at the window's.
+        documents: index of the document in the corpus, int64.
+        offsets: place of the token in its document, int64 (does not depend on the windowing).
+        scored: whether the token is a target: neither first in the window nor in its document.
+        bytes: UTF-8 bytes of the text that the token covers, int64.
+        words: words (maximal runs without white space) that begin in that text, int64.
+    """
+
+    tokens: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    scored: NDArray[np.bool_]
+    bytes: NDArray[np.int64]
+    words: NDArray[np.int64]
+
+
+class Text(Protocol):
+    """Text in windows of one length, whatever it is made of."""
+
+    window: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Windows:
+        """Return the windows with the given indices, in that order."""
+
+
+class PackedTokens:
+    """One set of documents, tokenised, laid end to end on disk and cut into windows.
+
+    Attributes:
+        window: tokens per window.
+        fingerprint: short hash of the tokens.
+        documents: number of documents.
+        skipped: number of documents left out: blank ones, and those of a single token.
+    """
+
+    def __init__(self, folder: Path, window: int):
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        self.window = window
+        self.fingerprint: str = facts["fingerprint"]
+        self.documents: int = facts["documents"]
+        self.skipped: int = facts["skipped"]
+        self._tokens: TextColumn = FileColumn(folder / "tokens", facts["dtype"])
+        self._bytes: TextColumn = FileColumn(folder / "bytes", _COUNT)
+        self._words: TextColumn = FileColumn(folder / "words", _COUNT)
+        self._starts: TextColumn = FileColumn(folder / "starts", np.int64)
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of whole windows; the tail shorter than one is left out."""
+        return len(self._tokens) // self.window
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens on disk."""
+        return len(self._tokens)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Windows:
+        """Return the windows with the given indices, in that order."""
+        first = (np.asarray(indices, dtype=np.int64) * self.window).tolist()
+        at = np.array(first, dtype=np.int64)[:, None] + np.arange(self.window)
+        documents, starts = self._places(at)
+        positions = at - np.maximum(starts, at[:, :1])
+
+        def rows(column: TextColumn) -> NDArray[np.int64]:
+            return np.stack([column.read(place, self.window) for place in first])
+
+        return Windows(
+            tokens=rows(self._tokens),
+            positions=positions,
+            documents=documents,
+            offsets=at - starts,
+            scored=positions > 0,
+            bytes=rows(self._bytes),
+            words=rows(self._words),
+        )
+
+    def _places(self, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Documents of the tokens at ``at`` [B, T], consecutive in a row, and where they start."""
+        documents, starts = np.empty_like(at), np.empty_like(at)
+        for row, places in enumerate(at):
+            first = bisect_right(self._starts, int(places[0])) - 1
+            nearby = self._starts.read(first, self.window + 1)
+            own = np.searchsorted(nearby, places, side="right") - 1
+            documents[row], starts[row] = first + own, nearby[own]
+        return documents, starts
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of every document, int64 [documents]."""
+        return np.diff(self._starts.read(0, len(self._starts)), append=len(self._tokens))
+
+    def document(self, index: int) -> NDArray[np.int64]:
+        """Return all tokens of a document, int64 [length]."""
+        start, end = [*self._starts.read(index, 2).tolist(), len(self._tokens)][:2]
+        return self._tokens.read(start, end - start)
+
+    def stream(self, most: int) -> NDArray[np.int64]:
+        """Return the first tokens of all documents, end to end, int64 [at most ``most``]."""
+        return self._tokens.read(0, most)
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the shuffled window indices of one epoch; a function of its arguments alone."""
+        if (seed, epoch) not in self._orders:
+            generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+            self._orders = {(seed, epoch): generator.permutation(len(self))}  # the latest is kept
+        return self._orders[seed, epoch]
+
+    def draw(self, seed: int, first: int, count: int) -> Windows:
+        """Return the windows at places ``first``.. of the endless stream of shuffled epochs."""
+        places = range(first, first + count)
+        return self.batch([int(self.order(seed, p // len(self))[p % len(self)]) for p in places])
+
+
+def pack(
+    corpus: Corpus,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    window: int,
+    end_of_document: bool = False,
+    max_tokens: int | None = None,
+) -> PackedTokens:
+    """Tokenise one set of a corpus (at first use; kept in the cache folder), and cut it up.
+
+    Args:
+        corpus: the documents.
+        split: name of the set.
+        tokenizer: a fast tokenizer (the bytes of a token come from its offsets).
+        window: tokens per window.
+        end_of_document: write EOS behind every document.
+        max_tokens: stop after this many tokens; required in effect for streamed corpora.
+
+    Raises:
+        UserError: no usable document, fewer tokens than one window, or a tokenizer without offsets.
+    """
+    if not tokenizer.is_fast:
+        raise UserError("the tokenizer gives no character offsets; use the model's fast tokenizer.")
+    if end_of_document and tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no token for the end of a document; give it EOS.")
+    rules = tokenizer_fingerprint(tokenizer)
+    key = [2, corpus.fingerprint, split, rules, end_of_document, max_tokens]
+    folder = cache_folder() / "tokens" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = f"--corpus {corpus.name}: its set {split!r}"
+    if not (folder / "facts.json").exists():
+        _write(folder, name, corpus.splits[split](), tokenizer, end_of_document, max_tokens)
+    data = PackedTokens(folder, window)
+    if len(data) == 0:
+        raise UserError(
+            f"{name} has {data.tokens} tokens, fewer than one window of {window}; give more text "
+            "or a smaller --set text.window."
+        )
+    return data
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a short hash of the tokenizer's rules and special tokens."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules.pop("truncation", None)
+    rules.pop("padding", None)
+    content = json.dumps([rules, tokenizer.bos_token_id, tokenizer.eos_token_id], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def document_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens in front of a document: BOS if there is one, else EOS, else none."""
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return [] if first is None else [int(first)]
+
+
+def _write(
+    folder: Path,
+    name: str,
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    end_of_document: bool,
+    max_tokens: int | None,
+) -> None:
+    dtype = np.min_scalar_type(max(tokenizer.get_vocab().values()))
+    prefix = document_prefix(tokenizer)
+    suffix = [int(tokenizer.eos_token_id)] if end_of_document else []
+    total = skipped = written = 0
+    digest = hashlib.sha256()
+    with (
+        atomic_path(folder / "tokens") as tokens_path,
+        atomic_path(folder / "bytes") as bytes_path,
+        atomic_path(folder / "words") as words_path,
+        atomic_path(folder / "starts") as starts_path,
+        tokens_path.open("wb") as tokens_file,
+        bytes_path.open("wb") as bytes_file,
+        words_path.open("wb") as words_file,
+        starts_path.open("wb") as starts_file,
+        progress("tokenise", max_tokens, unit="tokens") as bar,
+    ):
+        for ids, byte_counts, word_counts in _encoded(documents, tokenizer):
+            if len(ids) < 2:
+                skipped += 1
+                continue
+            row = np.array(prefix + ids + suffix, dtype=dtype)
+            pad = ([0] * len(prefix), [0] * len(suffix))
+            starts_file.write(np.int64(total).tobytes())
+            written += 1
+            tokens_file.write(row.tobytes())
+            bytes_file.write(np.array(pad[0] + byte_counts + pad[1], dtype=_COUNT).tobytes())
+            words_file.write(np.array(pad[0] + word_counts + pad[1], dtype=_COUNT).tobytes())
+            digest.update(row.tobytes())
+            total += len(row)
+            bar.update(len(row))
+            if max_tokens is not None and total >= max_tokens:
+                break
+        if not written:
+            raise UserError(f"{name} has no document of two tokens or more; give more text.")
+    facts = {"dtype": dtype.name, "documents": written, "skipped": skipped}
+    write_json(folder / "facts.json", facts | {"fingerprint": digest.hexdigest()[:16]})
+
+
+def _encoded(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Yield (token ids, bytes per token, words per token) of a document; blank ones have none."""
+    rules = tokenizer.backend_tokenizer
+    rules.no_truncation()  # some come with a limit; a call of ``tokenizer`` sets its own anyway
+    rules.no_padding()
+    for texts in _chunks(documents):
+        encodings = rules.encode_batch(texts, add_special_tokens=False)
+        for text, encoding in zip(texts, encodings, strict=True):
+            if text.strip():
+                yield encoding.ids, *_coverage(text, [end for _, end in encoding.offsets])
+            else:
+                yield [], [], []
+
+
+def _coverage(text: str, ends: list[int]) -> tuple[list[int], list[int]]:
+    """Share a document's bytes and words among its tokens: each covers up to its last character."""
+    if not ends:
+        return [], []
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    width = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
+    space = np.array([character.isspace() for character in text], dtype=bool)
+    begins = ~space & np.concatenate(([True], space[:-1]))
+    edges = np.maximum.accumulate(np.array(ends, dtype=np.int64))
+    edges[-1] = len(text)
+    bytes_until = np.concatenate(([0], np.cumsum(width)))[edges]
+    words_until = np.concatenate(([0], np.cumsum(begins)))[edges]
+    return np.diff(bytes_until, prepend=0).tolist(), np.diff(words_until, prepend=0).tolist()
+
+
+def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    characters = 0
+    for document in documents:
+        chunk.append(document)
+        characters += len(document)
+        if len(chunk) == _BATCH or characters > _BATCH_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,151 @@
+"""Scores of weights that were scored before on the same text: read again, not computed again.
+
+Runs of a comparison share trained phases, and with them their scores. What is kept lies beside the
+phases, under a digest of all that it depends on: the weights themselves, the text, this code's
+version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dihal_bench.core import distributed
+from dihal_bench.core.files import short_hash, write_json
+from dihal_bench.evaluation.document_sums import read_sums, write_sums
+from dihal_bench.evaluation.likelihood import VERSION, Row, Totals, score
+from dihal_bench.interfaces.validate import source_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from dihal_bench.data.tokens import Text
+    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.models.model import Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCache:
+    """What rows are scored on.
+
+    Attributes:
+        data: the evaluation text.
+        backbone: the teacher.
+        windows: indices of the windows.
+        batch: windows per pass.
+        block: tokens per block in the sequence regime.
+        folder: where scores are kept; None: nowhere.
+    """
+
+    data: Text
+    backbone: Backbone
+    windows: Sequence[int]
+    batch: int
+    block: int = 0
+    folder: Path | None = None
+
+    def on(self, windows: Sequence[int]) -> ScoreCache:
+        """Return the same on other windows."""
+        return replace(self, windows=windows)
+
+    def score(self, rows: Sequence[Row], interfaces: Mapping[str, Interface]) -> dict[Row, Totals]:
+        """Return the sums of every row, computed together where they are not kept."""
+        of = interfaces.get
+        files = {row: self._file("scores", asdict(row), of(row.subject)) for row in rows}
+        kept = distributed.on_main(lambda: [row for row, f in files.items() if f and f.exists()])
+        missing = [row for row in rows if row not in kept]
+        found: dict[Row, Totals] = {}
+        if missing:
+            found = score(
+                missing,
+                interfaces,
+                self.data,
+                self.backbone,
+                windows=self.windows,
+                batch=self.batch,
+                block=self.block,
+            )
+        for row, file in files.items():
+            if file is None:
+                continue
+            if row in found:
+                write_sums(file, {row: found[row]})
+            else:
+                found |= read_sums(file)
+        return {row: found[row] for row in rows}
+
+    def facts(
+        self, name: str, interface: Interface, compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what ``compute`` measures of an interface: plain values, kept under a name."""
+        return self.facts_of(name, {"": interface}, lambda missing: {"": compute()})[""]
+
+    def facts_of(
+        self,
+        name: str,
+        interfaces: Mapping[str, Interface],
+        compute: Callable[[Mapping[str, Interface]], Mapping[str, dict[str, Any]]],
+    ) -> dict[str, dict[str, Any]]:
+        """Return what is measured of every interface, computed together where it is not kept.
+
+        Args:
+            name: of what is measured.
+            interfaces: by their names.
+            compute: takes those of which nothing is kept; returns plain values by their names.
+        """
+        files = {key: self._file(name, {}, own) for key, own in interfaces.items()}
+        paths = {key: file.with_suffix(".json") for key, file in files.items() if file}
+        kept = distributed.on_main(lambda: [key for key, path in paths.items() if path.exists()])
+        missing = {key: own for key, own in interfaces.items() if key not in kept}
+        found = dict(compute(missing)) if missing else {}
+        for key, path in paths.items():
+            if key in found:
+                write_json(path, found[key])
+            found[key] = distributed.on_main(partial(_read, path))
+        return {key: found[key] for key in interfaces}
+
+    def _file(self, name: str, what: dict[str, Any], interface: Interface | None) -> Path | None:
+        if self.folder is None:
+            return None
+        depends = {
+            "what": what,
+            "interface": fingerprint(interface) if interface is not None else None,
+            "backbone": self.backbone.info.fingerprint,
+            "dtype": str(self.backbone.model.dtype),
+            "text": [self.data.fingerprint, self.data.window],
+            "windows": list(self.windows),
+            "batch": self.batch,
+            "block": self.block,
+            "version": VERSION,
+        }
+        return self.folder / f"{name}-{short_hash(depends)}.safetensors"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
+def fingerprint(interface: Interface) -> str:
+    """Return a digest of an interface: its code, its settings, its weights."""
+    config = interface.config
+    parts = (interface, interface.trunk, interface.recovery)
+    kinds = [type(part) for part in parts if part is not None]
+    own = {
+        "code": [[f"{k.__module__}:{k.__qualname__}", source_hash(k)] for k in kinds],
+        "config": asdict(replace(config, options=None)),
+        "options": asdict(interface.options) if interface.options else None,
+        "span": asdict(interface.span),
+    }
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
+    for name, tensor in sorted(interface.state_dict().items()):
+        plain = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+        digest.update(name.encode())
+        digest.update(plain.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""Evaluation of trained interfaces: the leak gate first, then every row on the same windows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dihal_bench.core import distributed
+from dihal_bench.core.errors import UserError
+from dihal_bench.evaluation.aggregate import Traits, scores_of
+from dihal_bench.evaluation.block_bound import block_bound
+from dihal_bench.evaluation.gate import VERSION as GATE_VERSION
+from dihal_bench.evaluation.gate import GateResult, leak_gates
+from dihal_bench.evaluation.intervals import DocumentBootstrap
+from dihal_bench.evaluation.likelihood import SHUFFLED, TEACHER, TRUE, VERSION, ZEROED, Row, Totals
+from dihal_bench.results.record import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dihal_bench.config.evaluation import ScoreConfig
+    from dihal_bench.data.tokens import PackedTokens
+    from dihal_bench.evaluation.aggregate import Measured
+    from dihal_bench.evaluation.cache import ScoreCache
+    from dihal_bench.interfaces.base import Interface
+
+
+def check_gates(
+    interfaces: Mapping[str, Interface], data: PackedTokens, scorer: ScoreCache
+) -> dict[str, GateResult]:
+    """Run the leak gate on every interface's trained weights, if these weights have not passed.
+
+    The interfaces are dealt to all processes, unless the teacher is spread over these.
+
+    Args:
+        interfaces: trained, by name.
+        data: the run's own text.
+        scorer: keeps what was found.
+
+    Raises:
+        UserError: one of them did not pass; the message says what moved.
+    """
+
+    def run(missing: Mapping[str, Interface]) -> dict[str, dict[str, Any]]:
+        dealt = [name for name, counts in distributed.turns(list(missing)) if counts]
+        own = missing if scorer.backbone.sharded else {name: missing[name] for name in dealt}
+        results = leak_gates(own, data) if own else {}
+        found = dict(distributed.gather(list(results.items())))
+        for name, result in found.items():
+            _check_gate(name, result)
+        return {name: result.to_dict() for name, result in found.items()}
+
+    passed = scorer.facts_of(f"gate{GATE_VERSION}", interfaces, run)
+    return {name: GateResult(**facts) for name, facts in passed.items()}
+
+
+def _check_gate(name: str, result: GateResult) -> None:
+    if result.verdict != "pass":
+        raise UserError(
+            f"{name} did not pass the leak gate ({result.verdict}: logits before a changed "
+            f"token moved by {result.future:.3g}, in another document or row by "
+            f"{result.others:.3g}, from it on by {result.effect:.3g}), so no likelihood is "
+            "written; make the interface causal or, if untrained, train it."
+        )
+
+
+def evaluate(
+    interfaces: Mapping[str, Interface],
+    scorer: ScoreCache,
+    config: ScoreConfig,
+    measured: Measured,
+) -> tuple[list[Score], dict[Row, Totals]]:
+    """Score the teacher, the interface at every number of steps, and the controls.
+
+    Args:
+        interfaces: by name; the first is the one that is benchmarked, which the others are
+            compared with in pairs.
+        scorer: what they are scored on.
+        config: what is scored.
+        measured: what all scores have in common.
+
+    Returns:
+        The scores, and the sums per document that they derive from.
+    """
+    first = next(iter(interfaces))
+    rows = {name: _rows(interface, config, name) for name, interface in interfaces.items()}
+    headline = rows[first][-1]
+    trials = _trials(headline, interfaces[first])
+    totals = scorer.score(
+        [Row(subject=TEACHER), *(row for some in rows.values() for row in some), *trials],
+        interfaces,
+    )
+    traits = {name: traits_of(interface) for name, interface in interfaces.items()}
+    scores = scores_of(totals, traits, measured, reference=headline)
+    for name, interface in interfaces.items():
+        if has_bound(interface):
+            bound = _bound(interface, scorer, config)
+            scores.append(_bound_score(rows[name][-1], bound, config, measured))
+    return scores, totals
+
+
+def traits_of(interface: Interface) -> Traits:
+    """Return what the scores of an interface depend on."""
+    return Traits(
+        stochastic=interface.stochastic,
+        likelihood=interface.likelihood,
+        decoder_steps=interface.decoder_steps,
+        redraws=interface.redraws,
+    )
+
+
+def _rows(interface: Interface, config: ScoreConfig, name: str) -> list[Row]:
+    if not interface.stochastic:
+        return [Row(subject=name, steps=config.steps[-1] if interface.iterative else 1)]
+    chains = dict.fromkeys(config.steps, config.chains)
+    if interface.diffusion.blind_start and 1 in chains:
+        chains[1] = 1  # all would be equal
+    return [Row(subject=name, steps=steps, chains=count) for steps, count in chains.items()]
+
+
+def _trials(row: Row, interface: Interface) -> list[Row]:
+    """Rows that tell what a recovery makes of its signal, and if it reads tokens, whether it does.
+
+    Without a signal one that reads no tokens knows nothing.
+    """
+    if not interface.stochastic:
+        return []
+    withheld = (ZEROED, SHUFFLED) if interface.decoder_steps else ()
+    trials = [Row(subject=row.subject, steps=row.steps, chains=2, signal=own) for own in withheld]
+    return [*trials, Row(subject=row.subject, steps=0, signal=TRUE)]
+
+
+def has_bound(interface: Interface) -> bool:
+    """Return whether a variational bound of blocks can be given."""
+    stochastic = interface.stochastic and interface.likelihood
+    return bool(interface.config.block and interface.bears_tokens and stochastic)
+
+
+def _bound(interface: Interface, scorer: ScoreCache, config: ScoreConfig) -> Totals:
+    nats, tokens = block_bound(
+        interface,
+        scorer.data,
+        windows=scorer.windows,
+        batch=scorer.batch,
+        snr=config.bound_snr,
+        draws=config.bound_draws,
+    )
+    zeros = np.zeros_like(tokens)
+    return Totals(tokens, zeros, zeros, {"block_bound": nats})
+
+
+def _bound_score(row: Row, sums: Totals, config: ScoreConfig, measured: Measured) -> Score:
+    bootstrap = DocumentBootstrap(len(sums.tokens), resamples=config.resamples, seed=measured.seed)
+    estimate = bootstrap.ratio(*sums.per_token("block_bound"))
+    return Score(
+        subject=row.subject,
+        metric="block_bound",
+        value=estimate.value,
+        lo=estimate.lo,
+        hi=estimate.hi,
+        kind="bound",
+        n=int(sums.tokens.sum()),
+        unit="nats/token",
+        task=measured.task,
+        regime=measured.regime,
+        version=VERSION,
+        dtype=measured.dtype,
+        steps=row.steps,
+        chains=1,
+        nfe=config.bound_draws + 1,
+        signal=row.signal,
+        details={"snr": config.bound_snr, "draws": config.bound_draws},
+    )

@@ -1,0 +1,244 @@
+"""Reading a pretrained model from a folder or the Hugging Face hub, with errors one can act on."""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dihal_bench.core.errors import UserError
+from dihal_bench.models.cut import TESTED_FAMILIES
+
+JUDGE = "bundled-judge"
+BUNDLED = {"bundled": "backbone", JUDGE: "judge"}
+"""Names of the models inside the package, and their folders under ``bundled/``."""
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def locate(name: str) -> str:
+    """Turns a backbone's name into a folder that looks complete, or a hub id.
+
+    Args:
+        name: A name in `BUNDLED`, a path, or a hub id such as ``Qwen/Qwen3-0.6B``.
+
+    Raises:
+        UserError: The path does not exist, is no folder, or lacks the configuration or weights.
+    """
+    if name in BUNDLED:
+        folder = Path(__file__).parent / "bundled" / BUNDLED[name]
+        if not folder.is_dir():
+            raise UserError(
+                f"backbone {name!r} is not in this installation: install dihal-bench again"
+            )
+        return str(folder)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        _check_folder(name, path)
+        return str(path)
+    if path.exists():
+        raise UserError(
+            f"backbone {name!r} is a file: give the folder that holds config.json and the weights"
+        )
+    if not _HUB_ID.fullmatch(name):
+        raise UserError(
+            f"backbone {name!r} does not exist: give an existing folder, a hub id, or 'bundled'"
+        )
+    return name
+
+
+def bundled_facts(name: str = "bundled") -> dict[str, Any]:
+    """The facts of a bundled model's card: its recipe, its size, the corpus it was trained on."""
+    facts = Path(__file__).parent / "bundled" / BUNDLED[name] / "recipe.json"
+    return dict(json.loads(facts.read_text(encoding="utf-8")))
+
+
+def bundled_fingerprint() -> str:
+    """The fingerprint of the bundled corpus that the bundled backbone was trained beside."""
+    return str(bundled_facts()["corpus_fingerprint"])
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device, if tensors can live on it.
+
+    Raises:
+        UserError: There is no such device on this machine.
+    """
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {device} is not available here ({_first_sentence(error)}); use --device cpu."
+        ) from error
+    if place.type == "meta":
+        raise UserError("--device meta computes nothing; use --device cpu.")
+    return place
+
+
+def read_tokenizer(name: str, source: str, local_files_only: bool | None) -> Any:
+    """The tokenizer that belongs to a model.
+
+    Raises:
+        UserError: There is none, or an empty one.
+    """
+    from transformers import AutoTokenizer
+
+    with _explained(
+        f"the tokenizer of backbone {name!r} cannot be read", "save one into the same folder"
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(source, **_safely(local_files_only))
+    # Without any tokenizer file, transformers 5 makes one that knows special tokens only.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(
+            f"backbone {name!r} has no tokenizer: save one into the same folder (tokenizer.json)"
+        )
+    return tokenizer
+
+
+def read_config(name: str, source: str, local_files_only: bool | None) -> Any:
+    """The configuration of a causal language model.
+
+    Raises:
+        UserError: It cannot be found or read, is of an unknown type, or is another kind of model.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    failure = f"backbone {name!r} is no folder here and cannot be fetched from the Hugging Face hub"
+    remedy = "give a local folder, or download the model while online"
+    if Path(source).is_dir():
+        failure = f"the config.json of backbone {name!r} cannot be used"
+        remedy = f"repair it or give a supported model (tested: {', '.join(TESTED_FAMILIES)})"
+    with _explained(failure, remedy):
+        config = AutoConfig.from_pretrained(source, **_safely(local_files_only))
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"backbone {name!r} is of type {config.model_type!r}, which is not a causal language "
+            "model: give a decoder-only model"
+        )
+    return config
+
+
+def read_weights(
+    name: str, source: str, config: Any, dtype: torch.dtype, local_files_only: bool | None
+) -> tuple[Any, dict[str, Any]]:
+    """The model on the CPU with its safetensors weights, and a report of what did not fit.
+
+    Raises:
+        UserError: There are no readable safetensors weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    failure = f"the weights of backbone {name!r} cannot be read"
+    with _quiet(source), _explained(failure, "give complete safetensors files"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # the report names them, and check_complete refuses
+            output_loading_info=True,
+            **_safely(local_files_only),
+        )
+    return model, report
+
+
+def check_complete(name: str, report: dict[str, Any]) -> None:
+    """Refuses a model of which some parameters were not in the files; tied ones count as present.
+
+    Raises:
+        UserError: A parameter is missing, or has another shape.
+    """
+    missing, unknown = report["missing_keys"], report["unexpected_keys"]
+    misshapen = [key for key, *_ in report["mismatched_keys"]]
+    if missing or misshapen:
+        raise UserError(
+            f"the weights of backbone {name!r} do not fit its config.json "
+            f"(missing: {_some(missing)}; of another shape: {_some(misshapen)}; "
+            f"unknown: {_some(unknown)}): give the config.json that belongs to the weights"
+        )
+
+
+def check_vocabulary(name: str, tokenizer: Any, size: int) -> None:
+    """Refuses a tokenizer whose text has no place in the embeddings.
+
+    Tokens that were added to it may lie beyond them; text does not give those.
+
+    Raises:
+        UserError: A token of text, or the one in front of it, has an id of ``size`` or more.
+    """
+    if not tokenizer.is_fast:
+        return
+    text = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values()
+    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    highest = max(*text, *(mark for mark in marks if mark is not None))
+    if highest >= size:
+        raise UserError(
+            f"the tokenizer of backbone {name!r} gives ids up to {highest}, but the model has "
+            f"{size} embeddings: give the tokenizer that belongs to the weights"
+        )
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"backbone folder {name!r} has no config.json: give a folder made by save_pretrained"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"backbone folder {name!r} has no *.safetensors weights: save the model with "
+            "save_pretrained of transformers 5 (pickled .bin files are never opened)"
+        )
+
+
+def _safely(local_files_only: bool | None) -> dict[str, bool]:
+    """Arguments of every from_pretrained: no foreign code, and the network only where allowed."""
+    return {"trust_remote_code": False, "local_files_only": bool(local_files_only)}
+
+
+@contextmanager
+def _quiet(source: str) -> Iterator[None]:
+    """Keeps the library's long report away, which is ours to give, and the bar of a local folder.
+
+    A download shows its progress.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    bar = Path(source).is_dir() and logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if bar:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(failure: str, remedy: str) -> Iterator[None]:
+    """Puts what the libraries raise over unusable files into one sentence."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    mishaps = (OSError, ValueError, LookupError, ImportError, RuntimeError)
+    try:
+        yield
+    except (*mishaps, StrictDataclassError, SafetensorError) as error:
+        raise UserError(f"{failure} ({_first_sentence(error)}): {remedy}") from error
+
+
+def _first_sentence(error: BaseException) -> str:
+    """The first sentence of what a library had to say."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(". ")[0].rstrip(".: ")
+
+
+def _some(names: Collection[str]) -> str:
+    """The first few of many names."""
+    few = sorted(names)[:2]
+    return ", ".join(few) + f" and {len(names) - 2} more" * (len(names) > 2) if few else "none"

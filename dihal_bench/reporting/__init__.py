@@ -1,0 +1,1 @@
+"""What people read: tables, figures, model cards; one writer per format."""

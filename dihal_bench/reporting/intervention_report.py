@@ -1,0 +1,118 @@
+"""Table and figure of changes of coordinates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
+from dihal_bench.studies.sweep.intervention import VIEWS
+from dihal_bench.studies.sweep.outcomes import DRAWN, SHORT
+from dihal_bench.studies.sweep.plan import IDENTITY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dihal_bench.studies.ranking.agreement import Interval
+    from dihal_bench.studies.sweep.intervention import Intervention
+
+LEGEND = (
+    "Scores are standardised over the transforms of a layer; moved: largest change against the "
+    "identity over layers, of the space that is diffused, A (h - mean) / r, and of A h. Losses: "
+    "minus those of the identity, mean over layers, 95 % over seeds (t). rotate is the null: no "
+    "score moves, and losses differ by what another start of training differs by. scale divides "
+    "out of what is diffused: losses must not move, though the raw score does. So that coordinates "
+    "can be changed, every bridge of these, identity's too, predicts the state itself "
+    "(bridge.residual=none) and not what its token leaves open, as in other sweeps: that is harder."
+)
+
+
+def show(change: Intervention, *, form: str = "simple") -> str:
+    """Return the tables as text."""
+    from tabulate import tabulate
+
+    rows = []
+    for name in change.geometry.transforms:
+        if name == IDENTITY:
+            continue
+        row = {"transform": name}
+        row |= {f"{view} score moved": f"{change.moved(name, view):.2f}" for view in VIEWS}
+        for loss in change.losses:
+            short = SHORT[loss]
+            row[f"Δ{short}"] = _shown(change.difference(name, loss), "+.4f")
+        rows.append(row)
+    taus = [
+        {
+            "score": f"{view}: {what}",
+            **{SHORT[loss]: _shown(own, "+.2f") for loss, own in some.items()},
+        }
+        for (view, what), some in zip(VIEWS.items(), change.tau.values(), strict=True)
+    ]
+    head = "Kendall τ of score and minus the loss within a layer, mean over layers"
+    return "\n\n".join(
+        [
+            tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True),
+            head,
+            tabulate(taus, headers="keys", tablefmt=form, disable_numparse=True),
+            LEGEND,
+        ]
+    )
+
+
+def draw(change: Intervention, stem: Path) -> list[Path]:
+    """Draw each loss against the score within layers, as PNG and SVG of fixed bytes.
+
+    A line per layer joins its transforms in order of the score; a loss is shown relative to the
+    layer's mean, since layers differ in more than geometry.
+    """
+    with style():
+        from matplotlib.figure import Figure
+
+        losses = [name for name in change.losses if name in DRAWN]
+        figure = Figure(figsize=(3.8 * len(losses), 3.6 * len(VIEWS)), layout="constrained")
+        axes = figure.subplots(len(VIEWS), len(losses), squeeze=False)
+        for row, view in enumerate(VIEWS):
+            for column, loss in enumerate(losses):
+                _panel(axes[row, column], change, view, loss)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+        return save(figure, stem)
+
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def _panel(axis: Any, change: Intervention, view: str, loss: str) -> None:
+    scores, mean = change.geometry.scores[view], change.losses[loss].mean(0)  # [layers, transforms]
+    relative = mean / mean.mean(1, keepdims=True) - 1
+    for own, values in zip(scores, relative, strict=True):
+        order = own.argsort(kind="stable")
+        axis.plot(own[order], 100 * values[order], color=GREY, linewidth=0.7, alpha=0.6)
+    for column, name in enumerate(change.geometry.transforms):
+        colour = ORANGE if name == IDENTITY else BLUE
+        marker = _MARKERS[column % len(_MARKERS)]
+        axis.plot(
+            scores[:, column],
+            100 * relative[:, column],
+            linestyle="none",
+            marker=marker,
+            markersize=5,
+            color=colour,
+            alpha=0.85,
+            label=name,
+        )
+    tau = change.tau[view][loss].value
+    shown = "undefined" if tau is None else f"{tau:+.2f}"
+    axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axis.set_title(f"{SHORT[loss]}, {view} score: τ = {shown}", loc="left")
+    axis.set_xlabel("score S over the transforms of a layer")
+    axis.set_ylabel("loss against the layer's mean, %")
+    bare(axis, "y")
+
+
+def _shown(interval: Interval, form: str) -> str:
+    if interval.value is None:
+        return "undefined"
+    value = f"{interval.value:{form}}"
+    if interval.lo is None or interval.hi is None:
+        return value
+    return f"{value} [{interval.lo:{form}}, {interval.hi:{form}}]"

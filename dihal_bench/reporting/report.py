@@ -1,0 +1,236 @@
+"""What a person sees of a run: the plan, the layer table, the score table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from dihal_bench.reporting.run_table import render
+from dihal_bench.runs.context import RunContext
+from dihal_bench.runs.cost_estimate import (
+    CostEstimate,
+    checked,
+    cost_of,
+    cost_of_errands,
+    duration,
+    flops_per_second,
+    locating,
+    trained_tokens,
+)
+from dihal_bench.studies.protocol_grid.grid import describe_grid
+from dihal_bench.studies.protocol_grid.of_run import grid_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dihal_bench.config.schema import RunConfig
+    from dihal_bench.geometry.cache import CacheConfig
+    from dihal_bench.geometry.locate import Located
+    from dihal_bench.results.record import Record
+    from dihal_bench.runs.work_unit import WorkUnit
+    from dihal_bench.training.budget import BudgetConfig
+
+
+def show_located(located: Located, selected: int) -> str:
+    """Return the table of layers with proxies and scores; a star marks the selected one."""
+    paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
+    crossed = {row["layer"]: row["stiffness_cross"] for row in located.cross}
+    rows = [
+        {
+            "layer": f"{ours['layer']} *" if ours["layer"] == selected else str(ours["layer"]),
+            "curvature": f"{ours['curvature']['value']:.3g}",
+            "stiffness": f"{ours['stiffness']['value']:.3g}",
+            "cross-fitted": _optional(crossed.get(ours["layer"])),
+            "eff. rank": f"{ours['effective_rank']['value']:.3g}",
+            "score [95 %]": _interval(ours["score"]),
+            "matched score [95 %]": _interval(theirs["score"]),
+            "log norm": f"{norm:.2f}",
+        }
+        for ours, theirs, norm in zip(paper, matched, located.log_norm, strict=True)
+    ]
+    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+    return "\n".join([table, "*: the layer that is selected", *located.remarks(), ""])
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    if estimate["lo"] == estimate["hi"]:  # of a single resample
+        return f"{estimate['value']:+.2f}"
+    return f"{estimate['value']:+.2f} [{estimate['lo']:+.2f}, {estimate['hi']:+.2f}]"
+
+
+def show_record(record: Record, folder: Path) -> str:
+    """Return the score table of a run and where its files lie."""
+    data = record.data
+    order = ["teacher", data["interface"]["name"], *data["interface"]["controls"]]
+    notes = [_what(data), *_spent(data), _scored(record), _LEGEND, *_gain(record), *_bridge(record)]
+    places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
+    return "\n".join([render(record.own_scores, order), *notes, *places])
+
+
+_LEGEND = (
+    "ΔNLL: the row's minus the reference row's (positive: worse); KL and top-1 agreement: with the "
+    "teacher; Brier-1: higher is better; ~: more chains would still change the NLL by 0.02 or more"
+)
+
+
+def _what(data: dict[str, Any]) -> str:
+    interface, cost = data["interface"], data["costs"][data["interface"]["name"]]
+    budget = data["budget"]
+    within = "" if budget["within"] else " (OUTSIDE its budget: not for matched tables)"
+    return (
+        f"{interface['name']} at layer {data['layer']} ({data['layer_policy']}): replaced "
+        f"{interface['replaced']} of {data['backbone']['blocks']} blocks by "
+        f"{cost['ratio']:.2f} times their FLOPs at S={cost['steps']}; "
+        f"{cost['trunk_parameters']:,} trunk, {cost['recovery_parameters']:,} recovery, "
+        f"{cost['other_parameters']:,} other parameters; budget {budget['name']}, matched by "
+        f"{budget['matched']}{within}"
+    )
+
+
+def _spent(data: dict[str, Any]) -> list[str]:
+    phases = data["spent"][data["interface"]["name"]]
+    return [
+        f"{phase}: {own['tokens']:,} tokens, {own['steps']:,} steps, {own['flops']:.3g} FLOPs, "
+        f"{duration(own['seconds'])}"
+        for phase, own in phases.items()
+    ]
+
+
+def _scored(record: Record) -> str:
+    nll = next(s for s in record.own_scores if s.subject == "teacher" and s.metric.endswith("nll"))
+    where = "tokens" if nll.metric == "nll" else "first tokens of blocks"
+    return (
+        f"scored {nll.n:,} {where} of {nll.task} in {nll.details['documents']} documents; "
+        "intervals: 95 %, bootstrap over documents; S: network evaluations per chain"
+    )
+
+
+def _gain(record: Record) -> list[str]:
+    gains = [s for s in record.own_scores if s.metric.endswith("diffusion_gain")]
+    if not gains:
+        return []
+    best = ", ".join(sorted({s.details["control"] for s in gains}))
+    return [f"diffusion gain: NLL of the best control without diffusion ({best}) - the row's"]
+
+
+def _bridge(record: Record) -> list[str]:
+    bridge, name = record.data["bridge"], record.data["interface"]["name"]
+    samples = any(s.subject == name and s.kind == "ensemble" for s in record.own_scores)
+    sampled = f", {bridge['fvu_sample']:.4f} at S={bridge['steps']}" if samples else ""
+    own = bridge["oracle"]
+    half = "at no noise tried" if own["sigma_half"] is None else f"at sigma {own['sigma_half']:.2f}"
+    return [
+        f"fvu: {bridge['fvu_mmse']:.4f} one step{sampled}; leak gate: passed by every row",
+        f"recovery from the true signal: agreement {own['agreement']:.4f}, KL {own['kl']:.2g}; "
+        f"agreement halves {half}",
+        *(f"denoiser: {what} {value:.4f}" for what, value in bridge["denoiser"].items()),
+    ]
+
+
+def plan(
+    config: RunConfig, *, train: bool = True, cache: CacheConfig | None = None, grid: bool = False
+) -> dict[str, Any]:
+    """Return the resolved configuration and what it will cost, without training anything.
+
+    Args:
+        config: what would run.
+        train: whether anything would be trained and scored; False: located only.
+        cache: where activations would be kept.
+        grid: whether the layers would be scored under every protocol as well.
+
+    Raises:
+        UserError: the configuration cannot be run.
+    """
+    job = checked(config, RunContext(config, folder=Path()))
+    backbone = job.inputs.backbone
+    tokens = trained_tokens(job) if train else {}
+    trunk = job.trunk_parameters() if train else 0
+    cost = cost_of([[job]]) if train else locating(job)
+    layer = f"{config.layer} (of 1..{backbone.blocks - 1})" if job.locates else f"{backbone.blocks}"
+    summary = {
+        "interface": f"{config.interface} with controls {', '.join(job.names[1:]) or 'none'}",
+        "regime": config.regime
+        + (f", blocks of {job.config.block_size}" if job.config.block_size else ""),
+        "backbone": f"{config.backbone}: {backbone.info.architecture}, {backbone.blocks} blocks, "
+        f"{backbone.info.parameters:,} parameters",
+        "layer": f"{layer}, conditioned on layer {config.from_layer}",
+        "corpus": config.corpus,
+        "training tokens": f"{_shown(tokens)} in windows of {config.text.window}",
+        "trunk parameters": f"{trunk:,}",
+        "FLOPs": f"about {cost.flops:.2g}",
+        "memory": f"about {cost.memory / 2**30:.1f} GiB",
+    }
+    if grid:
+        seconds = grid_seconds(config.locate, backbone.blocks - 1, backbone.hidden_size)
+        cost += CostEstimate(flops=cost.flops, proxies=seconds)  # the backbone's pass is made again
+        summary["grid"] = f"{describe_grid(config.locate)}: at most about {duration(seconds)}"
+    summary["time"] = _time(cost, job)
+    if cache is not None:
+        summary["activations"] = _kept(job, cache)
+    return {"config": config.to_dict(), "summary": summary}
+
+
+def plan_runs(
+    errands: Sequence[tuple[RunContext, Sequence[WorkUnit]]], extra: CostEstimate
+) -> dict[str, str]:
+    """Return what the runs of a sweep or a comparison will cost, and what of it is left.
+
+    Args:
+        errands: the jobs beside which runs are planned, one per backbone, each with these.
+        extra: what is done besides them.
+    """
+    runs = [run for _, own in errands for errand in own for run in errand.runs]
+    left = [(job, [_left(e) for e in own if not e.done]) for job, own in errands]
+    every, rest = (
+        sum((cost_of_errands(own, job) for job, own in some), CostEstimate())
+        for some in (errands, left)
+    )
+    job, done = errands[0][0], sum(run.done for run in runs)
+    most = max(len(errand.runs) for _, own in errands for errand in own)
+    return {
+        "runs": f"{len(runs)} ({done} done, {len(runs) - done} left)"
+        + (f"; up to {most} of them learn from one pass of the teacher" if most > 1 else ""),
+        "budget": _budget(job.config.budget),
+        "training tokens": f"{every.tokens:,}, left {rest.tokens:,}; what runs have in common is "
+        "counted once",
+        "training FLOPs": f"about {every.training:.2g}, left {rest.training:.2g}",
+        "memory": f"about {every.memory / 2**30:.1f} GiB for each run at a time",
+        "time": f"{_time(rest + extra, job)}, for what is left, one run after another",
+    }
+
+
+def _left(errand: WorkUnit) -> WorkUnit:
+    return replace(errand, runs=tuple(run for run in errand.runs if not run.done))
+
+
+def _budget(budget: BudgetConfig) -> str:
+    caps = " + ".join(f"{tokens:,} {phase}" for phase, tokens in budget.caps.items())
+    return f"{budget.name}: {caps} tokens for each interface that has the phase"
+
+
+def _time(cost: CostEstimate, job: RunContext) -> str:
+    speed = flops_per_second(job.inputs.device)
+    return f"about {duration(cost.seconds(speed))} at this machine's {speed / 1e9:.0f} GFLOP/s"
+
+
+def _shown(tokens: dict[str, dict[str, int]]) -> str:
+    totals = {n: " + ".join(f"{t:,}" for t in own.values()) for n, own in tokens.items() if own}
+    return ", ".join(f"{name} {total}" for name, total in totals.items()) or "none"
+
+
+def _kept(job: RunContext, cache: CacheConfig) -> str:
+    """The size of a cache of activations, if the text has all its windows."""
+    from dihal_bench.geometry.cache import PLACES, size
+
+    backbone, config = job.inputs.backbone, job.config
+    layers = backbone.blocks - 1 if cache.layers is None else len(cache.layers)
+    of_token = layers * backbone.hidden_size * backbone.model.dtype.itemsize + 8 * len(PLACES)
+    total = config.locate.windows * config.text.window * of_token
+    return f"about {size(total)} in {cache.folder} (layers: {layers})"

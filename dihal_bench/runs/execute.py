@@ -1,0 +1,67 @@
+"""Do a run, or what is left of it: locate, train, gate, score, record."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from dihal_bench.core import distributed
+from dihal_bench.results.record import Record
+from dihal_bench.runs.context import Job
+from dihal_bench.runs.folder import claimed, run_folder
+from dihal_bench.runs.record_builder import Findings
+from dihal_bench.training.shares import check_shares
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dihal_bench.config.schema import RunConfig
+    from dihal_bench.geometry.locate import Located
+    from dihal_bench.runs.inputs import Inputs
+
+
+def run(
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    shared: Path | None = None,
+    inputs: Inputs | None = None,
+    command: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    show: Callable[[Located], None] = lambda located: None,
+) -> Record:
+    """Do the whole job, or what is left of it.
+
+    Args:
+        config: everything that decides the result.
+        out: the run's folder; by default the one that ``run_folder`` says.
+        shared: where lies what several runs have in common; by default in ``out``.
+        inputs: backbone and text, if they are loaded already.
+        command: the command line, for the record.
+        say: takes one-line messages for a person.
+        show: is called with the located layers, if any, before anything is trained.
+
+    Returns:
+        The record, read from the folder if the run was complete already.
+
+    Raises:
+        UserError: the configuration cannot be run, or the folder holds another run.
+    """
+    check_shares(config.train)
+    folder = run_folder(config, out)
+    job = Job(config, folder, say, shared=shared, inputs=inputs)
+    with claimed(folder, config):
+        done = folder / "record.json"
+        if distributed.on_main(done.exists):
+            say(f"already complete: {done}")
+            return Record.read(done)
+        job.check_span()
+        job.inputs.check(folder)
+        if job.locates:
+            show(job.located)
+        record = Findings(job).record(command or shlex.join(sys.argv))
+        record.write(done)
+        return record
+

@@ -1,0 +1,173 @@
+"""What a run rests on: the frozen teacher and the text, checked before anything is done."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dihal_bench.core import distributed
+from dihal_bench.models.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
+from dihal_bench.models.model import Backbone
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import write_json
+from dihal_bench.runs.folder import INPUTS
+from dihal_bench.data.selection import evaluation_windows
+from dihal_bench.data.sources import load_corpus
+from dihal_bench.data.tokens import PackedTokens, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dihal_bench.config.schema import RunConfig
+    from dihal_bench.data.documents import Corpus
+
+_DECISIVE = ("backbone", "corpus", "device", "dtype", "text")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Inputs:
+    """Backbone, corpus and tokens of a configuration, each loaded when it is first asked for."""
+
+    def __init__(
+        self, config: RunConfig, say: Callable[[str], None], *, shard_teacher: bool = False
+    ):
+        """Look at dtype and device.
+
+        Args:
+            config: what is asked for.
+            say: takes one-line messages for a person.
+            shard_teacher: whether the backbone's blocks are spread over several processes.
+
+        Raises:
+            UserError: there is no such dtype or device, or there is one process only.
+        """
+        self.config = config
+        self.say = say
+        self.shard_teacher = shard_teacher
+        if shard_teacher and distributed.size() == 1:
+            raise UserError(
+                "--shard-teacher spreads the backbone over several processes, and this is one; "
+                "start it with torchrun -m dihal_bench."
+            )
+        if config.dtype not in _DTYPES:
+            raise UserError(
+                f"--dtype {config.dtype} is unknown; choose one of {', '.join(_DTYPES)}."
+            )
+        self.device = check_device(distributed.device(config.device))
+        if self.device.type == "cuda" and distributed.size() > 1:
+            torch.cuda.set_device(self.device)
+
+    def serve(self, config: RunConfig) -> bool:
+        """Return whether another configuration rests on the same backbone and text."""
+        own = self.config
+        return all(getattr(own, name) == getattr(config, name) for name in _DECISIVE)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen teacher."""
+        name, window = self.config.backbone, self.config.text.window
+        self.say(f"backbone: {name}")
+        dtype = _DTYPES[self.config.dtype]
+        backbone = Backbone.load(name, device=self.device, dtype=dtype, shard=self.shard_teacher)
+        if _is_judge(backbone):
+            raise UserError(
+                f"--backbone {name} is the judge, which must stay independent; choose bundled."
+            )
+        if window > backbone.info.context:
+            raise UserError(
+                f"text.window={window} exceeds the context of {name} ({backbone.info.context}); "
+                "give a smaller --set text.window."
+            )
+        return backbone
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The text."""
+        self.say(f"corpus: {self.config.corpus}")
+        with distributed.first_on_machine():
+            corpus = load_corpus(self.config.corpus)
+        if corpus.name == "bundled" and corpus.fingerprint != (pinned := bundled_fingerprint()):
+            self.say(
+                f"corpus: its fingerprint is {corpus.fingerprint}, not {pinned}: other versions of "
+                "the dependencies are installed than constraints.txt pins, so results are not "
+                "comparable"
+            )
+        return corpus
+
+    @cached_property
+    def training_text(self) -> PackedTokens:
+        """What interfaces are trained and fitted on."""
+        return self._pack("train", self.config.text.train_tokens)
+
+    @cached_property
+    def validation_text(self) -> PackedTokens:
+        """What is evaluated on."""
+        return self._pack("validation", self.config.text.validation_tokens)
+
+    @cached_property
+    def trained_on(self) -> list[PackedTokens]:
+        """The training text, then every other set that is not evaluated on."""
+        others = [name for name in self.corpus.splits if name not in ("train", "validation")]
+        return [self.training_text, *(self._pack(name, 0) for name in others)]
+
+    def check(self, folder: Path) -> None:
+        """Refuse text that cannot be scored, and a folder's results of other inputs of one name."""
+        evaluation_windows(self.validation_text, self.config.score.tokens)
+        found = {
+            "backbone": self.backbone.info.fingerprint,
+            "training text": self.training_text.fingerprint,
+            "validation text": self.validation_text.fingerprint,
+        }
+        self._check_others(found)
+        kept = folder / INPUTS
+        if kept.exists():
+            begun = json.loads(kept.read_text(encoding="utf-8"))
+            changed = [name for name, value in found.items() if begun.get(name) != value]
+            if changed:
+                raise UserError(
+                    f"{folder} was begun with another {changed[0]} of the same name; put that one "
+                    "back, or choose another folder with --out."
+                )
+        write_json(kept, found)
+
+    def _check_others(self, found: dict[str, str]) -> None:
+        """Refuse processes that do not read the same, as on machines with other files."""
+        everywhere = distributed.gather([found])
+        for name, value in found.items():
+            if any(other[name] != value for other in everywhere):
+                raise UserError(
+                    f"the processes of this run read a different {name} under the same name; give "
+                    "all machines the same files."
+                )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record keeps of them."""
+        return {
+            "backbone": asdict(self.backbone.info),
+            "corpus": {
+                "name": self.corpus.name,
+                "fingerprint": self.corpus.fingerprint,
+                "train_tokens": self.training_text.tokens,
+                "val_tokens": self.validation_text.tokens,
+                "notes": self.corpus.notes,
+            },
+        }
+
+    def _pack(self, split: str, limit: int) -> PackedTokens:
+        tokenizer, window = self.backbone.tokenizer, self.config.text.window
+        corpus = self.corpus
+        with distributed.first_on_machine():
+            return pack(corpus, split, tokenizer, window=window, max_tokens=limit or None)
+
+
+def _is_judge(backbone: Backbone) -> bool:
+    """Whether a backbone has the judge's weights, whatever its name."""
+    if backbone.info.parameters != bundled_facts(JUDGE)["parameters"]:
+        return False
+    judge = Backbone.load(JUDGE, device=backbone.device, dtype=backbone.model.dtype)
+    return judge.info.fingerprint == backbone.info.fingerprint

@@ -1,0 +1,1 @@
+"""Questions that are asked with runs. Nothing below imports them."""

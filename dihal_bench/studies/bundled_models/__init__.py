@@ -1,0 +1,1 @@
+"""How the bundled models and the zoo of small backbones are trained."""

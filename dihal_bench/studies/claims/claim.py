@@ -1,0 +1,117 @@
+"""What a claim is judged by, and the rules of judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dihal_bench.results.constants import LEAST_SEEDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One statistic that bears on a claim.
+
+    Attributes:
+        scope: backbones, and what was replaced.
+        statistic: what was computed.
+        value: of it, with its interval or p-value, as text.
+        rival: what it has to beat.
+        verdict: "holds", "fails" or "undecided".
+        leads: whether the claim's verdict is this one.
+    """
+
+    scope: str
+    statistic: str
+    value: str
+    rival: str
+    verdict: str
+    leads: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement and what was found of it.
+
+    Attributes:
+        key: "C1" and so on.
+        statement: in one sentence.
+        commands: that make the results.
+        findings: statistics.
+        remarks: what a reader has to know besides.
+        every: whether all findings that lead have to hold, rather than agree.
+    """
+
+    key: str
+    statement: str
+    commands: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    remarks: tuple[str, ...] = field(default=())
+    every: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """Return the verdict of the findings that lead: of all together, or if they agree."""
+        leading = {finding.verdict for finding in self.findings if finding.leads}
+        if self.every:
+            return all_of(*leading)
+        return leading.pop() if len(leading) == 1 else UNDECIDED
+
+
+def by_interval(interval: Mapping[str, Any]) -> str:
+    """Judge whether a statistic is above zero by its 95 % interval.
+
+    It fails where even the upper end is not above zero.
+    """
+    lo, hi = interval["lo"], interval["hi"]
+    if interval["value"] is None or lo is None or hi is None:
+        return UNDECIDED
+    return HOLDS if lo > 0 else FAILS if hi <= 0 else UNDECIDED
+
+
+def all_of(*verdicts: str) -> str:
+    """Judge a statement with several parts: it holds where all do, and fails where one does."""
+    if FAILS in verdicts:
+        return FAILS
+    return HOLDS if set(verdicts) == {HOLDS} else UNDECIDED
+
+
+def of_trainings(verdict: str, seeds: int) -> str:
+    """Withhold a verdict that rests on resampled trainings where there are too few of them."""
+    return verdict if seeds >= LEAST_SEEDS else UNDECIDED
+
+
+def by_replication(values: Sequence[float], p: float, p_below: float) -> str:
+    """Judge whether a statistic is above zero over backbones, by the exact sign-flip test.
+
+    Args:
+        values: one per backbone.
+        p: that so large a mean is chance.
+        p_below: that so small a mean is.
+    """
+    if p <= _LEVEL:
+        return HOLDS
+    nowhere = all(value <= 0 for value in values)
+    return FAILS if p_below <= _LEVEL or nowhere else UNDECIDED
+
+
+def by_share(share: float) -> str:
+    """Judge a statement by the share of resamples in which it is true."""
+    return HOLDS if share >= 1 - _LEVEL / 2 else FAILS if share <= _LEVEL / 2 else UNDECIDED
+
+
+def shown(interval: Mapping[str, Any], form: str = "+.2f") -> str:
+    """Return a statistic with its interval as text."""
+    if interval["value"] is None:
+        return "undefined"
+    value = f"{interval['value']:{form}}"
+    if interval["lo"] is None or interval["lo"] == interval["hi"]:
+        return value
+    return f"{value} [{interval['lo']:{form}}, {interval['hi']:{form}}]"

@@ -1,0 +1,186 @@
+"""Numbers of a block's rows and of pairs of them; all share the resamples."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dihal_bench.evaluation.intervals import DocumentBootstrap, Estimate, holding
+from dihal_bench.evaluation.likelihood import TEACHER
+from dihal_bench.results.document_sums import NATS, RANGES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dihal_bench.evaluation.intervals import Ratio
+    from dihal_bench.evaluation.likelihood import Totals
+    from dihal_bench.studies.comparison.pool import Key, SeedPool
+
+_APART = 2  # trainings of each, to know what trainings differ by
+_KEPT = 1024  # ratios with their resamples, 16 kB each
+
+
+class Paired:
+    """Estimates over the trainings and documents of a pool."""
+
+    def __init__(self, pool: SeedPool, *, resamples: int):
+        self.pool = pool
+        tokens = self._any(pool.teacher()).tokens
+        self._bootstrap = DocumentBootstrap(len(tokens), resamples=resamples)
+        self.tokens = int(tokens.sum())
+        self._known: dict[tuple[Key, str, tuple[int, ...]], Ratio] = {}
+
+    def sizes(self, key: Key) -> list[int]:
+        """Return the sizes of ensembles that a row has an NLL of."""
+        names = self._any(key).sums
+        return sorted(int(n.removeprefix("nll@")) for n in names if n.startswith("nll@"))
+
+    def _any(self, key: Key) -> Totals:
+        return next(iter(self.pool.totals[key].values()))
+
+    def ratio(self, key: Key, metric: str) -> Estimate:
+        """Estimate a metric per token; Student's interval ends where the metric's range does."""
+        own = self._bootstrap.estimate(self._of(key, metric, tuple(self.pool.seeds(key))))
+        low, high = RANGES.get(metric, NATS)
+        return holding(own.value, max(own.lo, low), min(own.hi, high))
+
+    def nll(self, key: Key, chains: int) -> Estimate:
+        """Estimate the NLL of ensembles of so many chains, nats per token."""
+        return self.ratio(key, f"nll@{chains}")
+
+    def likely(self, key: Key) -> bool:
+        """Whether the row's run has an NLL of it: not every recovery is a distribution."""
+        data = self.pool.first(key.interface)
+        return any(
+            s["subject"] == key.row.subject
+            and s["metric"].endswith("nll")
+            and s["task"] not in data.get("tasks", {})
+            for s in data["scores"]
+        )
+
+    def nll_difference(self, one: tuple[Key, int], other: tuple[Key, int]) -> Estimate | None:
+        """Estimate the NLL of one row's ensembles minus another's; None: too few seeds."""
+        (first, chains), (second, size) = one, other
+        return self._difference((first, f"nll@{chains}"), (second, f"nll@{size}"))
+
+    def brier_difference(self, one: Key, other: Key) -> Estimate | None:
+        """Estimate the Brier-1 of one row minus another's; None: too few seeds."""
+        return self._difference((one, "brier1"), (other, "brier1"))
+
+    def better(self, keys: Sequence[Key]) -> dict[Key, set[Key]]:
+        """Return for every row those that have a surely higher Brier-1.
+
+        Args:
+            keys: rows of two trainings or more.
+        """
+        found: dict[Key, set[Key]] = {key: set() for key in keys}
+        alike: dict[tuple[int, ...], list[Key]] = defaultdict(list)
+        for key in keys:
+            alike[tuple(self.pool.seeds(key))].append(key)
+        for seeds, own in alike.items():
+            above = self._bootstrap.surely_above([self._of(key, "brier1", seeds) for key in own])
+            for i, j in np.argwhere(above):
+                found[own[j]].add(own[i])
+        for one, other in itertools.permutations(alike, 2):
+            for key, rival in itertools.product(alike[one], alike[other]):
+                difference = self.brier_difference(rival, key)
+                if difference is not None and difference.lo > 0:
+                    found[key].add(rival)
+        return found
+
+    def _difference(self, one: tuple[Key, str], other: tuple[Key, str]) -> Estimate | None:
+        """Estimate a difference, paired over trainings where both have the same seeds.
+
+        Where they have not, and are not of one run, their trainings are independent.
+        """
+        first, second = (tuple(self.pool.seeds(key)) for key, _ in (one, other))
+        common = tuple(self.pool.seeds(one[0], other[0]))
+        if first == second or one[0].interface == other[0].interface:
+            if not common:
+                return None
+            return self._bootstrap.estimate(self._of(*one, common) - self._of(*other, common))
+        if min(len(first), len(second)) < _APART:
+            return None
+        return self._bootstrap.estimate_apart(self._of(*one, first), self._of(*other, second))
+
+    def _of(self, key: Key, metric: str, seeds: tuple[int, ...]) -> Ratio:
+        """Return a row's metric over some of its seeds; most are asked for several times."""
+        name = key, metric, seeds
+        if name not in self._known:
+            if len(self._known) >= _KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[name] = self._bootstrap.of(*self.pool.stacked(key, metric, seeds))
+        return self._known[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An interface against one of its own controls, or against itself without its signal.
+
+    Attributes:
+        block: of the table.
+        row: the interface.
+        steps: its network evaluations per chain.
+        chains: its ensemble, for the NLL; as many as the other row's trial has, where it is one.
+        against: the other row.
+        nll: the interface's minus the other's, below zero where it does better; None if one of
+            them has none.
+        brier1: the interface's minus the other's, above zero where it does better.
+    """
+
+    block: str
+    row: str
+    steps: int
+    chains: int
+    against: str
+    nll: Estimate | None
+    brier1: Estimate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; an estimate becomes three columns."""
+        return {
+            **{n: getattr(self, n) for n in ("block", "row", "steps", "chains", "against")},
+            **columns("nll", self.nll),
+            **columns("brier1", self.brier1),
+        }
+
+
+def pairs(paired: Paired, block: str) -> list[Pair]:
+    """Return every interface, at every number of steps, against every other row of its own runs."""
+    keys = [key for key in paired.pool.totals if key.row.subject != TEACHER]
+    return [
+        _pair(paired, block, key, other)
+        for key in keys
+        for other in keys
+        if key.leads and not other.leads and other.interface == key.interface
+        if other.control or other.row.steps == key.row.steps
+    ]
+
+
+def _pair(paired: Paired, block: str, key: Key, other: Key) -> Pair:
+    """Compare ensembles of one size with a trial, the whole ensemble with a control's one chain."""
+    chains = paired.sizes(key)[-1]
+    if not other.control:
+        chains = min(chains, paired.sizes(other)[-1])
+    likely = paired.likely(key) and paired.likely(other)
+    sizes = (key, chains), (other, 1 if other.control else chains)
+    return Pair(
+        block=block,
+        row=key.interface,
+        steps=key.row.steps,
+        chains=chains,
+        against=other.row.subject if other.control else paired.pool.name(other),
+        nll=paired.nll_difference(*sizes) if likely else None,
+        brier1=paired.brier_difference(key, other),
+    )
+
+
+def columns(name: str, value: Estimate | None) -> dict[str, float | None]:
+    """Return an estimate and the ends of its interval as columns of a table."""
+    if value is None:
+        return {name: None, f"{name}_lo": None, f"{name}_hi": None}
+    return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}

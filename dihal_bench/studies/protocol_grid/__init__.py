@@ -1,0 +1,1 @@
+"""Which layer the score selects under every protocol."""

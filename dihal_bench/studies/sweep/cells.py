@@ -1,0 +1,163 @@
+"""Would another definition of the score have told better? Every cell of the grid, ranked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
+from dihal_bench.studies.protocol_grid.grid import AXES, Protocol
+from dihal_bench.studies.ranking.agreement import kendall
+from dihal_bench.studies.sweep.outcomes import SHORT, TITLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from dihal_bench.studies.protocol_grid.grid import Grid
+    from dihal_bench.studies.ranking.agreement import Array
+
+LEGEND = (
+    "Each cell is one definition of the score; τ is Kendall's with minus the loss, over the same "
+    "layers. The best of so many definitions, chosen by the losses it is compared with, proves "
+    "nothing: the shares are what counts."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """How well each definition ranks the layers.
+
+    Attributes:
+        protocols: of all cells.
+        tau: loss -> Kendall's tau-b of every cell, [cells]; NaN where its scores do not vary.
+        depth: loss -> that of minus the depth.
+    """
+
+    protocols: list[Protocol]
+    tau: dict[str, Array]
+    depth: dict[str, float]
+
+    @classmethod
+    def of(cls, grid: Grid, layers: Sequence[int], losses: Mapping[str, Array]) -> Cells:
+        """Rank the layers by every cell.
+
+        Args:
+            grid: of the backbone.
+            layers: candidates, ascending.
+            losses: name -> [seeds, L].
+        """
+        protocols = [cell.protocol for cell in grid.cells]
+        scores = np.stack([grid.scores(protocol, layers) for protocol in protocols])
+        means = {name: own.mean(0) for name, own in losses.items()}
+        depth = -np.asarray(layers, dtype=np.float64)
+        return cls(
+            protocols=protocols,
+            tau={name: kendall(scores, -mean) for name, mean in means.items()},
+            depth={name: float(kendall(depth, -mean)) for name, mean in means.items()},
+        )
+
+    def paper(self, loss: str) -> float:
+        """Return tau of DiHAL's own definition."""
+        return float(self.tau[loss][self.protocols.index(Protocol())])
+
+    @property
+    def choices(self) -> list[tuple[str, Any]]:
+        """Every axis with every value that some cell has on it."""
+        return [
+            (axis, value)
+            for axis, values in AXES.items()
+            for value in values
+            if any(getattr(protocol, axis) == value for protocol in self.protocols)
+        ]
+
+    def having(self, axis: str, value: Any) -> NDArray[np.bool_]:
+        """Return which cells have a value on an axis, [cells]."""
+        return np.array([getattr(protocol, axis) == value for protocol in self.protocols])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per cell, for a table."""
+        columns = {f"tau_{name}": own.tolist() for name, own in self.tau.items()}
+        return [
+            {**asdict(protocol), **{key: values[i] for key, values in columns.items()}}
+            for i, protocol in enumerate(self.protocols)
+        ]
+
+
+def show(cells: Cells, *, form: str = "simple") -> str:
+    """Return what the cells say as text: a row per loss, then one per axis and value."""
+    from tabulate import tabulate
+
+    summary, parts = [], []
+    for name, tau in cells.tau.items():
+        known = tau[~np.isnan(tau)]
+        summary.append(
+            {
+                "loss": TITLES[name],
+                "τ, paper's cell": f"{cells.paper(name):+.2f}",
+                "τ, depth": f"{cells.depth[name]:+.2f}",
+                "cells above depth": f"{(known > cells.depth[name] + 1e-9).mean():.0%}",
+                "cells with τ > 0": f"{(known > 0).mean():.0%}",
+                "median cell": f"{np.median(known):+.2f}",
+                "range": f"{known.min():+.2f} to {known.max():+.2f}",
+            }
+        )
+    for axis, value in cells.choices:
+        own = {name: tau[cells.having(axis, value)] for name, tau in cells.tau.items()}
+        means = {SHORT[name]: _mean(values) for name, values in own.items()}
+        parts.append({"axis": axis, "value": str(value), **means})
+    tables = (
+        tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
+        for rows in (summary, parts)
+    )
+    count = f"{len(cells.protocols):,} definitions of the score"
+    return "\n\n".join([count, next(tables), "mean τ of the cells with one choice fixed:", *tables])
+
+
+def _mean(values: Array) -> str:
+    known = values[~np.isnan(values)]
+    return f"{known.mean():+.2f}" if len(known) else "-"
+
+
+def draw(cells: Cells, stem: Path) -> list[Path]:
+    """Draw how tau is distributed over the cells of every choice, a panel per loss."""
+    labels = cells.choices
+    with style():
+        from matplotlib.figure import Figure
+
+        size = (3.6 * len(cells.tau) + 1.5, 1.2 + 0.27 * len(labels))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(cells.tau), sharey=True, squeeze=False)[0]
+        for axis, (name, tau) in zip(axes, cells.tau.items(), strict=True):
+            _panel(axis, cells, name, tau, labels)
+        axes[0].set_yticks(range(len(labels), 0, -1), [f"{a}: {v}" for a, v in labels])
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+        return save(figure, stem)
+
+
+def _panel(
+    axis: Any, cells: Cells, name: str, tau: Array, labels: Sequence[tuple[str, Any]]
+) -> None:
+    for place, (key, value) in enumerate(labels):
+        own, y = tau[cells.having(key, value) & ~np.isnan(tau)], len(labels) - place
+        if not len(own):
+            continue
+        low, *quartiles, high = np.percentile(own, (0, 25, 50, 75, 100))
+        axis.plot([low, high], [y, y], color=GREY, linewidth=0.9, zorder=1)
+        axis.plot(quartiles[::2], [y, y], color=BLUE, linewidth=5, alpha=0.45, zorder=2)
+        axis.plot(quartiles[1], y, "|", color="0.1", markersize=9, markeredgewidth=1.8, zorder=3)
+        if value == getattr(Protocol(), key):
+            axis.plot(1.06, y, "<", color=ORANGE, markersize=4, clip_on=False)
+    axis.axvline(cells.depth[name], color="0.1", linestyle=":", linewidth=1.2, label="depth")
+    axis.axvline(cells.paper(name), color=ORANGE, linewidth=1.2, label="paper's cell")
+    axis.plot([], [], color=BLUE, linewidth=5, alpha=0.45, label="half of the cells; bar: median")
+    axis.plot([], [], "<", color=ORANGE, markersize=4, label="paper's choice")
+    axis.set_xlim(-1.05, 1.05)
+    axis.set_title(TITLES[name], loc="left", fontweight="bold")
+    axis.set_xlabel("Kendall τ with minus the loss")
+    bare(axis, "x")

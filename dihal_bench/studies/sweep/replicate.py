@@ -1,0 +1,142 @@
+"""Over several backbones: does the score predict better than depth, tested exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dihal_bench.core.errors import UserError
+from dihal_bench.studies.ranking.replication import LARGEST, SignFlip, sign_flip
+from dihal_bench.studies.sweep.outcomes import SHORT
+from dihal_bench.studies.sweep.predictors import DEPTH, SCORE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dihal_bench.studies.sweep.intervention import Intervention
+    from dihal_bench.studies.sweep.sweep import Sweep
+    from dihal_bench.studies.sweep.table import Table
+
+LEGEND = (
+    "One value per backbone. p: exact sign-flip test, one-sided: the share of all assignments of "
+    "signs to the backbones' values whose mean is at least as large; least: the smallest p that so "
+    "many backbones can give. It stands at what the claim is about, per loss: that the score ranks "
+    "the candidates, and that it does so better than depth, which is easy where depth ranks them "
+    "the wrong way round. It is not corrected for there being several losses. Two seeds of one "
+    "architecture are less independent than two architectures."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicated:
+    """A statistic of every backbone, and whether it is above zero over all of them.
+
+    Attributes:
+        outcome: the loss it is about.
+        statistic: what it is.
+        values: by backbone; None where it is undefined.
+        test: of those that are defined; None without two of them, and for what no claim is about.
+    """
+
+    outcome: str
+    statistic: str
+    values: dict[str, float | None]
+    test: SignFlip | None
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over the backbones for which it is defined."""
+        known = [value for value in self.values.values() if value is not None]
+        return sum(known) / len(known) if known else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        test = self.test.to_dict() if self.test else None
+        return {**vars(self), "test": test}
+
+
+def check_distinct(sweeps: Sequence[Sweep]) -> None:
+    """Refuse one backbone under two names: it would count as two.
+
+    Raises:
+        UserError: two have the same weights.
+    """
+    found: dict[str, str] = {}
+    for sweep in sweeps if len(sweeps) > 1 else ():  # a fingerprint reads all weights
+        other = found.setdefault(sweep.job.inputs.backbone.info.fingerprint, sweep.name)
+        if other != sweep.name:
+            raise UserError(
+                f"--backbones: {sweep.name} has the same weights as {other}, and would count as a "
+                "second backbone; leave one of them out."
+            )
+
+
+def over_layers(tables: Mapping[str, Table]) -> list[Replicated]:
+    """Return tau(predictor) - tau(depth) of every predictor that ranks, over all backbones.
+
+    Beside it stand both terms of the score's, since it is large also where depth is the wrong way
+    round. A backbone with too few candidates has no values.
+    """
+    first = next((table for table in tables.values() if table.ranking), None)
+    if first is None:
+        return []
+    found = []
+    for outcome, some in first.ranking.items():
+        for name in some:
+            if not first.predictions[name].orders:
+                continue
+            own = {
+                backbone: table.ranking[outcome][name] if table.ranking else None
+                for backbone, table in tables.items()
+            }
+            tested = name == SCORE
+            if name in (SCORE, DEPTH):
+                taus = {b: one.kendall.value if one else None for b, one in own.items()}
+                found.append(_replicated(outcome, f"τ({name})", taus, tested=tested))
+            if name != DEPTH:
+                gains = {b: one.advantage.value if one else None for b, one in own.items()}
+                statistic = f"τ({name}) - τ({DEPTH})"
+                found.append(_replicated(outcome, statistic, gains, tested=tested))
+    return found
+
+
+def within_layers(interventions: Mapping[str, Intervention]) -> list[Replicated]:
+    """Return the pooled tau within a layer over all backbones, in both views."""
+    first = next(iter(interventions.values()))
+    return [
+        _replicated(
+            outcome,
+            f"τ within a layer, {view} score",
+            {backbone: own.tau[view][outcome].value for backbone, own in interventions.items()},
+            tested=view == "diffused",
+        )
+        for view, some in first.tau.items()
+        for outcome in some
+    ]
+
+
+def _replicated(
+    outcome: str, statistic: str, values: dict[str, float | None], *, tested: bool
+) -> Replicated:
+    known = [value for value in values.values() if value is not None]
+    test = sign_flip(known) if tested and 2 <= len(known) <= LARGEST else None
+    return Replicated(outcome=outcome, statistic=statistic, values=values, test=test)
+
+
+def show(rows: list[Replicated], *, form: str = "simple") -> str:
+    """Return the table as text."""
+    from tabulate import tabulate
+
+    table = [
+        {
+            "loss": SHORT[row.outcome],
+            "statistic": row.statistic,
+            **{b: "-" if v is None else f"{v:+.2f}" for b, v in row.values.items()},
+            "mean": "-" if row.mean is None else f"{row.mean:+.2f}",
+            "p": f"{row.test.p:.3f}" if row.test else "-",
+            "least": f"{row.test.least:.3f}" if row.test else "-",
+        }
+        for row in rows
+    ]
+    text = tabulate(table, headers="keys", tablefmt=form, disable_numparse=True)
+    return f"{text}\n\n{LEGEND}"

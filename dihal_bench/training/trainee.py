@@ -1,0 +1,148 @@
+"""One interface in one phase of its training: optimisers, averaged weights, ledger, curve."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from dihal_bench.training.ledger import TrainingCost
+from dihal_bench.training.shares import add_gradients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.interfaces.batch import Batch
+    from dihal_bench.interfaces.settings import Step
+    from dihal_bench.training.config import TrainConfig
+
+
+class TrainState:
+    """One interface in one phase of its training: optimisers, averaged weights, ledger, curve.
+
+    Until ``adopt_average``, what the phase does not train requires no gradient.
+    """
+
+    def __init__(
+        self, name: str, interface: Interface, config: TrainConfig, phase: str = "diffusion"
+    ):
+        self.name = name
+        self.interface = interface
+        self.config = config
+        self.phase = phase
+        self._trainable = [p for p in interface.parameters() if p.requires_grad]
+        self.parameters = interface.parameters_in(phase)
+        interface.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimizers = _OPTIMIZERS[config.optimizer](self.parameters, config)
+        self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.spent = TrainingCost(trainable_parameters=sum(p.numel() for p in self.parameters))
+        self.curve: list[dict[str, float]] = []
+
+    @property
+    def distils(self) -> bool:
+        """Whether the phase asks for the teacher's probabilities."""
+        return self.phase == "diffusion" and self.interface.config.losses.kd > 0
+
+    def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, float]:
+        """Add the gradients of a part of the step's windows; return its losses.
+
+        Args:
+            batch: the windows.
+            step: the step they belong to.
+            share: of the step's windows that these are; the gradients' weight.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        device = batch.tokens.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
+            losses = self.interface.losses(batch, step)
+            total = self.interface.total(losses)
+        values = {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
+        if not all(math.isfinite(v) for v in values.values()):
+            raise FloatingPointError(str(values))
+        torch.autograd.backward(share * total)
+        return values
+
+    def update(self, step: int, steps: int) -> None:
+        """Take the optimiser step ``step`` of ``steps`` on the gradients of all processes.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; the weights are as before.
+        """
+        add_gradients(self.parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"gradient norm {norm}")
+        scale = learning_rate(step, steps, self.config)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._follow(min(self.config.ema, (1 + step) / (10 + step)))
+
+    @torch.no_grad()
+    def adopt_average(self) -> None:
+        """Make the averaged weights the interface's own: the phase is over."""
+        _copy(self.average, self.parameters)
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Interface]:
+        """Lend the interface with its averaged weights, in the midst of training."""
+        with torch.no_grad():
+            kept = [p.detach().clone() for p in self.parameters]
+            _copy(self.average, self.parameters)
+            yield self.interface
+            _copy(kept, self.parameters)
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        for average, parameter in zip(self.average, self.parameters, strict=True):
+            average.lerp_(parameter, 1 - decay)
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Return the factor on the peak rate at ``step`` (from 0): linear warm-up, then a cosine."""
+    rising = max(1, round(config.warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    progress_made = (step - rising) / max(1, steps - rising)
+    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress_made))
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
+
+
+def _split(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    return [p for p in parameters if p.ndim == 2], [p for p in parameters if p.ndim != 2]
+
+
+def _adamw(parameters: list[Tensor], lr: float, decay: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=decay, fused=False)
+
+
+def _all_adamw(parameters: Sequence[Tensor], config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices, others = _split(parameters)
+    return [_adamw(matrices, config.lr, config.weight_decay), _adamw(others, config.lr, 0.0)]
+
+
+def _muon(parameters: Sequence[Tensor], config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices, others = _split(parameters)
+    muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
+    return [muon, _adamw(others, config.lr, 0.0)]
+
+
+_OPTIMIZERS = {"muon": _muon, "adamw": _all_adamw}
