@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dihal_bench.job
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+import dihal_bench.runs.context
+import dihal_bench.runs.execute
 from dihal_bench.cli.main import main
 from dihal_bench.config.resolve import resolve
 from dihal_bench.core.errors import UserError

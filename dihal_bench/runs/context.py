@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from dataclasses import asdict, fields
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from dihal_bench.core import distributed
 from dihal_bench.config.schema import AUTO
-from dihal_bench.diffusion.denoisers import check_denoiser
-from dihal_bench.diffusion.schedule import Diffusion
+from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import atomic_path, short_hash, write_json
-from dihal_bench.runs.record_builder import RecordBuilder
-from dihal_bench.runs.folder import claimed, run_folder
+from dihal_bench.core.progress import progress
+from dihal_bench.core.registry import DENOISERS, INTERFACES, include
+from dihal_bench.diffusion.denoisers import check_denoiser
+from dihal_bench.diffusion.schedule import Diffusion
 from dihal_bench.geometry.locate import Located, Sample, fill_cache, locate
 from dihal_bench.geometry.score import resolve_layer
-from dihal_bench.runs.inputs import Inputs
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.interfaces.validate import blamed, declared, validate
-from dihal_bench.core.progress import progress
-from dihal_bench.results.record import Record
-from dihal_bench.core.registry import DENOISERS, INTERFACES, include
-from dihal_bench.training.phases import Trained, PhaseRunner
-from dihal_bench.training.shares import check_shares
+from dihal_bench.runs.inputs import Inputs
+from dihal_bench.training.phases import PhaseRunner, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,8 +37,6 @@ if TYPE_CHECKING:
 
 _STATISTICS_BATCH = 16  # windows per pass
 _VALIDATED = 2  # windows
-
-
 
 
 class RunContext:

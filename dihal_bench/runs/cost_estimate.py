@@ -11,9 +11,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from dihal_bench.core.registry import INTERFACES
 from dihal_bench.geometry.seconds import proxy_seconds
 from dihal_bench.runs.context import RunContext
-from dihal_bench.core.registry import INTERFACES
 from dihal_bench.training.shares import check_shares
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ def locating(job: RunContext) -> CostEstimate:
     config, backbone = job.config, job.inputs.backbone
     passed = float(config.locate.windows * config.text.window * _teacher(job))
     seconds = proxy_seconds(config.locate, backbone.blocks - 1, backbone.hidden_size)
-    return CostEstimate(flops=passed, proxies=seconds, memory=_base_memory(job) + _located_memory(job))
+    return CostEstimate(
+        flops=passed, proxies=seconds, memory=_base_memory(job) + _located_memory(job)
+    )
 
 
 def cost_of_errands(errands: Sequence[WorkUnit], job: RunContext) -> CostEstimate:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.core import distributed
 from dihal_bench.results.record import Record
-from dihal_bench.runs.context import Job
+from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.folder import claimed, run_folder
-from dihal_bench.runs.record_builder import Findings
+from dihal_bench.runs.record_builder import RecordBuilder
 from dihal_bench.training.shares import check_shares
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(
     """
     check_shares(config.train)
     folder = run_folder(config, out)
-    job = Job(config, folder, say, shared=shared, inputs=inputs)
+    job = RunContext(config, folder, say, shared=shared, inputs=inputs)
     with claimed(folder, config):
         done = folder / "record.json"
         if distributed.on_main(done.exists):
@@ -61,7 +61,6 @@ def run(
         job.inputs.check(folder)
         if job.locates:
             show(job.located)
-        record = Findings(job).record(command or shlex.join(sys.argv))
+        record = RecordBuilder(job).record(command or shlex.join(sys.argv))
         record.write(done)
         return record
-

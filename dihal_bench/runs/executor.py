@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from dihal_bench.runs.work_unit import WorkUnit
     from dihal_bench.runs.inputs import Inputs
+    from dihal_bench.runs.work_unit import WorkUnit
 
 DEFAULT = "local"
 

@@ -8,20 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.config.resolve import flatten, included, resolve
 from dihal_bench.config.schema import digest_of
 from dihal_bench.core.errors import UserError
-from dihal_bench.runs.context import RunContext
-from dihal_bench.results.record import Record
 from dihal_bench.core.registry import INTERFACES, is_included
-from dihal_bench.config.resolve import flatten, included, resolve
+from dihal_bench.results.record import Record
+from dihal_bench.runs.context import RunContext
 from dihal_bench.training.checkpoint import load_interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dihal_bench.config.schema import RunConfig
-    from dihal_bench.runs.inputs import Inputs
     from dihal_bench.interfaces.base import Interface
+    from dihal_bench.runs.inputs import Inputs
 
 
 class FinishedRun:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dihal_bench.core import distributed
-from dihal_bench.models.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
-from dihal_bench.models.model import Backbone
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import write_json
-from dihal_bench.runs.folder import INPUTS
 from dihal_bench.data.selection import evaluation_windows
 from dihal_bench.data.sources import load_corpus
 from dihal_bench.data.tokens import PackedTokens, pack
+from dihal_bench.models.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
+from dihal_bench.models.model import Backbone
+from dihal_bench.runs.folder import INPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,25 +8,25 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core import environment
+from dihal_bench.core.registry import code_of
+from dihal_bench.data.selection import evaluation_windows
+from dihal_bench.evaluation.aggregate import Measured
+from dihal_bench.evaluation.cache import ScoreCache
+from dihal_bench.evaluation.cost import cost
+from dihal_bench.evaluation.document_sums import to_plain
+from dihal_bench.evaluation.evaluate import check_gates, evaluate
+from dihal_bench.evaluation.learning_curve import scores_on_the_way
+from dihal_bench.evaluation.reconstruction import bridgeability
+from dihal_bench.evaluation.recovery_under_noise import oracle
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.results.record import Record
 from dihal_bench.results.schema import SCHEMA
-from dihal_bench.core.registry import code_of
-from dihal_bench.evaluation.reconstruction import bridgeability
-from dihal_bench.evaluation.cost import cost
-from dihal_bench.evaluation.evaluate import check_gates, evaluate
-from dihal_bench.data.selection import evaluation_windows
-from dihal_bench.evaluation.cache import ScoreCache
-from dihal_bench.evaluation.recovery_under_noise import oracle
-from dihal_bench.evaluation.learning_curve import scores_on_the_way
-from dihal_bench.evaluation.document_sums import to_plain
-from dihal_bench.evaluation.aggregate import Measured
 from dihal_bench.training.budget import TRUNK_TOLERANCE
 
 if TYPE_CHECKING:
+    from dihal_bench.evaluation.cost import Cost
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.runs.context import RunContext
-    from dihal_bench.evaluation.cost import Cost
 
 
 class RecordBuilder:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import short_hash
-from dihal_bench.runs.folder import claimed
-from dihal_bench.results.record import Record
 from dihal_bench.core.registry import INTERFACES
 from dihal_bench.evaluation.context import EvalContext, TaskResult, steps_of
+from dihal_bench.results.record import Record
+from dihal_bench.runs.folder import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from dihal_bench.evaluation.context import Task
     from dihal_bench.config.evaluation import ScoreConfig
+    from dihal_bench.evaluation.context import Task
     from dihal_bench.runs.finished import FinishedRun
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench import __version__
+from dihal_bench.config.resolve import flatten, resolve
 from dihal_bench.core.environment import keep_freed_memory
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import lock, short_hash, write_json
-from dihal_bench.runs.inputs import Inputs
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.execute import run
-from dihal_bench.config.resolve import flatten, resolve
+from dihal_bench.runs.inputs import Inputs
 from dihal_bench.training.phases import train_together
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ class WorkUnit:
 
     def _train(self, todo: Sequence[Run], inputs: Inputs, say: Callable[[str], None]) -> None:
         """Train runs side by side; each finds its phases done when its turn comes."""
-        jobs = [RunContext(r.config, r.folder, say, shared=self.shared, inputs=inputs) for r in todo]
+        jobs = [
+            RunContext(r.config, r.folder, say, shared=self.shared, inputs=inputs) for r in todo
+        ]
         try:
             for job in jobs:
                 job.check_span()

@@ -2,7 +2,7 @@
 
 from importlib import resources
 
-HEALTHY = resources.files("dihal_bench.cli.scaffold").joinpath("template.py").read_text("utf-8")
+HEALTHY = resources.files("dihal_bench.cli").joinpath("interface_template.py").read_text("utf-8")
 TARGET = "return self.codes[batch.following(batch.tokens)]"
 READ = "torch.atanh(means) @ self.codes.T"
 RECOVER = f"return {READ}"

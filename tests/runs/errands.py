@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dihal_bench.runs.work_unit import WorkUnit, Run
-from dihal_bench.runs.inputs import Inputs
 from dihal_bench.config.resolve import resolve
+from dihal_bench.runs.inputs import Inputs
+from dihal_bench.runs.work_unit import Run, WorkUnit
 
 from ..conftest import SETTINGS, Tiny
 

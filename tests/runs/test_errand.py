@@ -9,10 +9,10 @@ import pytest
 
 from dihal_bench import __version__
 from dihal_bench.cli.main import main
-from dihal_bench.core.errors import UserError
-from dihal_bench.runs.work_unit import WorkUnit, Run, perform_file, write_work_unit
-from dihal_bench.core.files import lock
 from dihal_bench.config.resolve import resolve
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import lock
+from dihal_bench.runs.work_unit import Run, WorkUnit, perform_file, write_work_unit
 from dihal_bench.training import phases
 
 from ..conftest import Tiny

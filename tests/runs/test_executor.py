@@ -8,11 +8,11 @@ import pytest
 
 from dihal_bench.cli.main import main
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.registry import EXECUTORS
 from dihal_bench.runs.executor import WorkOutcome, execution_flags, executor_of
 from dihal_bench.runs.executors.local import LocalExecutor
 from dihal_bench.runs.executors.ray import RayExecutor
 from dihal_bench.runs.executors.slurm import SlurmExecutor
-from dihal_bench.core.registry import EXECUTORS
 
 from ..conftest import Tiny
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.runs.executor import Executor, WorkOutcome, at_least, option
 from dihal_bench.core.progress import progress, say, share_terminal
 from dihal_bench.core.registry import EXECUTORS
+from dihal_bench.runs.executor import Executor, WorkOutcome, at_least, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.runs.work_unit import WorkUnit
     from dihal_bench.runs.inputs import Inputs
+    from dihal_bench.runs.work_unit import WorkUnit
 
 _held: list[Inputs] = []  # a worker's own
 
@@ -140,8 +140,8 @@ def _end_with_parent() -> None:
 
 
 def _work(content: Mapping[str, Any], place: str) -> None:
-    from dihal_bench.runs.work_unit import WorkUnit
     from dihal_bench.runs.inputs import Inputs
+    from dihal_bench.runs.work_unit import WorkUnit
 
     share_terminal(f"[{place}] ")
     errand = WorkUnit.from_dict(content)

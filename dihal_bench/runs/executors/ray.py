@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.runs.executor import Executor, WorkOutcome, at_least, option
 from dihal_bench.core.progress import progress, say
 from dihal_bench.core.registry import EXECUTORS
+from dihal_bench.runs.executor import Executor, WorkOutcome, at_least, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dihal_bench.runs.work_unit import WorkUnit
     from dihal_bench.runs.inputs import Inputs
+    from dihal_bench.runs.work_unit import WorkUnit
 
 _PROBE_SECONDS = 5.0
 _RETRIES = 3  # of an errand whose process or node is lost

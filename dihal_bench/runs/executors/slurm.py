@@ -18,16 +18,16 @@ from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.runs.executor import Executor, WorkOutcome, at_least, option
 from dihal_bench.core.files import undone_on_error
 from dihal_bench.core.progress import progress, say
 from dihal_bench.core.registry import EXECUTORS
+from dihal_bench.runs.executor import Executor, WorkOutcome, at_least, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dihal_bench.runs.work_unit import WorkUnit
     from dihal_bench.runs.inputs import Inputs
+    from dihal_bench.runs.work_unit import WorkUnit
 
 _POLL_SECONDS = 2.0
 _MISSES = 30  # polls without a job or its record until it has failed: new files may show up late
