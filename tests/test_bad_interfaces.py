@@ -9,7 +9,7 @@ from .conftest import Tiny
 FILE = """
 import torch
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 
 @INTERFACES.register("mine")

@@ -22,7 +22,7 @@ from .conftest import Tiny
 LEAKY = """
 import torch
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
-from dihal_bench.registry import DENOISERS
+from dihal_bench.core.registry import DENOISERS
 
 
 @DENOISERS.register("leaky")

@@ -16,8 +16,8 @@ CONFIG = RunConfig()
 HOLD = """
 import sys
 from pathlib import Path
-from dihal_bench.config import RunConfig
-from dihal_bench.folder import claimed
+from dihal_bench.config.schema import RunConfig
+from dihal_bench.runs.folder import claimed
 with claimed(Path(sys.argv[1]), RunConfig()):
     print("held", flush=True)
     sys.stdin.read()

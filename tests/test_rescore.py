@@ -67,7 +67,7 @@ def task(tmp_path: Path, judge: Path) -> Path:
 
 MINE = """
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 
 @INTERFACES.register("mine")

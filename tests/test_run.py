@@ -27,7 +27,7 @@ from .conftest import SETTINGS, Tiny
 CONTROLS = ["regress", "token-mean", "ridge", "mean", "identity"]
 MINE = """
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 
 @INTERFACES.register("mine")

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from dihal_bench.baselines.embedding import Embedding
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 GATE = Path({gate!r})
 

@@ -21,7 +21,7 @@ from .errands import config_for, errand, inputs_of, records, wait_for
 OWN = """
 from dataclasses import dataclass
 from dihal_bench.baselines.embedding import Embedding
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 @dataclass(frozen=True, kw_only=True)
 class Mine:
