@@ -77,6 +77,10 @@ class Registry:
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(self.names())}."
         raise UserError(f"there is no {self.kind} called {name!r}; {hint}")
 
+    def name_of(self, entry: Any) -> str | None:
+        """Return the name that a class or function is registered under, if it is."""
+        return next((name for name, own in self._entries.items() if own is entry), None)
+
     def names(self) -> list[str]:
         """Return all names, sorted; plug-ins are named without being imported."""
         self._load()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dihal_bench.config.schema import AUTO
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import DENOISERS, INTERFACES
+from dihal_bench.runs.folder import folder_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ def plan(
                     if BLOCKS[key].regime not in INTERFACES.get(name).regimes:
                         continue
                     config = _config(base, BLOCKS[key], name, seed, size, layer, depth)
-                    folder = out / "runs" / f"{name}-{config.digest()}"
+                    folder = folder_in(out / "runs", config)
                     label = f"{name} ({denoiser})" if len(bases) > 1 else name
                     entries.append(
                         ComparisonEntry(block=key, label=label, config=config, folder=folder)

@@ -6,9 +6,11 @@ import itertools
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.config.identity import identity
 from dihal_bench.core.errors import UserError
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.interfaces.transform import Transform
+from dihal_bench.runs.folder import folder_in
 from dihal_bench.runs.work_unit import Run, WorkUnit
 from dihal_bench.studies.sweep.predictors import POLICIES
 
@@ -201,13 +203,13 @@ def plan(
     """
     entries = []
     for seed in seeds:
-        for candidate in axis.candidates:
-            config = configure([*candidate.settings, f"seed={seed}"])
-            run = Run(
-                config=config,
-                folder=out / "runs" / f"{config.interface}-{config.digest()}",
-                title=f"{candidate.label}, seed {seed}",
-            )
+        own = [configure([*candidate.settings, f"seed={seed}"]) for candidate in axis.candidates]
+        folders = [folder_in(out / "runs", config) for config in own]
+        if len(set(folders)) < len(folders):  # candidates that differ in how they are scored alone
+            ends = [identity(config).evaluation for config in own]
+            folders = [f.with_name(f"{f.name}-{end}") for f, end in zip(folders, ends, strict=True)]
+        for candidate, config, folder in zip(axis.candidates, own, folders, strict=True):
+            run = Run(config=config, folder=folder, title=f"{candidate.label}, seed {seed}")
             entries.append(Entry(candidate=candidate, run=run))
     return entries
 
