@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dihal_bench.core.checkout import place_of
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.names import is_plain
 
@@ -103,6 +104,8 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
+        for module in self._modules:
+            place_of(module)
         self._loaded = True
         for module in self._modules:
             package = importlib.import_module(module)

@@ -9,7 +9,7 @@ import pytest
 from dihal_bench.results.record import Record
 from dihal_bench.runs.finished import FinishedRun
 
-from .conftest import Tiny, dihal
+from ..conftest import Tiny, dihal
 
 TASK = (
     "task: few\noutput_type: samples\nsamples: {count: 24, tokens: 12, bleu: 8, mauve_seeds: 1, "

@@ -22,7 +22,7 @@ from dihal_bench.results.record import Record
 from dihal_bench.training import trainer
 from dihal_bench.training.trainee import TrainState
 
-from .conftest import SETTINGS, Tiny
+from ..conftest import SETTINGS, Tiny
 
 CONTROLS = ["regress", "token-mean", "ridge", "mean", "identity"]
 MINE = """

@@ -4,7 +4,7 @@ import pytest
 
 from dihal_bench.cli.main import main
 
-from .conftest import Tiny
+from ..conftest import Tiny
 
 FILE = """
 import torch

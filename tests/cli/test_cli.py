@@ -17,7 +17,7 @@ from dihal_bench import __version__
 from dihal_bench.cli.main import main
 from dihal_bench.models.loading import JUDGE, locate
 
-from .conftest import Tiny
+from ..conftest import Tiny
 
 LEAKY = """
 import torch
