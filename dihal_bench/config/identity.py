@@ -127,9 +127,8 @@ def foreign_code(config: RunConfig) -> dict[str, str]:
     kinds = [INTERFACES.get(name) for name in sorted(names)]
     for registry, name in ((DENOISERS, config.denoiser.name), (SAMPLERS, config.diffusion.sampler)):
         kinds += [registry.get(name)] if name in registry.names() else []
-    for kind in kinds:
-        if not _is_own(kind):
-            files.append(Path(inspect.getsourcefile(kind) or "").resolve())
+    foreign = (kind for kind in kinds if not _is_own(kind))
+    files += [Path(inspect.getsourcefile(kind) or "").resolve() for kind in foreign]
     return {file.name: digest_of_file(file) for file in dict.fromkeys(files) if file.is_file()}
 
 
