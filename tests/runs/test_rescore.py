@@ -51,7 +51,7 @@ def run(_run: Path, tmp_path: Path, tiny: Tiny) -> Path:
 
 @pytest.fixture
 def judge(tmp_path: Path, tiny: Tiny) -> Path:
-    from .conftest import small_llama
+    from ..conftest import small_llama
 
     folder = Path(shutil.copytree(tiny.backbone, tmp_path / "judge"))
     small_llama(blocks=3).save_pretrained(folder)
