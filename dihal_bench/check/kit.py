@@ -67,6 +67,7 @@ def subjects(
     names: Sequence[str],
     denoiser: str,
     *,
+    denoiser_options: Any = None,
     diffusion: DiffusionConfig | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[Subject]:
@@ -75,6 +76,7 @@ def subjects(
     Args:
         names: registered interfaces.
         denoiser: registered name of their trunk.
+        denoiser_options: the trunk's own settings; by default its defaults.
         diffusion: the process; by default the default one.
         options: interfaces' own settings, by section.
 
@@ -85,6 +87,7 @@ def subjects(
     return [
         replace(
             subject,
+            denoiser_options=denoiser_options,
             diffusion=diffusion or DiffusionConfig(),
             options=own.get(subject.kind.section or subject.name),
         )

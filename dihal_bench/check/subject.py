@@ -38,6 +38,7 @@ class Subject:
         kind: the interface.
         regime: "causal" or "sequence".
         denoiser: registered name of the trunk.
+        denoiser_options: the trunk's own settings; None: its defaults.
         diffusion: the process.
         options: the interface's own settings; None: its defaults.
     """
@@ -46,6 +47,7 @@ class Subject:
     kind: type[Interface]
     regime: str
     denoiser: str = "transformer"
+    denoiser_options: Any = None
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     options: Any = None
     _teachers: dict[torch.dtype, Backbone] = field(default_factory=dict)
@@ -62,7 +64,12 @@ class Subject:
         config = InterfaceConfig(
             residual="token-mean" if causal else "none",
             denoiser=DenoiserConfig(
-                name=self.denoiser, width=16, heads=2, context_layers=1, layers=1
+                name=self.denoiser,
+                width=16,
+                heads=2,
+                context_layers=1,
+                layers=1,
+                options=self.denoiser_options,
             ),
             diffusion=self.diffusion,
             losses=LossWeights(),

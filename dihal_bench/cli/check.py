@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dihal_bench.cli.common import Verbs
     from dihal_bench.config.schema import RunConfig
 
-_SET = "a setting of an interface's own, or of the process: embedding.rounding=nearest"
+_SET = "a setting of the interface or denoiser, or of the process: embedding.rounding=nearest"
 
 
 def add(verbs: Verbs) -> None:
@@ -43,8 +43,14 @@ def _work(arguments: argparse.Namespace) -> int:
     for path in files:
         include(path)
     names = arguments.names or _registered_by(files)
-    config = _settings(arguments.set, files, names)
-    chosen = subjects(names, arguments.denoiser, diffusion=config.diffusion, options=config.options)
+    config = _settings(arguments, files, names)
+    chosen = subjects(
+        names,
+        arguments.denoiser,
+        denoiser_options=config.denoiser.options,
+        diffusion=config.diffusion,
+        options=config.options,
+    )
     findings = examine(chosen)
     if arguments.json:
         print_json([finding.to_dict() for finding in findings])
@@ -53,7 +59,9 @@ def _work(arguments: argparse.Namespace) -> int:
     return int(any(finding.verdict == FAIL for finding in findings))
 
 
-def _settings(sets: Sequence[str], files: Sequence[str], names: Sequence[str]) -> RunConfig:
+def _settings(
+    arguments: argparse.Namespace, files: Sequence[str], names: Sequence[str]
+) -> RunConfig:
     """Return the configuration that holds the given settings.
 
     Raises:
@@ -63,13 +71,15 @@ def _settings(sets: Sequence[str], files: Sequence[str], names: Sequence[str]) -
     from dihal_bench.core.errors import UserError
     from dihal_bench.core.registry import INTERFACES
 
-    sections = {INTERFACES.get(name).section or name for name in names} | {"diffusion"}
-    for item in sets:
-        if item.partition(".")[0].strip() not in sections:
+    sections = {INTERFACES.get(name).section or name for name in names}
+    sections |= {"diffusion", f"denoiser.{arguments.denoiser}"}
+    for item in arguments.set:
+        if not item.strip().startswith(tuple(f"{section}." for section in sections)):
             raise UserError(
                 f"--set {item}: check reads settings of {', '.join(sorted(sections))} alone."
             )
-    return resolve(values={"include": tuple(files)}, sets=sets)
+    values = {"include": tuple(files), "denoiser.name": arguments.denoiser}
+    return resolve(values=values, sets=arguments.set)
 
 
 def _registered_by(files: Sequence[str]) -> list[str]:

@@ -60,6 +60,7 @@ def config_of(
     *,
     sets: Sequence[str] = (),
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    others: Sequence[str] = (),
 ) -> RunConfig:
     """Return the configuration that the flags of ``common_flags`` mean.
 
@@ -68,6 +69,7 @@ def config_of(
         denoiser: in place of that of the flags.
         sets: further "key=value" strings, which win.
         defaults: preset -> what a verb has other defaults for than ``run``.
+        others: denoisers and samplers of other runs of this command, which may have settings too.
     """
     from dihal_bench.config.resolve import resolve
 
@@ -81,6 +83,7 @@ def config_of(
         values=values,
         sets=[*arguments.set, *sets],
         defaults=defaults,
+        others=others,
     )
 
 

@@ -61,15 +61,14 @@ def _work(arguments: argparse.Namespace) -> int:
     ]
     regimes = {BLOCKS[key].regime for key in blocks if key in BLOCKS}
     arguments.regime = "sequence" if "sequence" in regimes else "causal"
-    config = config_of(arguments)
-    denoisers = list(dict.fromkeys(listed(arguments.denoisers))) or [config.denoiser.name]
+    denoisers = list(dict.fromkeys(listed(arguments.denoisers)))
+    configs = [config_of(arguments, name, others=denoisers) for name in denoisers or [None]]
+    config = configs[0]
     bases = {
-        name: replace(
-            config_of(arguments, name), regime="causal", block=0, interface="hidden", seed=seeds[0]
-        )
-        for name in denoisers
+        own.denoiser.name: replace(own, regime="causal", block=0, interface="hidden", seed=seeds[0])
+        for own in configs
     }
-    base = bases[denoisers[0]]
+    base = bases[config.denoiser.name]
     if not arguments.dry_run:
         executor.check()
     out = run_folder(base, arguments.out, name="compare")

@@ -149,11 +149,12 @@ def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[i
     from dihal_bench.studies.sweep.sweep import Sweep
 
     always = [] if backbone is None else [f"backbone={backbone}"]
+    swept = listed((arguments.over or "").partition("=")[2])
     if arguments.transform is not None:
         always.append("bridge.residual=none")
 
     def configure(sets: list[str]) -> RunConfig:
-        return config_of(arguments, sets=[*always, *sets], defaults=SWEEPS)
+        return config_of(arguments, sets=[*always, *sets], defaults=SWEEPS, others=swept)
 
     base = configure([f"seed={seeds[0]}"])
     if arguments.over is None and INTERFACES.get(base.interface).bears_tokens:

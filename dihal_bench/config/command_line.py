@@ -6,8 +6,9 @@ import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.config.resolve import PRESETS, of_preset
-from dihal_bench.config.schema import RunConfig, keys_of
+from dihal_bench.config.choices import CHOICES, DENOISER
+from dihal_bench.config.resolve import PRESETS, default_values, of_preset
+from dihal_bench.config.schema import keys_of
 from dihal_bench.core.markdown import one_line
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def alone(command: str, config: Mapping[str, Any]) -> str:
 def run_command(config: Mapping[str, Any]) -> str:
     """Return ``dihal-bench run`` with flags that give this configuration again."""
     own = keys_of(config)
-    denoiser = str(own.get("denoiser.name"))
-    others = {preset: _differences(own, _usual(preset, denoiser)) for preset in PRESETS}
+    denoiser, sampler = (str(own.get(choice.path)) for choice in CHOICES)
+    others = {preset: _differences(own, _usual(preset, denoiser, sampler)) for preset in PRESETS}
     preset = min(others, key=lambda name: len(others[name]))
     words = ["--budget", preset]
     for key, value in others[preset].items():
@@ -52,9 +53,10 @@ def run_command(config: Mapping[str, Any]) -> str:
 
 
 @cache
-def _usual(preset: str, denoiser: str) -> dict[str, str]:
+def _usual(preset: str, *chosen: str) -> dict[str, str]:
     """Return what a preset says of every key, defaults included, as a flag would."""
-    usual = {**RunConfig().keys(), **of_preset(preset, denoiser)}
+    names = {choice.path: name for choice, name in zip(CHOICES, chosen, strict=True)}
+    usual = {**default_values(names), **of_preset(preset, names[DENOISER.path])}
     return {key: _said(value) for key, value in usual.items()}
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config.baseline import BASELINE, VERSION_3
+from dihal_bench.config.choices import plain
+from dihal_bench.config.renamed import RENAMED
 from dihal_bench.config.schema import RunConfig, flatten, keys_of
 from dihal_bench.core.content import content_id
 from dihal_bench.core.errors import UserError
@@ -158,7 +160,7 @@ def interface_identity(interface: Interface) -> dict[str, Any]:
     return {
         "code": [TRAINING_VERSION, *(_code(type(p)) for p in parts if p is not None)],
         "options": differing({f"{section}.{key}": value for key, value in options.items()}),
-        "config": differing(flatten(asdict(replace(config, options=None)))),
+        "config": differing(flatten(plain(replace(config, options=None)))),
     }
 
 
@@ -183,7 +185,7 @@ def version_3_digest(values: Mapping[str, Any], files: Iterable[Path]) -> str:
         files: that are included.
     """
     tree: dict[str, Any] = {"options": {}}
-    known = {key: values.get(key, value) for key, value in VERSION_3.items()}
+    known = {key: values.get(RENAMED.get(key, key), value) for key, value in VERSION_3.items()}
     sections = {key.partition(".")[0] for key in VERSION_3}
     own = {f"options.{k}": v for k, v in values.items() if k.partition(".")[0] not in sections}
     for key, value in {**known, **own}.items():

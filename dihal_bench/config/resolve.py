@@ -9,13 +9,16 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from dihal_bench.config.choices import CHOICES, DENOISER
 from dihal_bench.config.identity import baseline_of
 from dihal_bench.config.schema import RunConfig, flatten, keys_of
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.registry import INTERFACES, include
+from dihal_bench.core.registry import DENOISERS, INTERFACES, include
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from dihal_bench.config.choices import Choice
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},  # the defaults: minutes on two cores
@@ -60,15 +63,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-_OF_DENOISERS: dict[tuple[str, str], dict[str, Any]] = {  # sizes that a preset has for a denoiser
-    ("small", "sd-unet"): {"denoiser.unet.image": "4,16", "denoiser.unet.widths": "64,128,128"},
-    ("paper", "sd-unet"): {  # Stable Diffusion 1.5: 4 x 32 x 32 is d = 4096
-        "denoiser.unet.image": "4,32",
-        "denoiser.unet.widths": "320,640,1280,1280",
-        "denoiser.layers": 2,
-    },
-}
-
 
 def resolve(
     *,
@@ -77,6 +71,7 @@ def resolve(
     values: Mapping[str, Any],
     sets: Iterable[str] = (),
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    others: Sequence[str] = (),
 ) -> RunConfig:
     """Build a configuration: preset, file, named flags, ``--set``; the last one wins.
 
@@ -90,6 +85,8 @@ def resolve(
         values: keys of the configuration and what the flags gave; None means not given.
         sets: "key.path=value" strings.
         defaults: preset -> keys that a verb has other defaults for than ``run``.
+        others: denoisers and samplers of other configurations, made of the same keys: settings of
+            theirs are left out.
 
     Raises:
         UserError: unknown preset, file or key, or a value of the wrong type.
@@ -108,22 +105,43 @@ def resolve(
     given = {key.removeprefix("options."): value for key, value in given.items()}
     for path in included(given):
         include(path)
-    own = of_preset(preset, str(given.get("denoiser.name")))
+    own = of_preset(preset, _named(DENOISER, given))
     usual = {**own, "budget.name": preset, **(defaults or {}).get(preset, {})}
     if any(key.startswith("budget.") for key in given):
         usual["budget.name"] = "custom"
     flat = {**usual, **given}
-    sections = {section: kind for section, kind in _sections().items() if _within(flat, section)}
     options = {
-        section: _build(
-            kind,
-            {key: flat.pop(f"{section}.{key}") for key in _within(flat, section)},
-            f"{section}.",
-        )
-        for section, kind in sections.items()
+        section: _build(kind, own, f"{section}.")
+        for section, kind in _sections().items()
+        if (own := _take(flat, section))
     }
+    chosen = {choice.section: _chosen(choice, flat, others) for choice in CHOICES}
     config = _build(RunConfig, flat, "", others=[f"{section}.*" for section in _sections()])
-    return dataclasses.replace(config, options=options)  # type: ignore[no-any-return]
+    parts = {
+        section: dataclasses.replace(getattr(config, section), options=own)
+        for section, own in chosen.items()
+    }
+    return dataclasses.replace(config, options=options, **parts)  # type: ignore[no-any-return]
+
+
+def default_values(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every dotted key is by default, plain, with the own settings of what is chosen.
+
+    Args:
+        names: the dotted keys that name a denoiser and a sampler, and what they name; one that is
+            not registered here has no settings that are known.
+    """
+    default = RunConfig()
+    sections = {}
+    for choice in CHOICES:
+        name = names.get(choice.path)
+        if name in choice.registry.names():
+            own = choice.registry.get(str(name)).with_defaults(None)
+            sections[choice.section] = dataclasses.replace(
+                getattr(default, choice.section), **{choice.key: name}, options=own
+            )
+    chosen = dataclasses.replace(default, **sections)
+    return {**chosen.keys(), **default.keys()}
 
 
 def kept(tree: Mapping[str, Any]) -> RunConfig:
@@ -140,21 +158,24 @@ def kept(tree: Mapping[str, Any]) -> RunConfig:
         include(path)  # its interfaces may have options
     newer = {
         key: baseline_of(key, default)
-        for key, default in _every_default().items()
+        for key, default in _every_default(values).items()
         if key not in values and baseline_of(key, default) != default
     }
     return resolve(values={**newer, **values})
 
 
-def _every_default() -> dict[str, Any]:
-    """Return the default of every key, options of interfaces among them."""
+def _every_default(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``default_values``, options of all interfaces among them."""
     own = {name: dataclasses.asdict(kind()) for name, kind in _sections().items()}
-    return {**RunConfig().keys(), **flatten(own)}
+    return {**default_values(names), **flatten(own)}
 
 
 def of_preset(preset: str, denoiser: str) -> dict[str, Any]:
-    """Return the keys that a preset sets, with its sizes of a denoiser."""
-    return {**PRESETS[preset], **_OF_DENOISERS.get((preset, denoiser), {})}
+    """Return the keys that a preset sets, with its sizes of a denoiser if it is registered here."""
+    if denoiser not in DENOISERS.names():
+        return PRESETS[preset]
+    sizes = DENOISERS.get(denoiser).presets.get(preset, {})
+    return {**PRESETS[preset], **DENOISER.preset(denoiser, sizes)}
 
 
 def _sections() -> dict[str, Any]:
@@ -163,8 +184,28 @@ def _sections() -> dict[str, Any]:
     return {name: k.Options for name, k in kinds.items() if k.Options and not k.section}
 
 
-def _within(flat: Mapping[str, Any], section: str) -> list[str]:
-    return [key.partition(".")[2] for key in flat if key.partition(".")[0] == section]
+def _take(flat: dict[str, Any], section: str) -> dict[str, Any]:
+    """Remove the keys of a section and return them, without its name."""
+    own = [key for key in flat if key.startswith(f"{section}.")]
+    return {key.removeprefix(f"{section}."): flat.pop(key) for key in own}
+
+
+def _named(choice: Choice, flat: Mapping[str, Any]) -> str:
+    """Return which one is chosen; without a word of it, the default."""
+    default = getattr(getattr(RunConfig(), choice.section), choice.key)
+    name: str = _convert(flat.get(choice.path, default), str, choice.path)
+    return name
+
+
+def _chosen(choice: Choice, flat: dict[str, Any], others: Sequence[str]) -> Any:
+    """Take the chosen one's own settings out of the keys and build them; None: it has none."""
+    name = _named(choice, flat)
+    kind, section = choice.options_of(name), f"{choice.section}.{name}"
+    own = _take(flat, section) if kind else {}
+    for other in set(others) - {name}:
+        _take(flat, f"{choice.section}.{other}")
+    choice.refuse_others(name, flat)
+    return _build(kind, own, f"{section}.") if kind else None
 
 
 def included(given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -192,7 +233,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _build(cls: Any, flat: Mapping[str, Any], prefix: str, others: Sequence[str] = ()) -> Any:
     """Build dataclass ``cls`` from dotted keys; ``prefix`` and ``others`` are for messages."""
-    hints = {name: kind for name, kind in get_type_hints(cls).items() if kind != _SECTIONS}
+    hints = {name: kind for name, kind in get_type_hints(cls).items() if kind not in _APART}
     plain: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():
@@ -220,6 +261,9 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         items = parts if isinstance(parts, list | tuple) else [parts]
         texts = [item.strip() if isinstance(item, str) else item for item in items]
         return tuple(_convert(item, get_args(kind)[0], key) for item in texts if item != "")
+    if kind not in _CONVERSIONS:
+        known = ", ".join(own.__name__ for own in _CONVERSIONS)
+        raise UserError(f"{key} is declared as {kind}; declare it as one of {known}, or a tuple.")
     wanted, convert = _CONVERSIONS[kind]
     try:
         return convert(value)
@@ -229,7 +273,7 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         raise UserError(f"{given}: give {wanted}.") from error
 
 
-_SECTIONS = dict[str, Any]  # type of what holds the interfaces' own settings, built apart
+_APART = (dict[str, Any], Any)  # types of what holds settings of their own, built apart
 _FLAGS = {"from_layer": "--from", "seed": "--seed"}  # typed keys that have a flag of their own
 
 

@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.config.choices import plain
 from dihal_bench.config.evaluation import ScoreConfig
+from dihal_bench.config.renamed import with_new_names
 from dihal_bench.core.errors import UserError
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
@@ -162,8 +164,8 @@ class RunConfig:
         return "token-mean" if self.regime == "causal" else "none"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved configuration as nested plain values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        """Return the resolved configuration as nested plain values; ``resolve`` reads its keys."""
+        return json.loads(json.dumps(plain(self)))  # type: ignore[no-any-return]
 
     def keys(self) -> dict[str, Any]:
         """Return it as a user gives it: dotted keys, options under the name of what has them."""
@@ -171,8 +173,9 @@ class RunConfig:
 
 
 def keys_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the dotted keys of a configuration that is kept as nested plain values."""
-    return {key.removeprefix("options."): value for key, value in flatten(tree).items()}
+    """Return the dotted keys of today of a configuration that is kept as nested plain values."""
+    flat = {key.removeprefix("options."): value for key, value in flatten(tree).items()}
+    return with_new_names(flat)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

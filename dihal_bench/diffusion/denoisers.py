@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from dihal_bench.core.configurable import Configurable
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import DENOISERS
 from dihal_bench.diffusion.layers import (
@@ -20,33 +21,9 @@ from dihal_bench.diffusion.layers import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dihal_bench.diffusion.layout import Layout
-
-
-@dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """The U-Net of ``sd-unet``; Stable Diffusion 1.5 has 4,32 and 320,640,1280,1280.
-
-    Attributes:
-        image: channels and side of the image that every token's state becomes.
-        widths: channels per resolution, each half as wide and high as the one before.
-        vae: folder or hub id of a frozen ``AutoencoderKL`` around the U-Net; empty: none.
-    """
-
-    image: tuple[int, ...] = (8, 4)
-    widths: tuple[int, ...] = (16, 48)
-    vae: str = ""
-
-    def __post_init__(self) -> None:
-        if len(self.image) != 2 or min(self.image) < 1:
-            given = ",".join(map(str, self.image))
-            raise UserError(f"denoiser.unet.image={given} must be channels and side, such as 8,4.")
-        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
-            given = ",".join(map(str, self.widths))
-            raise UserError(
-                f"denoiser.unet.widths={given} must be multiples of 8, one per resolution, such as "
-                "16,48."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +36,8 @@ class DenoiserConfig:
         context_layers: causal layers over the clean condition (run once per sequence).
         layers: denoising layers (run once per network evaluation); of a U-Net, per resolution.
         heads: attention heads.
-        unet: what ``sd-unet`` wants to know besides.
+        options: the denoiser's own settings, of its ``Options``; None: their defaults. As keys they
+            are denoiser.NAME.key, for example ``denoiser.sd-unet.image``.
     """
 
     name: str = "transformer"
@@ -67,7 +45,7 @@ class DenoiserConfig:
     context_layers: int = 2
     layers: int = 2
     heads: int = 4
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    options: Any = None
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads"):
@@ -93,7 +71,7 @@ def check_denoiser(name: str, regime: str) -> None:
         )
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(Configurable, nn.Module, ABC):
     """Maps a noised signal, its level and a clean condition to the network's output, per position.
 
     Locality is part of the contract. In the causal regime the output at position i depends on the
@@ -103,12 +81,13 @@ class Denoiser(nn.Module, ABC):
 
     Attributes:
         regimes: the regimes it can be used in.
-        reads_unet: whether it reads ``DenoiserConfig.unet``.
+        presets: preset -> what it sets for this denoiser: keys of ``Options``, or else of
+            ``DenoiserConfig``.
         help: one line for ``dihal-bench list``.
     """
 
     regimes: ClassVar[tuple[str, ...]] = ("causal", "sequence")
-    reads_unet: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     help: ClassVar[str] = ""
 
     def __init__(self, inputs: int, outputs: int, condition: int, config: DenoiserConfig):
@@ -118,17 +97,13 @@ class Denoiser(nn.Module, ABC):
             inputs: channels of the noised signal and of what is seen beside it.
             outputs: dimensions D of the signal.
             condition: dimensions C of the condition.
-            config: sizes.
+            config: sizes, and the settings of its own.
 
         Raises:
-            UserError: a setting is not read by this denoiser, or does not suit it.
+            UserError: a setting does not suit this denoiser.
         """
         super().__init__()
-        if not self.reads_unet and config.unet != UNetConfig():
-            raise UserError(
-                f"--denoiser {config.name} has no U-Net to which denoiser.unet.* could apply; "
-                "choose --denoiser sd-unet or leave these settings out."
-            )
+        self.options = self.with_defaults(config.options)
         self.inputs, self.outputs, self.condition, self.config = inputs, outputs, condition, config
 
     @abstractmethod

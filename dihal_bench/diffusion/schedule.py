@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dihal_bench.core.configurable import Configurable
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import SAMPLERS
 
@@ -40,6 +41,8 @@ class DiffusionConfig:
         self_conditioning: the network sees its previous estimate beside z, in half of the windows
             while training and always while sampling (Chen et al., 2022).
         zero_terminal_snr: level T is pure noise; eps-prediction is undefined there and refused.
+        options: the sampler's own settings, of its ``Options``; None: their defaults. As keys they
+            are diffusion.NAME.key.
     """
 
     sampler: str = "ddim"
@@ -48,6 +51,7 @@ class DiffusionConfig:
     prediction: str = "x0"
     zero_terminal_snr: bool = True
     self_conditioning: bool = False
+    options: Any = None
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -71,11 +75,12 @@ class Place:
 CLEAN = Place(-1, 1.0, 0.0)
 
 
-class Diffusion(ABC):
+class Diffusion(Configurable, ABC):
     """A forward process z = alpha_t x0 + sigma_t eps, t in {0, ..., T-1}, and its sampler."""
 
     def __init__(self, config: DiffusionConfig):
         self.config = config
+        self.options = self.with_defaults(config.options)
         self.terminal = config.train_steps - 1
         self.alpha, self.sigma = self._levels()  # float64 [T]
         if config.prediction == "eps" and float(self.alpha[-1]) < 1e-6:

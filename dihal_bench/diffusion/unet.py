@@ -16,7 +16,7 @@ from dihal_bench.diffusion.denoisers import ContextEncoder, Denoiser, DenoiserCo
 from dihal_bench.diffusion.vae import FrozenVAE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dihal_bench.diffusion.layout import Layout
 
@@ -81,6 +81,34 @@ class PrefixAttention:
         return out  # the rest of ``to_out`` is dropout, which is off
 
 
+@dataclass(frozen=True, kw_only=True)
+class UNetOptions:
+    """Settings of ``sd-unet``; Stable Diffusion 1.5 has 4,32 and 320,640,1280,1280.
+
+    Attributes:
+        image: channels and side of the image that every token's state becomes.
+        widths: channels per resolution, each half as wide and high as the one before.
+        vae: folder or hub id of a frozen ``AutoencoderKL`` around the U-Net; empty: none.
+    """
+
+    image: tuple[int, ...] = (8, 4)
+    widths: tuple[int, ...] = (16, 48)
+    vae: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.image) != 2 or min(self.image) < 1:
+            given = ",".join(map(str, self.image))
+            raise UserError(
+                f"denoiser.sd-unet.image={given} must be channels and side, such as 8,4."
+            )
+        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+            given = ",".join(map(str, self.widths))
+            raise UserError(
+                f"denoiser.sd-unet.widths={given} must be multiples of 8, one per resolution, such "
+                "as 16,48."
+            )
+
+
 @DENOISERS.register("sd-unet")
 class UNetDenoiser(Denoiser):
     """Diffusers' ``UNet2DConditionModel`` in the shape of Stable Diffusion 1.5, in any size.
@@ -93,20 +121,26 @@ class UNetDenoiser(Denoiser):
     """
 
     regimes: ClassVar[tuple[str, ...]] = ("causal",)
-    reads_unet: ClassVar[bool] = True
+    Options: ClassVar[type | None] = UNetOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {"image": (4, 16), "widths": (64, 128, 128)},
+        # Stable Diffusion 1.5: 4 x 32 x 32 is d = 4096
+        "paper": {"image": (4, 32), "widths": (320, 640, 1280, 1280), "layers": 2},
+    }
     help: ClassVar[str] = (
         "causal context encoder, then Stable Diffusion's U-Net on an image a token"
     )
 
     def __init__(self, inputs: int, outputs: int, condition: int, config: DenoiserConfig):
         super().__init__(inputs, outputs, condition, config)
-        self.shape = (config.unet.image[0], config.unet.image[1], config.unet.image[1])
+        channels, side = self.options.image
+        self.shape = channels, side, side
         self.encoder = ContextEncoder(condition, config)
         self.context_norm = nn.RMSNorm(config.width)
         self.null = nn.Parameter(torch.randn(config.width))
         self.embed_context = nn.Linear(config.width, math.prod(self.shape))
-        self.unet = _new_unet(config)
-        self.vae = FrozenVAE(config.unet.vae) if config.unet.vae else None
+        self.unet = _new_unet(config, self.options)
+        self.vae = FrozenVAE(self.options.vae) if self.options.vae else None
         self.outer = self._outer_shape()
         self.embed_signal = nn.Linear(inputs, math.prod(self.outer))
         self.head = nn.Linear(math.prod(self.outer), outputs)
@@ -157,7 +191,7 @@ class UNetDenoiser(Denoiser):
         Returns:
             The fraction of the states' variance that is lost; 0 where nothing is.
         """
-        assert self.vae is not None, "there is no autoencoder: denoiser.unet.vae is empty"
+        assert self.vae is not None, "there is no autoencoder: denoiser.sd-unet.vae is empty"
         images = self._as_images(self.embed_signal(states), self.outer)
         decoded = self.vae.decode(self.vae.encode(images)).flatten(1)
         found = (decoded - self.embed_signal.bias) @ torch.linalg.pinv(self.embed_signal.weight).T
@@ -175,8 +209,9 @@ class UNetDenoiser(Denoiser):
         channels, side, _ = self.shape
         if channels != self.vae.channels:
             raise UserError(
-                f"denoiser.unet.image={channels},{side} does not fit denoiser.unet.vae, whose "
-                f"latents have {self.vae.channels} channels; give {self.vae.channels},{side}."
+                f"denoiser.sd-unet.image={channels},{side} does not fit denoiser.sd-unet.vae, "
+                f"whose latents have {self.vae.channels} channels; give "
+                f"{self.vae.channels},{side}."
             )
         side *= self.vae.factor
         return self.vae.colours, side, side
@@ -203,10 +238,10 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
-def _new_unet(config: DenoiserConfig) -> Any:
+def _new_unet(config: DenoiserConfig, options: UNetOptions) -> Any:
     from diffusers import UNet2DConditionModel
 
-    widths, (channels, side) = config.unet.widths, config.unet.image
+    widths, (channels, side) = options.widths, options.image
     plain = min(1, len(widths) - 1)  # the lowest resolution has no attention, if it is not the only
     attended = len(widths) - plain
     unet = UNet2DConditionModel(

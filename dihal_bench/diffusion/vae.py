@@ -65,7 +65,7 @@ def _load_vae(source: str) -> Any:
     remedy = "give a folder made by AutoencoderKL.save_pretrained, or a hub id"
     path = Path(source).expanduser()
     if not path.is_dir() and (path.exists() or not _HUB_ID.fullmatch(source)):
-        raise UserError(f"denoiser.unet.vae={source} is no folder: {remedy}.")
+        raise UserError(f"denoiser.sd-unet.vae={source} is no folder: {remedy}.")
     try:
         with _quiet():
             model, report = AutoencoderKL.from_pretrained(
@@ -78,11 +78,11 @@ def _load_vae(source: str) -> Any:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].split(". ")[0].rstrip(".: ")
         raise UserError(
-            f"denoiser.unet.vae={source} cannot be read ({reason}): {remedy}."
+            f"denoiser.sd-unet.vae={source} cannot be read ({reason}): {remedy}."
         ) from error
     if report["missing_keys"]:
         raise UserError(
-            f"denoiser.unet.vae={source} lacks {len(report['missing_keys'])} weights of its "
+            f"denoiser.sd-unet.vae={source} lacks {len(report['missing_keys'])} weights of its "
             f"configuration, such as {min(report['missing_keys'])}: {remedy}."
         )
     return model

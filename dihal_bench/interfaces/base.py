@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dihal_bench.core.configurable import Configurable
 from dihal_bench.core.registry import DENOISERS
 from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.layout import Layout
@@ -35,7 +36,7 @@ _TRAINING_DRAWS = 1 << 30  # training and sampling never use the same noise
 _RECOVERY_DRAWS = 1 << 31  # nor do the phases
 
 
-class Interface(nn.Module, ABC):
+class Interface(Configurable, nn.Module, ABC):
     """A signal x0 that is generated given the clean prefix, and its way back to next-token logits.
 
     Shapes: B windows, T positions, D signal dimensions, C condition dimensions, V vocabulary.
@@ -59,8 +60,8 @@ class Interface(nn.Module, ABC):
             stops before diffusion.
         controls: what stands beside it in its table by default.
         slow_controls: what stands there too where everything is compared.
-        Options: dataclass of its own settings (``--set NAME.key=value``); None: it has none.
-        section: NAME, where it is not the registered one: a control shares its interface's.
+        section: NAME of its settings NAME.key, where it is not the registered one: a control shares
+            its interface's.
         help: one line for ``dihal-bench list``.
     """
 
@@ -77,7 +78,6 @@ class Interface(nn.Module, ABC):
     controls: ClassVar[tuple[str, ...]] = ()
     slow_controls: ClassVar[tuple[str, ...]] = ()
     section: ClassVar[str] = ""
-    Options: ClassVar[type | None] = None
     help: ClassVar[str] = ""
 
     def __init__(self, backbone: Backbone, span: Span, config: InterfaceConfig):
@@ -86,7 +86,7 @@ class Interface(nn.Module, ABC):
         self.backbone: Backbone
         self.span = span
         self.config = config
-        self.options: Any = config.options or (self.Options() if self.Options else None)
+        self.options = self.with_defaults(config.options)
         self.noise = Noise(config.seed)
         self.diffusion = Diffusion.create(config.diffusion)
         self.recovery: nn.Module | None = None

@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.config.schema import RunConfig
+from dihal_bench.config.renamed import with_new_names
+from dihal_bench.config.resolve import default_values
 from dihal_bench.core.markdown import one_line
 from dihal_bench.core.names import safe
 from dihal_bench.evaluation.likelihood import TEACHER
@@ -274,11 +275,11 @@ def _labels(name: str, records: list[Record]) -> list[tuple[str, Record]]:
     traits = [_traits(record) for record in records]
     keys = sorted({key for own in traits for key in own})
     telling = [key for key in keys if len({repr(own.get(key)) for own in traits}) > 1]
-    usual = _flat(RunConfig().to_dict())
     rows: dict[str, str] = {}  # what tells a row from others -> its label
     taken: set[tuple[str, Any]] = set()
     found = []
     for record, own in zip(records, traits, strict=True):
+        usual = default_values(own)
         what = {key: own[key] for key in telling if key in own and own[key] != usual.get(key)}
         place = f"{name} {_span(record)}"
         row = json.dumps([place, what], sort_keys=True)
@@ -309,7 +310,8 @@ def _span(record: Record) -> str:
 def _traits(record: Record) -> dict[str, Any]:
     """Return what tells a run from others of its interface and blocks: settings, its code."""
     data = record.data
-    own = {key: value for key, value in _flat(data["config"]).items() if key not in _SHARED}
+    config = with_new_names(_flat(data["config"]))
+    own = {key: value for key, value in config.items() if key not in _SHARED}
     sums = [[row[k] for k in _ROW] + sorted(row["sums"]) for row in data["sums"]["rows"]]
     subject = data["interface"]["name"]
     return {

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.config.choices import plain
 from dihal_bench.config.identity import identity
 from dihal_bench.config.resolve import kept
 from dihal_bench.core import environment
@@ -157,7 +158,7 @@ class RecordBuilder:
             "interface": {
                 "name": config.interface,
                 "origin": code_of(type(interface)),
-                "args": asdict(replace(interface.config, options=interface.options)),
+                "args": plain(replace(interface.config, options=interface.options)),
                 "controls": self.job.names[1:],
                 "replaced": interface.span.replaced,
                 "from": interface.span.a,

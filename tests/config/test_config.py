@@ -216,7 +216,13 @@ OTHERS = {
     "regime": "sequence",
     "budget.matched": "total",
 }
-ELSEWHERE = ("include", "options", "block", "denoiser.unet.")  # of no meaning on their own
+ELSEWHERE = (
+    "include",
+    "options",
+    "block",
+    "denoiser.options",
+    "diffusion.options",
+)  # of no meaning on their own
 
 
 def another(key: str, kind: Any, default: Any) -> str:
@@ -241,8 +247,8 @@ def test_every_key_changes_the_identity(key, kind, default):
     ("before", "sets"),
     [
         (["regime=sequence"], ["block=4"]),
-        (["denoiser.name=sd-unet"], ["denoiser.unet.image=4,8"]),
-        (["denoiser.name=sd-unet"], ["denoiser.unet.widths=16,32"]),
+        (["denoiser.name=sd-unet"], ["denoiser.sd-unet.image=4,8"]),
+        (["denoiser.name=sd-unet"], ["denoiser.sd-unet.widths=16,32"]),
         ([], ["embedding.clamp=true"]),
         ([], ["c2d.temperature=0.5"]),
     ],

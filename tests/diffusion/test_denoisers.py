@@ -13,7 +13,6 @@ from dihal_bench.diffusion.denoisers import (
     Denoiser,
     DenoiserConfig,
     TransformerDenoiser,
-    UNetConfig,
 )
 from dihal_bench.diffusion.layout import Layout
 
@@ -300,10 +299,3 @@ def test_under_autocast_it_computes_about_the_same(name: str) -> None:
 def test_an_odd_head_is_refused() -> None:
     with pytest.raises(UserError, match=r"denoiser\.width=100 must be an even multiple"):
         DenoiserConfig(width=100, heads=4)
-
-
-@pytest.mark.parametrize("name", sorted({*DENOISERS.names()} - {"sd-unet"}))
-def test_settings_of_the_unet_are_refused_by_the_others(name: str) -> None:
-    config = DenoiserConfig(name=name, width=16, heads=2, unet=UNetConfig(widths=(16,)))
-    with pytest.raises(UserError, match=rf"--denoiser {name} has no U-Net to which"):
-        DENOISERS.get(name)(INPUTS, OUTPUTS, CONDITION, config)

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.diffusion.denoisers import DenoiserConfig, TransformerDenoiser, UNetConfig
+from dihal_bench.diffusion.denoisers import DenoiserConfig, TransformerDenoiser
 from dihal_bench.diffusion.layout import Layout
-from dihal_bench.diffusion.unet import UNetDenoiser, cross_attentions
+from dihal_bench.diffusion.unet import UNetDenoiser, UNetOptions, cross_attentions
 
 SIGNAL, CONDITION = 6, 5
 POSITIONS = torch.tensor([[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 4, 5]])
@@ -147,8 +148,8 @@ def test_keys_and_values_are_computed_once_per_sequence() -> None:
     [((8, 4), (16, 48)), ((4, 3), (16, 32, 32)), ((2, 1), (8,)), ((3, 2), (24,))],
 )
 def test_all_sizes_learn(image: tuple[int, int], widths: tuple[int, ...]) -> None:
-    unet = UNetConfig(image=image, widths=widths)
-    denoiser = denoiser_of(DenoiserConfig(width=16, heads=2, layers=1, unet=unet))
+    options = UNetOptions(image=image, widths=widths)
+    denoiser = denoiser_of(DenoiserConfig(width=16, heads=2, layers=1, options=options))
     denoiser(Z, T, denoiser.encode(C, Layout(POSITIONS))).square().sum().backward()
     for name, parameter in denoiser.named_parameters():
         assert parameter.grad is not None, name
@@ -157,8 +158,8 @@ def test_all_sizes_learn(image: tuple[int, int], widths: tuple[int, ...]) -> Non
 
 def test_it_has_the_shape_of_stable_diffusion() -> None:
     """At its sizes it has exactly the 859,520,964 parameters of Stable Diffusion 1.5's U-Net."""
-    unet = UNetConfig(image=(4, 32), widths=(320, 640, 1280, 1280))
-    config = DenoiserConfig(width=768, heads=12, context_layers=0, layers=2, unet=unet)
+    options = UNetOptions(image=(4, 32), widths=(320, 640, 1280, 1280))
+    config = DenoiserConfig(width=768, heads=12, context_layers=0, layers=2, options=options)
     with torch.device("meta"):
         denoiser = UNetDenoiser(4096, 4096, 8, config)
     assert sum(p.numel() for p in denoiser.unet.parameters()) == 859_520_964
@@ -178,15 +179,15 @@ def test_by_default_it_is_about_as_large_as_the_transformer() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image": (8,)}, r"denoiser\.unet\.image=8 must be channels and side, such as 8,4\."),
-        ({"image": (8, 0)}, r"denoiser\.unet\.image=8,0 must be"),
-        ({"widths": (16, 20)}, r"denoiser\.unet\.widths=16,20 must be multiples of 8"),
-        ({"widths": ()}, r"denoiser\.unet\.widths= must be multiples of 8"),
+        ({"image": (8,)}, r"denoiser\.sd-unet\.image=8 must be channels and side, such as 8,4\."),
+        ({"image": (8, 0)}, r"denoiser\.sd-unet\.image=8,0 must be"),
+        ({"widths": (16, 20)}, r"denoiser\.sd-unet\.widths=16,20 must be multiples of 8"),
+        ({"widths": ()}, r"denoiser\.sd-unet\.widths= must be multiples of 8"),
     ],
 )
 def test_impossible_sizes_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        UNetConfig(**settings)
+        UNetOptions(**settings)
 
 
 # --- the frozen autoencoder -----------------------------------------------------------------------
@@ -209,8 +210,8 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_with(vae: Path, image: tuple[int, int] = (2, 4)) -> DenoiserConfig:
-    unet = UNetConfig(image=image, widths=(16,), vae=str(vae))
-    return DenoiserConfig(width=16, heads=2, context_layers=1, layers=1, unet=unet)
+    options = UNetOptions(image=image, widths=(16,), vae=str(vae))
+    return DenoiserConfig(width=16, heads=2, context_layers=1, layers=1, options=options)
 
 
 def test_the_unet_works_on_the_scaled_latents_of_the_frozen_autoencoder(vae: Path) -> None:
@@ -262,13 +263,7 @@ def test_initial_weights_are_the_same_with_and_without_an_autoencoder(vae: Path)
         return state
 
     with_vae = config_with(vae)
-    plain = DenoiserConfig(
-        width=16,
-        heads=2,
-        context_layers=1,
-        layers=1,
-        unet=UNetConfig(image=with_vae.unet.image, widths=with_vae.unet.widths),
-    )
+    plain = replace(with_vae, options=replace(with_vae.options, vae=""))
     expected = unet_of(plain)
     for name, value in unet_of(with_vae).items():
         assert torch.equal(value, expected[name]), name
@@ -320,7 +315,7 @@ def refusal(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         UNetDenoiser(SIGNAL, SIGNAL, CONDITION, config_with(folder))
     message = str(caught.value)
-    assert message.startswith(f"denoiser.unet.vae={folder} ")
+    assert message.startswith(f"denoiser.sd-unet.vae={folder} ")
     assert message.endswith(": give a folder made by AutoencoderKL.save_pretrained, or a hub id.")
     assert "\n" not in message
     return message

@@ -175,7 +175,7 @@ def local_changes() -> dict[str, Any]:
             "include": [f"{home}/own.py"],
         },
         "command": f"dihal-bench run --backbone {home}/models/small --config {home}/my.toml "
-        f"--corpus '{home}/my text.jsonl' --set denoiser.unet.vae={home}/vae",
+        f"--corpus '{home}/my text.jsonl' --set denoiser.sd-unet.vae={home}/vae",
         "scores": [{**s, "task": f"{home}/my text.jsonl:validation"} for s in SCORES[:12]],
     }
 

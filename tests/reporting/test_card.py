@@ -230,7 +230,7 @@ def test_paths_of_a_machine_are_cut():
     text = card(**local_changes())
     assert PRIVATE_TEXT not in text
     assert "--backbone path/to/small --config path/to/my.toml" in text
-    assert "denoiser.unet.vae=path/to/vae" in text
+    assert "denoiser.sd-unet.vae=path/to/vae" in text
     assert "It needs the code in own.py, which is not here: " in text
     assert "start the commands where it lies" in text
     assert "It needs the code" not in card()

@@ -46,8 +46,8 @@ CASES = {
     },
     "others than those": {
         "preset": "paper",
-        "values": {"denoiser.name": "sd-unet", "denoiser.unet.image": "4,16"},
-        "sets": ["denoiser.unet.widths=32,64", "denoiser.layers=1", "denoiser.unet.vae=a,b"],
+        "values": {"denoiser.name": "sd-unet", "denoiser.sd-unet.image": "4,16"},
+        "sets": ["denoiser.sd-unet.widths=32,64", "denoiser.layers=1", "denoiser.sd-unet.vae=a,b"],
     },
     "sequence": {"values": {"regime": "sequence", "block": 8, "seed": 2**32 - 1}},
     "options": {

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.config.schema import AUTO
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.registry import DENOISERS, INTERFACES, include
-from dihal_bench.diffusion.denoisers import UNetConfig
+from dihal_bench.core.registry import INTERFACES, include
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import checked
 from dihal_bench.studies.comparison.plan import (
@@ -62,7 +61,6 @@ def planned(
             raise UserError(
                 f"--blocks {key} is unknown; choose among {', '.join(BLOCKS)}, or leave it out."
             )
-    bases = {name: _for(name, own, len(bases)) for name, own in bases.items()}
     if not seeds or not interfaces:
         raise UserError("--seeds and --interfaces must name one or more.")
     names = chosen_interfaces(interfaces)
@@ -85,13 +83,6 @@ def planned(
     for line in _left_out(entries, names, blocks, list(bases)):
         say(line)
     return entries, job
-
-
-def _for(denoiser: str, base: RunConfig, count: int) -> RunConfig:
-    """Return the configuration without what is meant for other denoisers than this one."""
-    if count == 1 or DENOISERS.get(denoiser).reads_unet:
-        return base
-    return replace(base, denoiser=replace(base.denoiser, unet=UNetConfig()))
 
 
 def _left_out(

@@ -113,14 +113,17 @@ def test_a_signal_withheld_is_a_pair_too(tiny: Tiny, tmp_path, capsys) -> None:
 
 def test_a_denoiser_has_its_own_settings(tiny: Tiny, tmp_path, capsys) -> None:
     flags = ["--interfaces", "embedding", "--denoisers", "transformer,sd-unet"]
-    flags += ["--blocks", "scratch", "--set", "denoiser.unet.image=4,2"]
-    flags += ["--set", "denoiser.unet.widths=8"]
+    flags += ["--blocks", "scratch", "--set", "denoiser.sd-unet.image=4,2"]
+    flags += ["--set", "denoiser.sd-unet.widths=8"]
     assert main(words(tiny, tmp_path / "it", *flags)) == 0, capsys.readouterr().err
     found = {}
     for file in (tmp_path / "it").glob("runs/*/record.json"):
         denoiser = json.loads(file.read_text(encoding="utf-8"))["config"]["denoiser"]
-        found[denoiser["name"]] = denoiser["unet"]["widths"]
-    assert found["sd-unet"] == [8] != found["transformer"]
+        found[denoiser["name"]] = denoiser.get("sd-unet")
+    assert found == {
+        "transformer": None,
+        "sd-unet": {"image": [4, 2], "widths": [8], "vae": ""},
+    }
 
 
 def test_ranks_need_three_seeds_and_are_of_interfaces(compared) -> None:
