@@ -209,6 +209,8 @@ OTHERS = {
     "bridge.residual": "none",
     "train.optimizer": "adamw",
     "diffusion.prediction": "v",
+    "diffusion.sampler": "flow",
+    "denoiser.name": "mlp",
     "denoiser.heads": "2",
     "denoiser.width": "64",
     "score.chains": "16",
