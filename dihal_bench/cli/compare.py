@@ -62,7 +62,7 @@ def _work(arguments: argparse.Namespace) -> int:
     regimes = {BLOCKS[key].regime for key in blocks if key in BLOCKS}
     arguments.regime = "sequence" if "sequence" in regimes else "causal"
     denoisers = list(dict.fromkeys(listed(arguments.denoisers)))
-    configs = [config_of(arguments, name, others=denoisers) for name in denoisers or [None]]
+    configs = [config_of(arguments, name, others=denoisers) for name in denoisers or (None,)]
     config = configs[0]
     bases = {
         own.denoiser.name: replace(own, regime="causal", block=0, interface="hidden", seed=seeds[0])
