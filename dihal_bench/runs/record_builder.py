@@ -22,7 +22,7 @@ from dihal_bench.evaluation.reconstruction import bridgeability
 from dihal_bench.evaluation.recovery_under_noise import oracle
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.results.record import Record
-from dihal_bench.results.schema import SCHEMA
+from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.training.budget import TRUNK_TOLERANCE
 
 if TYPE_CHECKING:
