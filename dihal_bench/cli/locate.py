@@ -108,7 +108,13 @@ def _result(grid: Grid, job: RunContext) -> dict[str, Any]:
         "threads": [about["threads"]],
     }
     origin = f"dihal-bench {about['versions']['dihal-bench']} {about['git']}"
-    own = {"schema": SCHEMA, "run": f"{name}-grid", "backbone": name, "rests_on": rests_on, "origins": [origin]}
+    own = {
+        "schema": SCHEMA,
+        "run": f"{name}-grid",
+        "backbone": name,
+        "rests_on": rests_on,
+        "origins": [origin],
+    }
     return sealed({**grid.to_dict(), **own})
 
 

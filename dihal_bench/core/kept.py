@@ -62,6 +62,19 @@ def usable(path: Path) -> bool:
     return fault is None
 
 
+def same(path: Path, digest: str) -> bool:
+    """Return whether a file is there and has a digest that is kept elsewhere; say where it has not.
+
+    Args:
+        path: of the file.
+        digest: SHA-256 of its bytes, or the beginning of it.
+    """
+    if path.exists() and sha256(path).startswith(digest):
+        return True
+    say(f"{path} is missing or does not match its checksum: it is made anew")
+    return False
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object with its digest, atomically, as indented JSON with sorted keys.
 
@@ -136,7 +149,7 @@ def read_tensors(path: Path, *, device: str = "cpu", remedy: str = REMEDY) -> Te
     return Tensors(tensors, facts)
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, *, remedy: str = REMEDY) -> str:
     """Return the SHA-256 of a file's bytes.
 
     Raises:
@@ -146,7 +159,7 @@ def sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise Damaged(f"{path} cannot be read ({error.strerror}); put it back.") from error
+        raise Damaged(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
 
 
 def _check(path: Path, remedy: str) -> None:

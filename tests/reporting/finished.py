@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dihal_bench.results.record import Record
 from dihal_bench.results.migrations import SCHEMA
+from dihal_bench.results.record import Record
 
 CORPUS = "allenai/dolma:v1_7"
 PRIVATE_TEXT = "home/somebody"  # a part of every path below

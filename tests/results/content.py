@@ -4,8 +4,8 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-from dihal_bench.results.record import Record, Score
 from dihal_bench.results.migrations import SCHEMA
+from dihal_bench.results.record import Record, Score
 
 SCORE = Score(
     subject="hidden",

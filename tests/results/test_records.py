@@ -9,8 +9,8 @@ import pytest
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import atomic_path, write_json
-from dihal_bench.results.record import Record, validate
 from dihal_bench.results.migrations import OLDEST, SCHEMA
+from dihal_bench.results.record import Record, validate
 from dihal_bench.results.schema import KINDS
 
 from .content import CONTENT, DATA, SCORE, TEACHER, changed, of_subject, without
