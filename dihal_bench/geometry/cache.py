@@ -189,10 +189,10 @@ class ActivationCache:
         if not path.exists():
             self._check_empty()
             return
+        manifest = kept.read_json(path, remedy="give another folder")
         try:
-            manifest = kept.read_json(path)
             held, sums = dict(manifest["holds"]), dict(manifest["shards"])
-        except (kept.Damaged, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise self._refusal(f"its {_MANIFEST} cannot be read ({error})") from error
         ours = self._identity()
         for name, own in ours.items():
