@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dihal_bench.training.trainee import TrainState
 
 _CHECKPOINT_SECONDS = 30.0
-_LONG_SECONDS = 1.2  # of writing and hashing a checkpoint: longer ones are as much rarer, 4 % at most
+_LONG_SECONDS = 1.2  # of a write, hashing included: longer ones are rarer, 4 % of the time at most
 _CURVE_POINTS = 200
 _NAMED = 3  # trainees whose losses are shown one by one
 _COUNTED_STEPS = 16  # whose FLOPs are counted: they may differ, as where passes vary in number
