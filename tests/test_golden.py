@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dihal_bench.core.checksum import sealed
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import write_json
 from dihal_bench.leaderboard.verify import verify
 from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.results.record import Record
@@ -73,6 +75,25 @@ def test_results_of_studies_are_read(name: str, kind: type[SweepFields]) -> None
         json.loads((V3 / "results" / name).read_text(encoding="utf-8")),
     )
     assert found == {**written, "schema": SCHEMA}
+
+
+@pytest.mark.parametrize(("name", "kind"), RESULTS.items())
+def test_results_of_a_newer_version_are_refused(
+    name: str, kind: type[SweepFields], tmp_path: Path
+) -> None:
+    written = json.loads((V3 / "results" / name).read_text(encoding="utf-8"))
+    content = {key: value for key, value in written.items() if key not in ("id", "seal")}
+    write_json(tmp_path / name, sealed({**content, "schema": SCHEMA + 1}))
+    with pytest.raises(UserError, match=rf"{name}: its schema is {SCHEMA + 1}, .* install the"):
+        read_result(tmp_path / name, kind)
+
+
+def test_an_edit_of_an_old_record_is_noticed_and_named(tmp_path: Path) -> None:
+    written = json.loads(RECORDS[0].read_text(encoding="utf-8"))
+    written["scores"][3]["value"] += 1e-9
+    write_json(tmp_path / "record.json", written)
+    with pytest.raises(UserError, match=r"the field scores\[3\] was changed after"):
+        Record.read(tmp_path / "record.json")
 
 
 @pytest.fixture

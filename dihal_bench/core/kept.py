@@ -49,15 +49,19 @@ class Tensors:
     facts: dict[str, Any]
 
 
-def usable(path: Path) -> bool:
+def usable(path: Path, *, quiet: bool = False) -> bool:
     """Return whether a kept file is there and intact; a damaged one is named.
 
-    For files that can be made anew. A file of version 3 is intact if it is complete.
+    A file of version 3 is intact if it is complete.
+
+    Args:
+        path: of a file that can be made anew.
+        quiet: name none.
     """
     if not path.exists():
         return False
     fault = _fault(path)
-    if fault is not None:
+    if fault is not None and not quiet:
         say(f"{path} {fault}: it is made anew")
     return fault is None
 

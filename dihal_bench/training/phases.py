@@ -204,7 +204,7 @@ def _complete(pupils: Sequence[PhaseTask], phase: str) -> None:
             for pupil in pupils
             if pupil.tokens == tokens
         }
-        while missing := _missing(list(wanted), phase):
+        while missing := _missing(list(wanted), phase, quiet=True):
             with ExitStack() as claims:
                 held = [f for f in missing if claims.enter_context(lock(f, wait=False))]
                 mine = {file: wanted[file] for file in _missing(held, phase)}
@@ -217,13 +217,13 @@ def _complete(pupils: Sequence[PhaseTask], phase: str) -> None:
                     pass
 
 
-def _missing(files: Sequence[Path], phase: str) -> list[Path]:
+def _missing(files: Sequence[Path], phase: str, *, quiet: bool = False) -> list[Path]:
     """Return those that are not there or not intact, as the main process sees it."""
 
     def usable(file: Path) -> bool:
         shares = SHARES if phase == "diffusion" and file.exists() else ()
         own = [file, *(kept_weights(file, share) for share in shares)]
-        damaged = [path for path in own if not kept.usable(path)]
+        damaged = [path for path in own if not kept.usable(path, quiet=quiet)]
         return not damaged
 
     return distributed.on_main(lambda: [file for file in files if not usable(file)])

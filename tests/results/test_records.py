@@ -92,6 +92,9 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
         ([], "a record is a JSON object"),
         (changed("schema", to=SCHEMA + 1), f"schema is {SCHEMA + 1}, .* install the newer"),
         (changed("schema", to=OLDEST - 1), f"schema is {OLDEST - 1}, .* version that wrote it"),
+        (changed("extra", to=1), "the field extra is unknown to this version"),
+        (changed("weights", to={"other": "0" * 64}), "weights has other, which is neither"),
+        (changed("weights", "hidden", to="0" * 63), "weights: the field hidden is '0+'"),
         (
             changed("scores", 0, to=3),
             r"scores\[0\] has the wrong type: it is a number and must be an object",
