@@ -168,7 +168,7 @@ def test_parts_that_are_kept_are_not_read_again(tmp_path, monkeypatch):
 def test_readings_that_are_damaged_are_named_and_read_again(tmp_path, damage, capsys):
     layers = {1: gaussian(150, [1.0] * 6), 2: gaussian(150, [2.0] * 6, seed=1)}
     whole = grid(layers, tmp_path)
-    path = sorted(tmp_path.rglob("*.safetensors"))[0]
+    path = min(tmp_path.rglob("*.safetensors"))
     damage(path)
     assert grid(layers, tmp_path).to_dict() == whole.to_dict()
     assert f"{path} does not match its checksum" in capsys.readouterr().err

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _TOKEN = re.compile(r"[!-~]+")  # what a header can hold
+_BESIDE = ("digest", "identity", "score")  # the names of a run, and what may be scored anew
 _SAID = 200  # characters of the hub's own words
 
 
@@ -86,8 +87,11 @@ def bundle(run: Path) -> Bundle:
 
 
 def _check_configuration(path: Path, record: Record) -> None:
-    kept = read_json(path, remedy="put it back as it was")
-    if {**kept, "digest": 0} != {**record.data["config"], "digest": 0}:
+    found, known = (
+        {key: value for key, value in content.items() if key not in _BESIDE}
+        for content in (read_json(path, remedy="put it back as it was"), record.data["config"])
+    )
+    if found != known:
         raise UserError(
             f"{path} is not the configuration that record.json was made with; put that one back."
         )
