@@ -141,7 +141,7 @@ def _streamed(name: str, config: str | None, info: Any) -> _Source:
 
 def _memory(repository: str, config: str | None) -> Path:
     key = hashlib.sha256(json.dumps([VERSION, repository, config]).encode()).hexdigest()[:16]
-    return cache_folder() / "hub" / f"{key}-set.json"
+    return cache_folder() / "streamed" / f"{key}.json"
 
 
 def _remembered(name: str, repository: str, config: str | None) -> _Source:

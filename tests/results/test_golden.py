@@ -23,9 +23,9 @@ from dihal_bench.results.study_schema import (
 from dihal_bench.runs.finished import FinishedRun
 from dihal_bench.training import phases
 
-from .conftest import dihal
+from ..conftest import dihal
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 V3 = GOLDEN / "v3"
 RECORDS = [*sorted((V3 / "records").glob("*.json")), V3 / "run" / "record.json"]
 RESULTS = {

@@ -15,8 +15,8 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.results.record import Record
 from dihal_bench.runs.finished import FinishedRun
 
-from .conftest import Tiny, dihal
-from .damages import DAMAGES, flip
+from ..conftest import Tiny, dihal
+from ..damages import DAMAGES, flip
 
 FLAGS = ("--layer", "2", "--controls", "regress")
 KINDS = {  # of files that are made anew: in the run's folder, or in the cache
