@@ -95,6 +95,7 @@ def _result(grid: Grid, job: RunContext) -> dict[str, Any]:
     """Return what grid.json holds, sealed."""
     from dihal_bench.core import environment
     from dihal_bench.core.checksum import sealed
+    from dihal_bench.results.migrations import SCHEMA
 
     config, inputs = job.config, job.inputs
     about = environment.describe(device=config.device, seed=config.seed)
@@ -107,7 +108,13 @@ def _result(grid: Grid, job: RunContext) -> dict[str, Any]:
         "threads": [about["threads"]],
     }
     origin = f"dihal-bench {about['versions']['dihal-bench']} {about['git']}"
-    own = {"run": f"{name}-grid", "backbone": name, "rests_on": rests_on, "origins": [origin]}
+    own = {
+        "schema": SCHEMA,
+        "run": f"{name}-grid",
+        "backbone": name,
+        "rests_on": rests_on,
+        "origins": [origin],
+    }
     return sealed({**grid.to_dict(), **own})
 
 

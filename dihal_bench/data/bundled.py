@@ -17,15 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dihal_bench.core.files import atomic_path, cache_folder, write_json
-from dihal_bench.core.progress import progress
+from dihal_bench.core import kept
+from dihal_bench.core.files import atomic_path, cache_folder
+from dihal_bench.core.progress import progress, say
 from dihal_bench.data.dedup import near_duplicates
 from dihal_bench.data.documents import Corpus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 VERSION = 1  # of the extraction: a change of prose.py or of this file raises it
 PACKAGES = {  # import name -> distribution; not the standard library, which changes with Python
@@ -41,6 +42,7 @@ PACKAGES = {  # import name -> distribution; not the standard library, which cha
     "transformers": "transformers",
 }
 SHARES = {"validation": 0.07, "train": 0.15, "models": 0.78}  # in the order of precedence
+_DIGITS = 16  # of a digest
 
 
 def bundled_corpus() -> Corpus:
@@ -49,23 +51,35 @@ def bundled_corpus() -> Corpus:
     key = _digest(json.dumps([VERSION, versions], sort_keys=True).encode())
     folder = cache_folder() / "corpus" / key
     facts_path = folder / "facts.json"
-    if not facts_path.exists():
+    if not kept.usable(facts_path) or not _whole(folder, kept.read_json(facts_path)):
         _build(folder, versions)
-    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    facts = kept.read_json(facts_path)
     splits = {name: partial(_read, folder / f"{name}.jsonl") for name in SHARES}
     return Corpus(name="bundled", fingerprint=facts["fingerprint"], splits=splits, notes=facts)
 
 
+def _whole(folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Return whether the sets are those that the fingerprint is of; where not, say so."""
+    there = all((folder / f"{name}.jsonl").exists() for name in SHARES)
+    if there and _fingerprint(folder) == facts["fingerprint"]:
+        return True
+    say(f"{folder}: its *.jsonl do not match the corpus's fingerprint: they are made anew")
+    return False
+
+
+def _fingerprint(folder: Path) -> str:
+    hashes = [kept.sha256(folder / f"{name}.jsonl")[:_DIGITS] for name in SHARES]
+    return _digest("".join(hashes).encode())
+
+
 def _build(folder: Path, versions: dict[str, str]) -> None:
     sets, facts = _split(_unique(_scan()))
-    hashes = []
     for name, documents in sets.items():
         content = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents).encode()
-        hashes.append(_digest(content))
         with atomic_path(folder / f"{name}.jsonl") as temporary:
             temporary.write_bytes(content)
-    facts |= {"fingerprint": _digest("".join(hashes).encode()), "versions": versions}
-    write_json(folder / "facts.json", facts)  # last: its presence says that all is there
+    facts |= {"fingerprint": _fingerprint(folder), "versions": versions}
+    kept.write_json(folder / "facts.json", facts)  # last: its presence says that all is there
 
 
 def _scan() -> list[tuple[str, list[str]]]:
@@ -138,7 +152,7 @@ def _set_of(name: str) -> str:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def _read(path: Path) -> Iterator[str]:

@@ -15,8 +15,9 @@ from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core import kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import cache_folder, write_json
+from dihal_bench.core.files import cache_folder
 from dihal_bench.data.documents import Corpus, content_hash, deal
 from dihal_bench.data.readers import Flaw, json_lines
 
@@ -57,7 +58,8 @@ def hub_corpus(name: str, repository: str, config: str | None) -> Corpus:
     source = _copied(name, repository, config, info.sha if info else None)
     if source is None and info is not None:
         source = _streamed(name, config, info)
-        write_json(_memory(repository, config), [source.revision, sorted(source.sets)])
+        known = {"revision": source.revision, "sets": sorted(source.sets)}
+        kept.write_json(_memory(repository, config), known)
     elif source is None:
         source = _remembered(name, repository, config)
     if "train" not in source.sets:
@@ -139,7 +141,7 @@ def _streamed(name: str, config: str | None, info: Any) -> _Source:
 
 def _memory(repository: str, config: str | None) -> Path:
     key = hashlib.sha256(json.dumps([VERSION, repository, config]).encode()).hexdigest()[:16]
-    return cache_folder() / "hub" / f"{key}.json"
+    return cache_folder() / "streamed" / f"{key}.json"
 
 
 def _remembered(name: str, repository: str, config: str | None) -> _Source:
@@ -154,10 +156,10 @@ def _remembered(name: str, repository: str, config: str | None) -> _Source:
         raise unreachable
 
     memory = _memory(repository, config)
-    if not memory.exists():
+    if not kept.usable(memory):
         raise unreachable
-    revision, labels = json.loads(memory.read_text(encoding="utf-8"))
-    return _Source(revision, False, dict.fromkeys(labels, nothing))
+    known = kept.read_json(memory)
+    return _Source(known["revision"], False, dict.fromkeys(known["sets"], nothing))
 
 
 def _row_sets(name: str, streams: Mapping[str, Any]) -> _Sets:

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core import kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import cache_folder, write_json
+from dihal_bench.core.files import cache_folder
 from dihal_bench.core.progress import progress
 from dihal_bench.data.documents import TENTH, Corpus, content_hash, deal
 from dihal_bench.data.keys import Keys
@@ -122,11 +123,10 @@ def _survey(name: str, files: Sequence[Path]) -> dict[str, Any]:
             raise UserError(f"--corpus {name}: {file} is no regular file; copy its text into one.")
     state = [[str(f.resolve()), *_state(f.stat())] for f in files]
     key = hashlib.sha256(json.dumps([VERSION, state]).encode()).hexdigest()[:16]
-    kept = cache_folder() / "sources" / f"{key}.json"
-    if not kept.exists():
-        write_json(kept, _facts(name, files))
-    facts: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return facts
+    path = cache_folder() / "sources" / f"{key}.json"
+    if not kept.usable(path):
+        kept.write_json(path, _facts(name, files))
+    return kept.read_json(path)
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int]:

@@ -7,16 +7,19 @@ token, per word and per byte derive from the same sums.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import time
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from dihal_bench.core import distributed, kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import atomic_path, cache_folder, write_json
+from dihal_bench.core.files import atomic_path, cache_folder
 from dihal_bench.core.progress import progress
 from dihal_bench.data.columns import FileColumn, TextColumn
 
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 _BATCH = 256  # documents per tokeniser call, or fewer that have
 _BATCH_CHARACTERS = 1 << 20
+_FACTS = "facts.json"  # written last: its presence says that all is there
+_COLUMNS = ("tokens", "bytes", "words", "starts")
+_CHECKED = "checked"  # an empty file, as old as the last check
+_LARGE = 2**30  # bytes of columns, read through in about a second: larger ones once a day
+_DAY = 24 * 3600.0  # seconds
 _COUNT = np.uint32  # bytes and words of a token: an unknown word may be as long as its document
 
 
@@ -81,7 +89,7 @@ class PackedTokens:
     """
 
     def __init__(self, folder: Path, window: int):
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        facts = kept.read_json(folder / _FACTS)
         self.window = window
         self.fingerprint: str = facts["fingerprint"]
         self.documents: int = facts["documents"]
@@ -188,7 +196,7 @@ def pack(
     key = [2, corpus.fingerprint, split, rules, end_of_document, max_tokens]
     folder = cache_folder() / "tokens" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     name = f"--corpus {corpus.name}: its set {split!r}"
-    if not (folder / "facts.json").exists():
+    if not _whole(folder):
         _write(folder, name, corpus.splits[split](), tokenizer, end_of_document, max_tokens)
     data = PackedTokens(folder, window)
     if len(data) == 0:
@@ -197,6 +205,32 @@ def pack(
             "or a smaller --set text.window."
         )
     return data
+
+
+def _whole(folder: Path) -> bool:
+    """Return whether everything is there as it was written; what is not is named."""
+    if not kept.usable(folder / _FACTS):
+        return False
+    facts = kept.read_json(folder / _FACTS)
+    digests = facts.get("columns", {"tokens": facts["fingerprint"]})  # version 3: of tokens alone
+    if _checked_lately(folder):
+        return True
+    damaged = [name for name, own in digests.items() if not kept.same(folder / name, own)]
+    if not damaged and distributed.writes():
+        with contextlib.suppress(OSError):  # somebody else's cache: it is checked at every start
+            (folder / _CHECKED).touch()
+    return not damaged
+
+
+def _checked_lately(folder: Path) -> bool:
+    """Return whether columns are so large, and checked so lately, that they are not read again."""
+    paths = [folder / name for name in (*_COLUMNS, _CHECKED)]
+    if not all(path.exists() for path in paths):
+        return False
+    *columns, checked = (path.stat() for path in paths)
+    newest = max(state.st_mtime for state in columns)
+    lately = checked.st_mtime > max(newest, time.time() - _DAY)
+    return lately and sum(state.st_size for state in columns) > _LARGE
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -257,7 +291,8 @@ def _write(
         if not written:
             raise UserError(f"{name} has no document of two tokens or more; give more text.")
     facts = {"dtype": dtype.name, "documents": written, "skipped": skipped}
-    write_json(folder / "facts.json", facts | {"fingerprint": digest.hexdigest()[:16]})
+    facts |= {"columns": {name: kept.sha256(folder / name) for name in _COLUMNS}}
+    kept.write_json(folder / _FACTS, facts | {"fingerprint": digest.hexdigest()[:16]})
 
 
 def _encoded(

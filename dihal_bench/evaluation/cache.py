@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dihal_bench.config.identity import interface_identity
-from dihal_bench.core import distributed
-from dihal_bench.core.files import short_hash, write_json
+from dihal_bench.core import distributed, kept
+from dihal_bench.core.files import short_hash
 from dihal_bench.evaluation.document_sums import read_sums, write_sums
 from dihal_bench.evaluation.likelihood import VERSION, Row, Totals, score
 
@@ -58,8 +58,10 @@ class ScoreCache:
         """Return the sums of every row, computed together where they are not kept."""
         of = interfaces.get
         files = {row: self._file("scores", asdict(row), of(row.subject)) for row in rows}
-        kept = distributed.on_main(lambda: [row for row, f in files.items() if f and f.exists()])
-        missing = [row for row in rows if row not in kept]
+        known = distributed.on_main(
+            lambda: [row for row, f in files.items() if f and kept.usable(f)]
+        )
+        missing = [row for row in rows if row not in known]
         found: dict[Row, Totals] = {}
         if missing:
             found = score(
@@ -101,13 +103,13 @@ class ScoreCache:
         """
         files = {key: self._file(name, {}, own) for key, own in interfaces.items()}
         paths = {key: file.with_suffix(".json") for key, file in files.items() if file}
-        kept = distributed.on_main(lambda: [key for key, path in paths.items() if path.exists()])
-        missing = {key: own for key, own in interfaces.items() if key not in kept}
+        known = distributed.on_main(lambda: [key for key, p in paths.items() if kept.usable(p)])
+        missing = {key: own for key, own in interfaces.items() if key not in known}
         found = dict(compute(missing)) if missing else {}
         for key, path in paths.items():
             if key in found:
-                write_json(path, found[key])
-            found[key] = distributed.on_main(partial(_read, path))
+                kept.write_json(path, found[key])
+            found[key] = distributed.on_main(partial(kept.read_json, path))
         return {key: found[key] for key in interfaces}
 
     def _file(self, name: str, what: dict[str, Any], interface: Interface | None) -> Path | None:
@@ -125,11 +127,6 @@ class ScoreCache:
             "version": VERSION,
         }
         return self.folder / f"{name}-{short_hash(depends)}.safetensors"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts
 
 
 def fingerprint(interface: Interface) -> str:

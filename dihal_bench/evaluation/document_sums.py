@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+import torch
 
-from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import atomic_path
+from dihal_bench.core import kept
 from dihal_bench.evaluation.likelihood import Row, Totals
 
 if TYPE_CHECKING:
@@ -52,11 +49,11 @@ def to_plain(totals: Mapping[Row, Totals]) -> dict[str, Any]:
     }
 
 
-def from_plain(kept: Mapping[str, Any]) -> dict[Row, Totals]:
+def from_plain(plain: Mapping[str, Any]) -> dict[Row, Totals]:
     """Return what ``to_plain`` made values of."""
-    counts = [np.array(kept[name]) for name in _COUNTS]
+    counts = [np.array(plain[name]) for name in _COUNTS]
     found = {}
-    for fields in kept["rows"]:
+    for fields in plain["rows"]:
         row = Row(**{name: value for name, value in fields.items() if name != "sums"})
         sums = {name: np.array(values) for name, values in fields["sums"].items()}
         found[row] = Totals(counts[0], counts[1], counts[2], sums)
@@ -69,26 +66,19 @@ def write_sums(path: Path, totals: Mapping[Row, Totals]) -> None:
     for index, sums in enumerate(totals.values()):
         counts = {name: getattr(sums, name) for name in _COUNTS}
         for name, values in {**counts, **sums.sums}.items():
-            arrays[f"{index}/{name}"] = values.astype("float64")
-    rows = json.dumps([asdict(row) for row in totals])
-    with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={"rows": rows})
+            arrays[f"{index}/{name}"] = torch.from_numpy(values.astype("float64"))
+    kept.write_tensors(path, arrays, {"rows": [asdict(row) for row in totals]})
 
 
 def read_sums(path: Path) -> dict[Row, Totals]:
     """Read what ``write_sums`` wrote.
 
     Raises:
-        UserError: the file is missing or cannot be read.
+        UserError: the file is missing or not intact.
     """
-    try:
-        with safe_open(path, "np") as file:
-            rows = [Row(**fields) for fields in json.loads((file.metadata() or {})["rows"])]
-        arrays = load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); delete it, and it is computed again."
-        ) from error
+    found = kept.read_tensors(path)
+    arrays = {name: values.numpy() for name, values in found.tensors.items()}
+    rows = [Row(**fields) for fields in found.facts["rows"]]
     totals = {}
     for index, row in enumerate(rows):
         mine = f"{index}/"

@@ -9,7 +9,6 @@ after each. So a process that is killed loses one block, and a shard that was da
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from dihal_bench.core import kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import atomic_path, lock, write_json
+from dihal_bench.core.files import atomic_path, lock
 from dihal_bench.core.progress import progress
 
 if TYPE_CHECKING:
@@ -185,13 +185,14 @@ class ActivationCache:
         """Take over what the folder's manifest says, if it is of the same activations."""
         if self.folder.exists() and not self.folder.is_dir():
             raise self._refusal("it is a file")
-        try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
-            held, sums = dict(manifest["holds"]), dict(manifest["shards"])
-        except FileNotFoundError:
+        path = self.folder / _MANIFEST
+        if not path.exists():
             self._check_empty()
             return
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = kept.read_json(path, remedy="give another folder")
+        try:
+            held, sums = dict(manifest["holds"]), dict(manifest["shards"])
+        except (KeyError, TypeError) as error:
             raise self._refusal(f"its {_MANIFEST} cannot be read ({error})") from error
         ours = self._identity()
         for name, own in ours.items():
@@ -244,7 +245,7 @@ class ActivationCache:
         with progress("verify activations", sum(map(self._bytes, listed)), unit="bytes") as bar:
             for shard in listed:
                 path = self.folder / shard.name
-                if path.exists() and _file_digest(path) == self._sums[shard.name]:
+                if path.exists() and kept.sha256(path) == self._sums[shard.name]:
                     found[shard.name] = self._sums[shard.name]
                 else:
                     self._say(
@@ -257,11 +258,11 @@ class ActivationCache:
     def _announce(self, missing: list[Shard]) -> None:
         """Say what will be written, and refuse what does not fit."""
         needed, free = sum(map(self._bytes, missing)), shutil.disk_usage(self.folder).free
-        kept = len(self.shards) - len(missing)
+        done = len(self.shards) - len(missing)
         self._say(
             f"activations: {size(needed)} to {self.folder} (layers "
             f"{', '.join(map(str, self.layers))} of {len(self._windows)} windows of "
-            f"{self._data.window} tokens; shards: {len(missing)} to write, {kept} kept); "
+            f"{self._data.window} tokens; shards: {len(missing)} to write, {done} kept); "
             f"{size(free)} free there"
         )
         if needed > free:
@@ -310,7 +311,7 @@ class ActivationCache:
 
     def _write_manifest(self) -> None:
         identity = self._identity() | {"layers": list(self.layers)}
-        write_json(self.folder / _MANIFEST, {"holds": identity, "shards": self._sums})
+        kept.write_json(self.folder / _MANIFEST, {"holds": identity, "shards": self._sums})
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -340,8 +341,3 @@ def size(count: float) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

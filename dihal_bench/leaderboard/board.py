@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
+_NOT_SHOWN = ("sums", "seal", "audits", "weights")  # of a record
 _MAIN_LOSS = "kl"  # of a sweep
 _PREDICTORS = (SCORE, f"{SCORE}, matched", DEPTH)  # that a reader looks for first
 
@@ -68,7 +69,8 @@ def _tell_apart(shown: Sequence[dict[str, Any]]) -> None:
 
 def _run(label: str, record: Record, group: Group) -> dict[str, Any]:
     data = record.data
-    kept = {key: value for key, value in data.items() if key not in ("sums", "seal", "audits")}
+    kept = {key: value for key, value in data.items() if key not in _NOT_SHOWN}
+    kept["schema"] = record.as_written["schema"]
     kept["bridge"] = {**data["bridge"], "curves": _thinned(data["bridge"].get("curves", {}))}
     tasks = data.get("tasks", {})
     audits = {task: own for task, own in data.get("audits", {}).items() if task in tasks}

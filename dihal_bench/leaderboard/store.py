@@ -149,5 +149,8 @@ def _packed(record: Record) -> Record:
         {**row, "sums": {name: array("d", values) for name, values in row["sums"].items()}}
         for row in sums["rows"]
     ]
-    kept = {name: value for name, value in record.data.items() if name != "seal"}
-    return Record({**kept, "sums": sums})
+    kept, written = (
+        {name: value for name, value in data.items() if name not in ("seal", "sums")}
+        for data in (record.data, record.written or {})
+    )
+    return Record({**kept, "sums": sums}, written or None)

@@ -9,6 +9,7 @@ from dihal_bench.core.checksum import sealed
 from dihal_bench.core.files import atomic_path, write_json
 from dihal_bench.reporting import intervention_report
 from dihal_bench.reporting import sweep_figure as figure
+from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.studies.sweep import cells, replicate, table
 from dihal_bench.studies.sweep.earlier import clear_earlier, replication_stem
 
@@ -100,7 +101,7 @@ def result(
     own: Table, change: Intervention | None, *, backbone: str, axis: str, blocks: int
 ) -> dict[str, Any]:
     """Return what a sweep's JSON file holds, sealed."""
-    about: dict[str, Any] = {"run": f"{backbone}-{axis}", "axis": axis}
+    about: dict[str, Any] = {"schema": SCHEMA, "run": f"{backbone}-{axis}", "axis": axis}
     about |= {"backbone": backbone, "blocks": blocks}
     if change is not None:
         about["intervention"] = change.to_dict()
@@ -148,7 +149,7 @@ def replicated(
         axis: of the sweeps.
         ids: of the sweeps' results, by backbone.
     """
-    about = {"axis": axis, "run": f"replication-{axis}", "sweeps": ids}
+    about = {"schema": SCHEMA, "axis": axis, "run": f"replication-{axis}", "sweeps": ids}
     return sealed({**about, "rows": [row.to_dict() for row in rows]})
 
 

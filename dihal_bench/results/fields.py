@@ -19,6 +19,7 @@ Text = Annotated[str, StringConstraints(max_length=20_000)]
 _Identifier = StringConstraints(pattern=rf"^{PLAIN}\z", max_length=100)
 Subject = Annotated[str, _Identifier]
 Metric = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.,@:/+ -]*\z", max_length=64)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]  # SHA-256
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Amount = Annotated[float, Field(ge=0, le=LARGEST_DRAWN)]

@@ -12,6 +12,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.explain import no_json, sentence
 from dihal_bench.core.files import write_text
 from dihal_bench.results.document_sums import check_subjects, check_sums
+from dihal_bench.results.migrations import RECORD, migrated, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,14 +73,26 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """The record of a complete run; ``data`` is its JSON object."""
+    """The record of a complete run.
+
+    Attributes:
+        data: its JSON object, as this version writes it.
+        written: the same as an earlier version wrote it, which its seal and id stand for; None:
+            this version did.
+    """
 
     data: dict[str, Any]
+    written: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Record:
         """Return a record of what was found, with an id that stands for its content."""
         return cls(sealed(data))
+
+    @property
+    def as_written(self) -> dict[str, Any]:
+        """Return the JSON object of its file: of an earlier version, if one wrote it."""
+        return self.written or self.data
 
     @property
     def scores(self) -> list[Score]:
@@ -99,12 +112,12 @@ class Record:
             UserError: a field is missing or of the wrong type, a number is not finite, a
                 likelihood has no passed leak gate, or the content is not what the id stands for.
         """
-        validate(self.data, str(path))
+        validate(self.as_written, str(path))
         write_text(path, self.text())
 
     def text(self) -> str:
         """Return the record as it is written."""
-        return _layout(self.data)
+        return _layout(self.as_written)
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -123,8 +136,8 @@ class Record:
         except (ValueError, RecursionError) as error:
             reason = no_json(error, text)
             raise UserError(f"{path} is not a readable record: {reason}; {REMEDY}.") from error
-        validate(data, str(path))
-        return cls(data)
+        now = validate(data, str(path))
+        return cls(now, None if now is data else data)
 
 
 def own_task(data: Mapping[str, Any]) -> str:
@@ -132,31 +145,36 @@ def own_task(data: Mapping[str, Any]) -> str:
     return f"{data['config']['corpus']}:validation"
 
 
-def validate(data: Any, where: str) -> None:
-    """Check a record's structure.
+def validate(data: Any, where: str) -> dict[str, Any]:
+    """Return a record as this version writes it: its seal is checked, it is migrated, then checked.
+
+    Args:
+        data: JSON value, as it was written.
+        where: for messages.
 
     Raises:
         UserError: names the file and the field that is wrong, and what to do.
     """
     if not isinstance(data, dict):
         raise UserError(f"{where}: a record is a JSON object; {REMEDY}.")
-    from dihal_bench.results.schema import SCHEMA
-
-    if data.get("schema") != SCHEMA:
-        raise UserError(
-            f"{where}: schema is {data.get('schema')}, this version reads {SCHEMA}; read it with "
-            "the version that wrote it (environment.git), or run its command again with this one."
-        )
     try:
-        _check(data, where)
+        version = version_of(data)
+    except UserError as error:
+        raise UserError(f"{where}: {error}.") from None
+    try:
+        return _checked(data, version, where)
     except UserError as error:
         raise UserError(f"{str(error).rstrip('.')}; {REMEDY}.") from None
 
 
-def _check(data: dict[str, Any], where: str) -> None:
-    """Check a record of this version; what is wrong may come of an edit, and that is said, too."""
-    _check_values(data, where, "")
-    changed = _changed(data)
+def _checked(written: dict[str, Any], version: int, where: str) -> dict[str, Any]:
+    """Return a record as this version writes it, if it is a valid one.
+
+    Where it is not, that may come of an edit since it was sealed, which is said too.
+    """
+    _check_values(written, where, "")
+    changed = _changed(written)
+    data = migrated(written, version, RECORD)
     try:
         _check_schema(data, where)
         _check_sums(data, where)
@@ -166,6 +184,7 @@ def _check(data: dict[str, Any], where: str) -> None:
         raise UserError(f"{str(error).rstrip('.')}; {_edited(changed)}.") from None
     if changed is not None:
         raise UserError(f"{where}: {_edited(changed)}: it is not what the record's id stands for.")
+    return data
 
 
 def _changed(data: Mapping[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from dihal_bench.results.fields import (
     Amount,
     Closed,
     Count,
+    Digest,
     Line,
     Metric,
     Name,
@@ -27,9 +28,9 @@ from dihal_bench.results.fields import (
     Value,
     ordered,
 )
+from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.results.schema_details import AuditFields, BridgeFields, LocateFields, TaskFields  # noqa: TC001 - of fields
 
-SCHEMA = 3
 KINDS = ("exact", "ensemble", "bound", "estimate")
 UNGATED = ("generated",)  # signals of scores that are no likelihoods
 _MOST_SCORES = 5000
@@ -249,10 +250,11 @@ class Schema(Closed):
     gates: GatesFields
     environment: EnvironmentFields
     code: dict[Line, Line] | None = None  # digests of the files that are not the package's own
+    weights: dict[Subject, Digest]  # of each file; none where an earlier version trained
     # of runs that were scored further
     tasks: dict[Line, TaskFields] = Field(default_factory=dict)
     audits: dict[Line, AuditFields] = Field(default_factory=dict)
-    schema_: Annotated[int, Field(alias="schema")]
+    schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]
 
     @model_validator(mode="after")
     def _agrees(self) -> Schema:
@@ -280,6 +282,8 @@ class Schema(Closed):
         if own in texts:
             raise ValueError(f"tasks has the run's own text, {own}")
         known = {TEACHER, self.interface.name, *self.interface.controls}
+        for name in self.weights.keys() - known:
+            raise ValueError(f"weights has {name}, which is neither the interface nor a control")
         seen: set[tuple[Any, ...]] = set()
         for index, score in enumerate(self.scores):
             if score.task not in (own, *texts):

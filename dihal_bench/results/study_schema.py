@@ -25,6 +25,7 @@ from pydantic import (
 from dihal_bench.core.checksum import broken
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.explain import fault
+from dihal_bench.results.migrations import OLDEST, SCHEMA, STUDY, migrated, version_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,7 @@ class _Sealed(_Open):
     seal: dict[str, str]
     id: _Line
     run: _Line
+    schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]
 
 
 class _Estimate(_Open):
@@ -209,7 +211,7 @@ def read_result(
         kind: what it has to be.
 
     Returns:
-        Its JSON object.
+        Its JSON object, as this version writes it.
 
     Raises:
         UserError: it cannot be read, or a field is missing, wrong, or was changed after the file
@@ -217,9 +219,12 @@ def read_result(
     """
     what = f"{path} is not a readable {kind.__name__.removesuffix('Fields').lower()}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        kind.model_validate(content)
-        changed = broken(content)
+        written = json.loads(path.read_text(encoding="utf-8"))
+        found = _present(written, path) if isinstance(written, dict) else written
+        kind.model_validate(found)
+        changed = broken(written)
+    except UserError:
+        raise
     except ValidationError as error:
         raise UserError(f"{what}: {fault(error)}; run its command again.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -229,5 +234,13 @@ def read_result(
             f"{what}: the field {changed} was changed after it was written; restore it, or run its "
             "command again."
         )
-    found: dict[str, Any] = content
-    return found
+    content: dict[str, Any] = found
+    return content
+
+
+def _present(written: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a result as this version writes it; version 3 did not name itself."""
+    try:
+        return migrated(written, version_of(written, OLDEST), STUDY)
+    except UserError as error:
+        raise UserError(f"{path}: {error}.") from None

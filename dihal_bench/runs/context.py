@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
-
-from safetensors.torch import load_file, save_file
 
 from dihal_bench.config.identity import differing, interface_identity, settled
 from dihal_bench.config.schema import AUTO, flatten
-from dihal_bench.core import distributed
+from dihal_bench.core import distributed, kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import atomic_path, short_hash, write_json
+from dihal_bench.core.files import short_hash
 from dihal_bench.core.progress import progress
 from dihal_bench.core.registry import DENOISERS, INTERFACES, include
 from dihal_bench.diffusion.denoisers import check_denoiser
@@ -25,7 +22,7 @@ from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.interfaces.validate import blamed, declared, validate
 from dihal_bench.runs.inputs import Inputs
-from dihal_bench.training.checkpoint import load_interface
+from dihal_bench.training.checkpoint import check_weights, load_interface, weights_file
 from dihal_bench.training.ledger import TrainingCost
 from dihal_bench.training.phases import PhaseRunner, Trained
 
@@ -105,14 +102,14 @@ class RunContext:
     @cached_property
     def located(self) -> Located:
         """Proxies and score of every candidate layer."""
-        config, kept = self.config, self._located
+        config, path = self.config, self._located
         if self.finished is not None:
             return Located.from_dict(self.finished.data["locate"])
-        if distributed.on_main(kept.exists):
+        if distributed.on_main(partial(kept.usable, path)):
             if self.cache is not None:
                 text = self.inputs.training_text
                 fill_cache(self.inputs.backbone, text, config.locate, self.cache, seed=config.seed)
-            return Located.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+            return Located.from_dict(kept.read_json(path))
         found = locate(
             self.inputs.backbone,
             self.inputs.training_text,
@@ -122,7 +119,7 @@ class RunContext:
             cache=self.cache,
         )
         found = distributed.from_main(found)
-        write_json(kept, found.to_dict())
+        kept.write_json(path, found.to_dict())
         return found
 
     @property
@@ -205,22 +202,21 @@ class RunContext:
     def statistics(self, a: int, b: int) -> SpanStatistics:
         """Return closed-form statistics of h_a -> h_b over the windows that trunks see."""
         self.collect([(a, b)])
-        kept = self._statistics(a, b)
-        return SpanStatistics(**load_file(kept, device=str(self.inputs.device)))
+        path = self._statistics(a, b)
+        return SpanStatistics(**kept.read_tensors(path, device=str(self.inputs.device)).tensors)
 
     def collect(self, spans: Sequence[tuple[int, int]]) -> None:
         """Collect what is missing of the statistics of several spans, in one pass."""
 
         def missing() -> list[tuple[int, int]]:
-            return [span for span in dict.fromkeys(spans) if not self._statistics(*span).exists()]
+            return [s for s in dict.fromkeys(spans) if not kept.usable(self._statistics(*s))]
 
         wanted = distributed.on_main(missing)
         if not wanted:
             return
         layers = {layer for span in wanted for layer in span}
         for span, found in SpanStatistics.collect_spans(self._pass(layers), wanted).items():
-            with atomic_path(self._statistics(*span)) as temporary:
-                save_file(asdict(found), temporary)
+            kept.write_tensors(self._statistics(*span), asdict(found))
         distributed.barrier()
 
     def _statistics(self, a: int, b: int) -> Path:
@@ -281,18 +277,23 @@ class RunContext:
             return self._restored(self.finished)
         return self.trainer.run(self.fitted())
 
-    def weights(self, name: str) -> Interface:
+    def weights(self, name: str, record: Record) -> Interface:
         """Return an interface with the weights that the run's folder has of it.
 
+        Args:
+            name: of the interface.
+            record: of the run.
+
         Raises:
-            UserError: there are none, or they do not fit it.
+            UserError: there are none, they are not those of the record, or they do not fit.
         """
-        interface = self.new(name)
-        load_interface(self.folder / "weights" / f"{name}.safetensors", interface)
+        interface, path = self.new(name), weights_file(self.folder, name)
+        check_weights(path, record.data["weights"].get(name))
+        load_interface(path, interface)
         return interface
 
     def _restored(self, record: Record) -> Trained:
-        trained = Trained.begin({name: self.weights(name) for name in self.names})
+        trained = Trained.begin({name: self.weights(name, record) for name in self.names})
         for name, phases in record.data["spent"].items():
             trained.spent[name] = {phase: TrainingCost(**own) for phase, own in phases.items()}
         trained.curves |= record.data["bridge"]["curves"]

@@ -110,7 +110,7 @@ class FinishedRun:
                 f"{', '.join(self.names)}."
             )
         self.check()
-        return self._job.weights(name)
+        return self._job.weights(name, self.record)
 
     def _configuration(self) -> RunConfig:
         data = self.record.data

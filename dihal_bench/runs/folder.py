@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,7 +13,8 @@ from dihal_bench.config.resolve import kept
 from dihal_bench.config.schema import keys_of
 from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import take, write_json
+from dihal_bench.core.files import take
+from dihal_bench.core.kept import read_json, write_json
 from dihal_bench.core.registry import find
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LOCK, _CONFIG = ".lock", "config.json"
 INPUTS = "inputs.json"  # what a run of this configuration rests on
+_ANOTHER = "put it back as it was, or choose another folder"
 _OWN = {_LOCK, _CONFIG, INPUTS}  # which without anything else are no result
 
 
@@ -136,7 +137,7 @@ def _check_configuration(folder: Path, config: RunConfig) -> None:
     path = folder / _CONFIG
     if not path.exists():
         return
-    content = _read(path)
+    content = read_json(path, remedy=_ANOTHER)
     about = content.pop("identity", None) or _of_version_3(content, config)
     if about["training"] != identity(config).training:
         raise UserError(
@@ -155,16 +156,6 @@ def _of_version_3(content: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     paths = [find(path) for path in config.include]
     same = len(paths) == len(known.get("include", ())) and version_3_digest(known, paths) == digest
     return {"training": identity(kept(content)).training if same else ""}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); restore it, or choose another folder with --out."
-        ) from error
-    return content
 
 
 def _entries(folder: Path) -> dict[str, int]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dihal_bench.core import distributed
+from dihal_bench.core import distributed, kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import write_json
 from dihal_bench.data.selection import evaluation_windows
 from dihal_bench.data.sources import load_corpus
 from dihal_bench.data.tokens import PackedTokens, pack
@@ -124,16 +122,16 @@ class Inputs:
             "validation text": self.validation_text.fingerprint,
         }
         self._check_others(found)
-        kept = folder / INPUTS
-        if kept.exists():
-            begun = json.loads(kept.read_text(encoding="utf-8"))
+        path = folder / INPUTS
+        if kept.usable(path):
+            begun = kept.read_json(path)
             changed = [name for name, value in found.items() if begun.get(name) != value]
             if changed:
                 raise UserError(
                     f"{folder} was begun with another {changed[0]} of the same name; put that one "
                     "back, or choose another folder with --out."
                 )
-        write_json(kept, found)
+        kept.write_json(path, found)
 
     def _check_others(self, found: dict[str, str]) -> None:
         """Refuse processes that do not read the same, as on machines with other files."""

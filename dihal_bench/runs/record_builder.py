@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.config.choices import plain
 from dihal_bench.config.identity import identity
 from dihal_bench.config.resolve import kept
-from dihal_bench.core import environment
+from dihal_bench.core import distributed, environment
+from dihal_bench.core.kept import sha256
 from dihal_bench.core.registry import code_of
 from dihal_bench.data.selection import evaluation_windows
 from dihal_bench.evaluation.aggregate import Measured
@@ -22,9 +23,10 @@ from dihal_bench.evaluation.learning_curve import scores_on_the_way
 from dihal_bench.evaluation.reconstruction import bridgeability
 from dihal_bench.evaluation.recovery_under_noise import oracle
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.results.record import Record
-from dihal_bench.results.schema import SCHEMA
 from dihal_bench.training.budget import TRUNK_TOLERANCE
+from dihal_bench.training.checkpoint import weights_file
 
 if TYPE_CHECKING:
     from dihal_bench.evaluation.cost import Cost
@@ -165,8 +167,14 @@ class RecordBuilder:
             },
             "regime": config.regime,
             "layer": interface.span.b,
+            "weights": distributed.on_main(self._weights),
             "layer_policy": "last" if interface.bears_tokens else config.layer,
         }
+
+    def _weights(self) -> dict[str, str]:
+        """Return the digest of the weights that everybody ended with."""
+        folder = self.job.folder
+        return {name: sha256(weights_file(folder, name)) for name in self.job.names}
 
     def _inputs(self) -> dict[str, Any]:
         about = environment.describe(device=self.config.device, seed=self.config.seed)

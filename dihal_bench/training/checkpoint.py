@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
-from dihal_bench.core import distributed
+from dihal_bench.core import distributed, kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +20,9 @@ if TYPE_CHECKING:
     from dihal_bench.training.trainee import TrainState
 
 
+_RETRAIN = "put it back as it was, or train anew in another folder"
+
+
 def save_training(path: Path, trainees: Sequence[TrainState], step: int) -> None:
     """Write everything that ``step`` steps of training have produced into one file, atomically."""
     tensors: dict[str, Tensor] = {}
@@ -30,48 +30,66 @@ def save_training(path: Path, trainees: Sequence[TrainState], step: int) -> None
     for trainee in trainees:
         tensors |= {f"{trainee.name}/{key}": value for key, value in _tensors(trainee).items()}
         facts["trainees"][trainee.name] = {"spent": trainee.spent.to_dict(), "curve": trainee.curve}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"training": json.dumps(facts)})
+    kept.write_tensors(path, tensors, {"training": facts})
 
 
 def load_training(path: Path, trainees: Sequence[TrainState]) -> int:
     """Restore the trainees from a checkpoint, bit for bit; return the next step (0 without one).
 
     Raises:
-        UserError: the file cannot be read or belongs to other trainees.
+        UserError: the file belongs to other trainees.
     """
-    if not distributed.on_main(path.exists):
+    if not distributed.on_main(partial(kept.usable, path)):
         return 0
+    found = kept.read_tensors(path)
     try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["training"])
-        tensors = load_file(path)
+        facts = found.facts["training"]
         for trainee in trainees:
-            _restore(trainee, tensors, facts["trainees"][trainee.name])
-    except (SafetensorError, KeyError, RuntimeError) as error:
+            _restore(trainee, found.tensors, facts["trainees"][trainee.name])
+    except (KeyError, RuntimeError) as error:
         raise UserError(
             f"the checkpoint {path} cannot be continued ({error}); delete it to start over."
         ) from error
     return int(facts["step"])
 
 
+def weights_file(folder: Path, name: str) -> Path:
+    """Return where the weights of an interface lie in the folder of its run."""
+    return folder / "weights" / f"{name}.safetensors"
+
+
 def save_interface(path: Path, interface: Interface) -> None:
     """Write a trained or fitted interface: trunk and closed-form tables."""
     state = {name: value.contiguous() for name, value in interface.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary)
+    kept.write_tensors(path, state)
 
 
 def load_interface(path: Path, interface: Interface) -> None:
     """Restore an interface saved by ``save_interface``.
 
     Raises:
-        UserError: the file cannot be read, or its tensors do not fit the interface.
+        UserError: the file is not intact, or its tensors do not fit the interface.
     """
+    device = str(interface.backbone.device)
+    found = kept.read_tensors(path, device=device, remedy=_RETRAIN)
     try:
-        interface.load_state_dict(load_file(path, device=str(interface.backbone.device)))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not fit the interface ({error}); train it again.") from error
+        interface.load_state_dict(found.tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit the interface ({error}); {_RETRAIN}.") from error
+
+
+def check_weights(path: Path, known: str | None) -> None:
+    """Make sure that a file of weights is the one that a record speaks of.
+
+    Args:
+        path: of the file.
+        known: its SHA-256 by the record; None: the record is of version 3 and says nothing.
+
+    Raises:
+        UserError: it is another file, or not there.
+    """
+    if known is not None and kept.sha256(path, remedy=_RETRAIN) != known:
+        raise UserError(f"{path} is not the file that the run's record speaks of; {_RETRAIN}.")
 
 
 def save_phase(path: Path, interface: Interface, phase: str, facts: dict[str, Any]) -> None:
@@ -84,22 +102,20 @@ def save_phase(path: Path, interface: Interface, phase: str, facts: dict[str, An
         for name, value in interface.state_dict().items()
         if phase == "diffusion" or not name.startswith("trunk.")
     }
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"phase": json.dumps(facts)})
+    kept.write_tensors(path, state, {"phase": facts})
 
 
 def load_phase(path: Path, interface: Interface) -> dict[str, Any]:
     """Restore what ``save_phase`` wrote; return the facts.
 
     Raises:
-        UserError: the file cannot be read, or its tensors do not fit the interface.
+        UserError: the file is not intact, or its tensors do not fit the interface.
     """
+    found = kept.read_tensors(path, device=str(interface.backbone.device))
     try:
-        with safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["phase"])
-        kept = load_file(path, device=str(interface.backbone.device))
-        interface.load_state_dict({**interface.state_dict(), **kept})
-    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        facts: dict[str, Any] = found.facts["phase"]
+        interface.load_state_dict({**interface.state_dict(), **found.tensors})
+    except (KeyError, RuntimeError) as error:
         raise UserError(f"{path} does not fit the interface ({error}); delete it.") from error
     return facts
 
@@ -108,8 +124,8 @@ def _tensors(trainee: TrainState) -> dict[str, Tensor]:
     found = {f"weight/{i}": p.detach() for i, p in enumerate(trainee.parameters)}
     found |= {f"average/{i}": a for i, a in enumerate(trainee.average)}
     for o, optimizer in enumerate(trainee.optimizers):
-        for i, kept in optimizer.state_dict()["state"].items():
-            found |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in kept.items()}
+        for i, state in optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
     return {key: value.detach().clone().contiguous() for key, value in found.items()}
 
 

@@ -6,20 +6,20 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.core import distributed
+from dihal_bench.core import distributed, kept
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import lock, short_hash
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.recovery import recovery_accuracy
 from dihal_bench.interfaces.settings import PHASES
 from dihal_bench.interfaces.validate import source_hash
-from dihal_bench.training.checkpoint import load_phase, save_interface, save_phase
+from dihal_bench.training.checkpoint import load_phase, save_interface, save_phase, weights_file
 from dihal_bench.training.ledger import TrainingCost
 from dihal_bench.training.trainee import TrainState
-from dihal_bench.training.trainer import train
+from dihal_bench.training.trainer import SHARES, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.data.tokens import PackedTokens
@@ -96,7 +96,7 @@ class PhaseRunner:
         """
         done = train_together([(self, interfaces)])[0]
         for name, interface in done.interfaces.items():
-            save_interface(self.folder / "weights" / f"{name}.safetensors", interface)
+            save_interface(weights_file(self.folder, name), interface)
         return done
 
     def pupils(self, interfaces: Mapping[str, Interface], phase: str) -> list[PhaseTask]:
@@ -204,10 +204,10 @@ def _complete(pupils: Sequence[PhaseTask], phase: str) -> None:
             for pupil in pupils
             if pupil.tokens == tokens
         }
-        while missing := _missing(list(wanted)):
+        while missing := _missing(list(wanted), phase, quiet=True):
             with ExitStack() as claims:
                 held = [f for f in missing if claims.enter_context(lock(f, wait=False))]
-                mine = {file: wanted[file] for file in _missing(held)}
+                mine = {file: wanted[file] for file in _missing(held, phase)}
                 if mine:
                     _train(mine, phase, tokens)
             if not held:
@@ -217,9 +217,23 @@ def _complete(pupils: Sequence[PhaseTask], phase: str) -> None:
                     pass
 
 
-def _missing(files: Sequence[Path]) -> list[Path]:
-    """Return those that do not exist, as the main process sees it."""
-    return distributed.on_main(lambda: [file for file in files if not file.exists()])
+def _missing(files: Sequence[Path], phase: str, *, quiet: bool = False) -> list[Path]:
+    """Return those that are not there or not intact, as the main process sees it."""
+
+    def usable(file: Path) -> bool:
+        shares = SHARES if phase == "diffusion" and file.exists() else ()
+        own = [file, *(kept_weights(file, share) for share in shares)]
+        damaged = [path for path in own if not kept.usable(path, quiet=quiet)]
+        return not damaged
+
+    return distributed.on_main(lambda: [file for file in files if not usable(file)])
+
+
+def _forget(files: Iterable[Path], checkpoint: Path) -> None:
+    """Take away a finished phase of which something is damaged, to train it from its beginning."""
+    damaged = [file for file in files if file.exists()]
+    for path in [checkpoint, *damaged] if damaged else []:
+        path.unlink(missing_ok=True)
 
 
 def _train(pupils: Mapping[Path, PhaseTask], phase: str, tokens: int) -> None:
@@ -238,13 +252,15 @@ def _train(pupils: Mapping[Path, PhaseTask], phase: str, tokens: int) -> None:
 
     alone = all(pupil.trainer is one for pupil in pupils.values())
     parts = labels if alone else [short_hash([file.stem for file in pupils])]
+    checkpoint = one.folder / f"training-{'-'.join([phase, *parts])}.safetensors"
+    distributed.on_main(lambda: _forget(pupils, checkpoint))
     train(
         trainees,
         one.data,
         one.backbone,
         tokens=tokens,
         seed=one.seed,
-        checkpoint=one.folder / f"training-{'-'.join([phase, *parts])}.safetensors",
+        checkpoint=checkpoint,
         keep=keep,
     )
     for trainee, pupil in zip(trainees, pupils.values(), strict=True):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dihal_bench.training.trainee import TrainState
 
 _CHECKPOINT_SECONDS = 30.0
+_LONG_SECONDS = 1.2  # of a write, hashing included: longer ones are rarer, 4 % of the time at most
 _CURVE_POINTS = 200
 _NAMED = 3  # trainees whose losses are shown one by one
 _COUNTED_STEPS = 16  # whose FLOPs are counted: they may differ, as where passes vary in number
@@ -62,7 +63,7 @@ def train(
     for trainee in trainees:
         distributed.copy_main(*trainee.interface.state_dict().values(), *trainee.average)
     start = load_training(checkpoint, trainees)
-    clock = Stopwatch()
+    clock, written = Stopwatch(), 0.0
     with (
         progress(f"train {phase}", steps * per_step, unit="tokens") as bar,
         sharing(shares.part),
@@ -84,10 +85,11 @@ def train(
             for share in SHARES:
                 if step + 1 == max(1, round(share * steps)):
                     _lend(trainees, keep, share)
-            due = clock.seconds > _CHECKPOINT_SECONDS or step == steps - 1
-            if due and distributed.writes():
-                save_training(checkpoint, trainees, step + 1)
+            due = clock.seconds > _CHECKPOINT_SECONDS * max(1.0, written / _LONG_SECONDS)
+            if (due or step == steps - 1) and distributed.writes():
                 clock = Stopwatch()
+                save_training(checkpoint, trainees, step + 1)
+                written, clock = clock.seconds, Stopwatch()
     for trainee in trainees:
         trainee.adopt_average()
 

@@ -14,6 +14,8 @@ import pytest
 from dihal_bench.data import Corpus, bundled
 from dihal_bench.data.bundled import bundled_corpus
 
+from ..damages import DAMAGES
+
 SMALL = {"networkx": "networkx", "nltk": "nltk"}
 
 
@@ -118,6 +120,22 @@ def test_a_build_cut_short_is_done_again(small, built, tmp_path, monkeypatch):
     corpus = bundled_corpus()
     assert sum(map(len, paragraphs(corpus).values())) == 99
     assert not [path for path in broken.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["train.jsonl", "models.jsonl", "facts.json"])
+def test_what_is_damaged_is_named_and_built_again(tmp_path, monkeypatch, capsys, name, damage):
+    monkeypatch.setenv("DIHAL_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        bundled, "_scan", lambda: [(f"p/{i}.py", [f"Text {i}."]) for i in range(99)]
+    )
+    whole = bundled_corpus()
+    (path,) = (tmp_path / "corpus").rglob(name)
+    damage(path)
+    again = bundled_corpus()
+    assert (again.fingerprint, again.notes) == (whole.fingerprint, whole.notes)
+    assert paragraphs(again) == paragraphs(whole)
+    assert str(path if name == "facts.json" else path.parent) in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_a_damaged_file_is_named(tmp_path) -> None:
         read_sums(tmp_path / "sums")
     write_sums(tmp_path / "sums", ROWS)
     (tmp_path / "sums").write_bytes((tmp_path / "sums").read_bytes()[:-8])
-    with pytest.raises(UserError, match="sums cannot be read"):
+    with pytest.raises(UserError, match="sums does not match"):
         read_sums(tmp_path / "sums")
 
 

@@ -16,12 +16,15 @@ import pytest
 import torch
 
 from dihal_bench.cli.main import main
+from dihal_bench.core import kept
 from dihal_bench.core.errors import UserError
 from dihal_bench.data.sources import load_corpus
 from dihal_bench.data.tokens import pack
 from dihal_bench.geometry import cache as cache_module
 from dihal_bench.geometry.cache import PASS, ActivationCache
 from dihal_bench.models.model import Backbone
+
+from ..damages import DAMAGES
 
 WINDOWS = np.array([3, 0, 7, 12, 5, *range(20, 41)])  # three whole passes and two windows
 
@@ -260,7 +263,7 @@ def test_a_disk_that_fills_up_costs_nothing_finished(
 def test_a_manifest_that_cannot_be_written_is_the_same_sentence(
     backbone, text, tmp_path, small_shards, monkeypatch
 ):
-    real, calls = cache_module.write_json, []
+    real, calls = kept.write_json, []
 
     def full(path, value):
         calls.append(path)
@@ -268,7 +271,7 @@ def test_a_manifest_that_cannot_be_written_is_the_same_sentence(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, value)
 
-    monkeypatch.setattr(cache_module, "write_json", full)
+    monkeypatch.setattr(kept, "write_json", full)
     with pytest.raises(UserError, match="No space left on device after 1 of 4 shards"):
         opened(tmp_path, backbone, text).fill()
 
@@ -314,12 +317,21 @@ def test_a_cache_of_something_else_is_refused_by_a_sentence_that_names_both(
     assert "give another folder" in str(caught.value)
 
 
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_manifest_is_refused_by_name(backbone, text, tmp_path, damage):
+    """Whose activations the shards are is not to be known."""
+    opened(tmp_path, backbone, text).fill()
+    damage(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match=r"manifest\.json does not match its checksum"):
+        opened(tmp_path, backbone, text)
+
+
 def test_other_files_a_broken_manifest_and_unknown_layers_are_refused(backbone, text, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds files that are no activations"):
         opened(tmp_path, backbone, text)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(UserError, match=r"manifest\.json is cut off"):
         opened(tmp_path, backbone, text)
     with pytest.raises(UserError, match="it is a file"):
         opened(tmp_path / "letter.txt", backbone, text)

@@ -16,6 +16,7 @@ from dihal_bench.reporting.grid_table import show_grid
 from dihal_bench.studies.protocol_grid import readings
 from dihal_bench.studies.protocol_grid.grid import AXES, Protocol, check_grid
 
+from ..damages import DAMAGES
 from .planted import clusters, gaussian, grid
 
 PAPER = {"neighbours": (20,), "ridges": (1e-3,)}
@@ -161,6 +162,16 @@ def test_parts_that_are_kept_are_not_read_again(tmp_path, monkeypatch):
     calls.clear()
     assert grid(layers, tmp_path / "broken").to_dict() == whole.to_dict()
     assert not calls
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_readings_that_are_damaged_are_named_and_read_again(tmp_path, damage, capsys):
+    layers = {1: gaussian(150, [1.0] * 6), 2: gaussian(150, [2.0] * 6, seed=1)}
+    whole = grid(layers, tmp_path)
+    path = min(tmp_path.rglob("*.safetensors"))
+    damage(path)
+    assert grid(layers, tmp_path).to_dict() == whole.to_dict()
+    assert f"{path} does not match its checksum" in capsys.readouterr().err
 
 
 def test_threads_are_as_they_were(tmp_path):

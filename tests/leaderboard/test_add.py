@@ -304,7 +304,7 @@ def test_strangers_are_read_with_suspicion(make: Make, store: Store, tmp_path: P
         "truncated.json": (text[:-50].encode(), "truncated.json is not a readable record"),
         "latin.json": (text.encode("utf-16"), "latin.json is not a readable record"),
         "deep.json": (b"[" * 200_000, "deep.json is not a readable record"),
-        "schema.json": (changed(record, schema=99).encode(), "schema.json: schema is 99"),
+        "schema.json": (changed(record, schema=99).encode(), "schema.json: its schema is 99"),
         "nan.json": (
             text.replace('"value": ', '"value": NaN, "old": ', 1).encode(),
             r"nan.json: .*nan, not a finite number",

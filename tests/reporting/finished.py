@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.results.record import Record
-from dihal_bench.results.schema import SCHEMA
 
 CORPUS = "allenai/dolma:v1_7"
 PRIVATE_TEXT = "home/somebody"  # a part of every path below
@@ -103,6 +103,7 @@ def content(**changes: Any) -> dict[str, Any]:
     """The fields of a record; ``changes`` replace some, entry by entry where they are objects."""
     data: dict[str, Any] = {
         "schema": SCHEMA,
+        "weights": {},
         "run": "hidden-0123456789ab",
         "created": "2026-01-01T00:00:00+00:00",
         "command": "dihal-bench run --backbone Qwen/Qwen3-0.6B --layer middle",

@@ -253,7 +253,7 @@ def test_a_run_that_is_not_complete_is_refused(hub: Hub, run, token, capsys, nam
 def test_a_configuration_that_is_not_the_record_s_is_refused(hub: Hub, run, token, capsys, text):
     (run / "config.json").write_text(text)
     assert push(run, "--yes", *token) == 2
-    assert re.search(r"config\.json (cannot be read|is not the configuration)", refused(capsys))
+    assert re.search(r"config\.json is (cut off or damaged|not the configuration)", refused(capsys))
     assert hub.asked == []
 
 

@@ -4,8 +4,8 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.results.record import Record, Score
-from dihal_bench.results.schema import SCHEMA
 
 SCORE = Score(
     subject="hidden",
@@ -50,6 +50,7 @@ def row(subject: str, steps: int, chains: int, **changes: list[float]) -> dict[s
 
 CONTENT: dict[str, Any] = {
     "schema": SCHEMA,
+    "weights": {"hidden": "0" * 64},
     "run": "hidden-0123",
     "created": "2026-01-01T00:00:00+00:00",
     "command": "dihal-bench run",

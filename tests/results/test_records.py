@@ -9,8 +9,9 @@ import pytest
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import atomic_path, write_json
+from dihal_bench.results.migrations import OLDEST, SCHEMA
 from dihal_bench.results.record import Record, validate
-from dihal_bench.results.schema import KINDS, SCHEMA
+from dihal_bench.results.schema import KINDS
 
 from .content import CONTENT, DATA, SCORE, TEACHER, changed, of_subject, without
 
@@ -89,7 +90,11 @@ def test_numbers_that_are_none_are_refused_wherever_they_stand(path, wrong, tmp_
     ("data", "message"),
     [
         ([], "a record is a JSON object"),
-        (changed("schema", to=SCHEMA + 1), f"schema is {SCHEMA + 1}, this version reads {SCHEMA}"),
+        (changed("schema", to=SCHEMA + 1), f"schema is {SCHEMA + 1}, .* install the newer"),
+        (changed("schema", to=OLDEST - 1), f"schema is {OLDEST - 1}, .* version that wrote it"),
+        (changed("extra", to=1), "the field extra is unknown to this version"),
+        (changed("weights", to={"other": "0" * 64}), "weights has other, which is neither"),
+        (changed("weights", "hidden", to="0" * 63), "weights: the field hidden is '0+'"),
         (
             changed("scores", 0, to=3),
             r"scores\[0\] has the wrong type: it is a number and must be an object",

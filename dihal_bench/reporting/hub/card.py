@@ -34,7 +34,7 @@ def card_of(record: Record, *, local_backbone: bool = False) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    validate(record.data, "the record")
+    validate(record.as_written, "the record")
     try:
         public = Record(without_paths(record.data, paths(record.data)))
         model = None if local_backbone else hub_model(record.data)

@@ -5,7 +5,6 @@ Weights, configuration, record and card are uploaded, and nothing else of the ru
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from contextlib import contextmanager
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench import __version__
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.kept import read_json
 from dihal_bench.core.markdown import one_line
 from dihal_bench.core.names import BUNDLED
 from dihal_bench.reporting.hub.card import CARD, card_of_run, is_here, record_of_run
 from dihal_bench.reporting.hub.origin import hub_dataset, hub_model, paths
+from dihal_bench.training.checkpoint import check_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _TOKEN = re.compile(r"[!-~]+")  # what a header can hold
+_BESIDE = ("digest", "identity", "score")  # the names of a run, and what may be scored anew
 _SAID = 200  # characters of the hub's own words
 
 
@@ -71,6 +73,8 @@ def bundle(run: Path) -> Bundle:
         if not path.is_file():
             raise UserError(f"{run}: there is no {path.relative_to(run)}; run it again.")
     _check_configuration(run / "config.json", record)
+    for path in weights:
+        check_weights(path, record.data["weights"].get(path.stem))
     return Bundle(
         id=record.data["id"],
         files={
@@ -83,14 +87,11 @@ def bundle(run: Path) -> Bundle:
 
 
 def _check_configuration(path: Path, record: Record) -> None:
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({one_line(error)}); put it back.") from error
-    if not isinstance(kept, dict) or {**kept, "digest": 0} != {
-        **record.data["config"],
-        "digest": 0,
-    }:
+    found, known = (
+        {key: value for key, value in content.items() if key not in _BESIDE}
+        for content in (read_json(path, remedy="put it back as it was"), record.data["config"])
+    )
+    if found != known:
         raise UserError(
             f"{path} is not the configuration that record.json was made with; put that one back."
         )

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 
-from dihal_bench.core.files import atomic_path
+from dihal_bench.core import kept
 from dihal_bench.core.progress import progress
 from dihal_bench.geometry.anatomy import CURVATURES, RANKS, anatomy
 
@@ -184,11 +183,11 @@ class _Reader:
     threads: ThreadPoolExecutor
     bar: Progress
 
-    def table(self, states: Tensor, mask: Tensor, kept: Path) -> Array:
+    def table(self, states: Tensor, mask: Tensor, path: Path) -> Array:
         """Return all readings of the masked rows of ``states``, [resamples, readings]."""
-        if kept.exists():
+        if kept.usable(path):
             self.bar.update(len(self.subsets))
-            table: Array = load_file(kept)["readings"]
+            table: Array = kept.read_tensors(path).tensors["readings"].numpy()
             return table
 
         def read(subset: tuple[NDArray[np.int64], int]) -> MatrixStatistics:
@@ -201,8 +200,7 @@ class _Reader:
             taken.append(_row(found))
             self.bar.update()
         table = np.array(taken)
-        with atomic_path(kept) as temporary:
-            save_file({"readings": table}, temporary)
+        kept.write_tensors(path, {"readings": torch.from_numpy(table)})
         return table
 
 

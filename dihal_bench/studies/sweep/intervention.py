@@ -7,7 +7,6 @@ the squared error that follows it) moves: what the score then says of the loss i
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,9 @@ import numpy as np
 from scipy import stats
 
 from dihal_bench.config.identity import settled
+from dihal_bench.core import kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.files import short_hash, write_json
+from dihal_bench.core.files import short_hash
 from dihal_bench.core.progress import progress
 from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.geometry.locate import draw_subsets, proxies_of_layers
@@ -64,10 +64,10 @@ def geometry(job: RunContext, layers: Sequence[int], transforms: Sequence[str]) 
     config = job.config
     depends = [*job.rests_on, settled("locate", config.locate), config.seed, list(layers)]
     depends += [config.budget.diffusion_tokens, list(transforms), config.from_layer]
-    kept = job.shared / f"transforms-{short_hash(depends)}.json"
-    if not kept.exists():
-        write_json(kept, _measured(job, layers, transforms))
-    facts = json.loads(kept.read_text(encoding="utf-8"))
+    path = job.shared / f"transforms-{short_hash(depends)}.json"
+    if not kept.usable(path):
+        kept.write_json(path, _measured(job, layers, transforms))
+    facts = kept.read_json(path)
     scores, draws = {}, {}
     for view in VIEWS:
         tables = {name: np.array(facts[view][name]) for name in PROXIES}  # [R, layers, transforms]

@@ -6,14 +6,14 @@ values in every subsample of activations; a rival that has none stands alone.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from dihal_bench.config.identity import settled
-from dihal_bench.core.files import short_hash, write_json
+from dihal_bench.core import kept
+from dihal_bench.core.files import short_hash
 from dihal_bench.core.progress import progress
 from dihal_bench.data.selection import evaluation_windows
 from dihal_bench.geometry.activations import kept_tokens, sample_activations
@@ -73,9 +73,9 @@ def subsamples(job: RunContext) -> dict[str, int]:
         job: of the sweep.
     """
     config = job.config.locate
-    kept = kept_tokens(job.inputs.training_text, config.windows, config.per_window)
-    sample = sample_of(config, kept)
-    return {"tokens": sample["tokens"], "kept": kept, "resamples": sample["resamples"]}
+    pool = kept_tokens(job.inputs.training_text, config.windows, config.per_window)
+    sample = sample_of(config, pool)
+    return {"tokens": sample["tokens"], "kept": pool, "resamples": sample["resamples"]}
 
 
 def _of_view(draws: Mapping[str, Array], suffix: str) -> dict[str, Prediction]:
@@ -103,11 +103,10 @@ def _facts(job: RunContext, ends: Mapping[int, int]) -> dict[str, Any]:
     ]
     depends += [config.residual, config.seed, config.budget.diffusion_tokens]
     depends += [config.score.tokens, sorted(ends.items())]
-    kept = job.shared / f"predictors-{short_hash(depends)}.json"
-    if not kept.exists():
-        write_json(kept, {**_geometry(job), "fvu": _closed_form(job, ends)})
-    facts: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return facts
+    path = job.shared / f"predictors-{short_hash(depends)}.json"
+    if not kept.usable(path):
+        kept.write_json(path, {**_geometry(job), "fvu": _closed_form(job, ends)})
+    return kept.read_json(path)
 
 
 def _geometry(job: RunContext) -> dict[str, Any]:
