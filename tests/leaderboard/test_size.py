@@ -23,7 +23,7 @@ GIGABYTE = 1e9 / 1024  # in units of the system
 RENDER = """if __name__ == "__main__":
     import sys
     from pathlib import Path
-    from dihal_bench.cli import main
+    from dihal_bench.cli.main import main
     status = main(sys.argv[1:])
     print(Path("/proc/self/status").read_text())
     sys.exit(status)

@@ -2,12 +2,15 @@
 
 import ast
 import itertools
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("dihal_bench", "baselines", "tasks")
@@ -62,6 +65,14 @@ def test_types_are_checked_in_every_file_that_is_installed():
     assert "exclude" not in settings
     files = [file for folder in PRODUCT for file in (ROOT / folder).rglob("*.py")]
     assert all((file.parent / "__init__.py").is_file() for file in files)  # else mypy skips it
+
+
+def test_workflows_use_nothing_that_may_change_under_its_name():
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    jobs = [job for file in files for job in yaml.safe_load(file.read_bytes())["jobs"].values()]
+    used = {step["uses"] for job in jobs for step in job["steps"] if "uses" in step}
+    assert used
+    assert {name for name in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)} == set()
 
 
 def _name(requirement: str) -> str:
