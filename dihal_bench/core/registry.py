@@ -13,6 +13,7 @@ import inspect
 import pkgutil
 import sys
 import zlib
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,21 @@ if TYPE_CHECKING:
 _Entry = TypeVar("_Entry")
 _LONGEST = 100  # letters of a name, which ids of records begin with
 _INCLUDED = "dihal_bench_include_"  # begins the names of modules that included files become
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instance was registered: unlike a class or function it has no line of its own."""
+
+    module: str
+    file: str
+    line: int
+
+    @classmethod
+    def of_caller(cls, depth: int) -> Place:
+        """Return the line that called the function so many calls up."""
+        frame = sys._getframe(depth + 1)
+        return cls(frame.f_globals.get("__name__", "?"), frame.f_code.co_filename, frame.f_lineno)
 
 
 class Registry:
@@ -76,6 +92,13 @@ class Registry:
         near = difflib.get_close_matches(name, self.names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(self.names())}."
         raise UserError(f"there is no {self.kind} called {name!r}; {hint}")
+
+    def entries(self) -> dict[str, Any]:
+        """Return all entries by name, in the order of their registration; loads plug-ins."""
+        self._load()
+        for name in self._plugins.keys() - self._entries.keys():
+            self._load_plugin(name)
+        return dict(self._entries)
 
     def names(self) -> list[str]:
         """Return all names, sorted; plug-ins are named without being imported."""
@@ -183,7 +206,7 @@ def include(path: str | Path) -> None:
 def is_included(file: Path) -> bool:
     """Return whether a file of this name and content has been run here by ``include``."""
     own = _module_of(file)
-    return any(getattr(e, "__module__", "") == own for r in REGISTRIES for e in r._entries.values())
+    return any(_module(entry) == own for r in REGISTRIES for entry in r._entries.values())
 
 
 def _module_of(file: Path) -> str:
@@ -202,8 +225,21 @@ def code_of(kind: type) -> str:
     return f"{module}:{kind.__qualname__}"
 
 
+def _place(entry: Any) -> Place | None:
+    place = getattr(entry, "place", None)
+    return place if isinstance(place, Place) else None
+
+
+def _module(entry: Any) -> str:
+    place = _place(entry)
+    return place.module if place else getattr(entry, "__module__", "")
+
+
 def _is_behind(point: metadata.EntryPoint, entry: Any) -> bool:
-    """Return whether the entry point stands for this very class or function."""
+    """Return whether the entry point stands for this very class, function or instance."""
+    place = _place(entry)
+    if place:
+        return point.module == place.module
     own = f"{getattr(entry, '__module__', '?')}:{getattr(entry, '__qualname__', '?')}"
     return point.value.replace(" ", "") == own
 
@@ -214,6 +250,9 @@ def _point_origin(point: metadata.EntryPoint) -> str:
 
 
 def _origin(entry: Any) -> str:
+    place = _place(entry)
+    if place:
+        return f"{Path(place.file).resolve()}:{place.line}"
     target = inspect.unwrap(entry) if callable(entry) else type(entry)
     try:
         file = inspect.getsourcefile(target)
@@ -229,4 +268,5 @@ SAMPLERS = Registry("sampler", ("dihal_bench.diffusion.schedule",))
 EXECUTORS = Registry(
     "executor", tuple(f"dihal_bench.runs.executors.{name}" for name in ("local", "ray", "slurm"))
 )
-REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS, EXECUTORS)
+METRICS = Registry("metric", ("dihal_bench.results.metrics",))
+REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS, EXECUTORS, METRICS)
