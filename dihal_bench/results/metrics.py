@@ -164,6 +164,7 @@ BLOCK_BOUND = METRICS.register(
         digits=3,
         range=_POSITIVE,
         likelihood=True,
+        bound=True,
         wide=True,
         shown=Shown.EVERYWHERE,
         column="bound",
