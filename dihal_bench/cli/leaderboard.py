@@ -161,8 +161,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"unknown to this version, and not computed anew: {', '.join(sorted(rest.unknown))}")
     if rest.taken:
         print(
-            f"{counted(rest.taken, 'score')} could not be computed anew: a record has no sums of other "
-            "tasks, nor of bounds"
+            f"{counted(rest.taken, 'score')} could not be computed anew: a record has no sums of "
+            "other tasks, nor of bounds"
         )
     return 1 if problems else 0
 
