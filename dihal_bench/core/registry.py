@@ -61,11 +61,7 @@ class Registry:
             UserError: the name is taken by something from another place, or is none that files,
                 tables and records can have.
         """
-        if not is_plain(name) or len(name) > _LONGEST or name == "teacher":
-            raise UserError(
-                f"{name!r} cannot be registered: a name has letters, digits, '.', '_' and '-', "
-                "begins with one of the first two, and is not teacher; choose another."
-            )
+        _check_name(name)
 
         def enter(entry: _Entry) -> _Entry:
             known = self._entries.get(name)
@@ -151,8 +147,16 @@ class Registry:
                 f"{self.kind} {name!r} is the entry point {point.value}, which does not load "
                 f"({reason}); mend or uninstall its distribution."
             ) from error
-        if name not in self._entries:
-            self.register(name)(entry)
+        _check_name(name)
+        self._entries.setdefault(name, entry)
+
+
+def _check_name(name: str) -> None:
+    if not is_plain(name) or len(name) > _LONGEST or name == "teacher":
+        raise UserError(
+            f"{name!r} cannot be registered: a name has letters, digits, '.', '_' and '-', "
+            "begins with one of the first two, and is not teacher; choose another."
+        )
 
 
 def find(path: str | Path) -> Path:
