@@ -13,6 +13,7 @@ import inspect
 import pkgutil
 import sys
 import zlib
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 _Entry = TypeVar("_Entry")
 _LONGEST = 100  # letters of a name, which ids of records begin with
 _INCLUDED = "dihal_bench_include_"  # begins the names of modules that included files become
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an instance was registered: unlike a class or function it has no line of its own."""
+
+    module: str
+    file: str
+    line: int
+
+    @classmethod
+    def of_caller(cls, depth: int) -> Place:
+        """Return the line that called the function so many calls up."""
+        frame = sys._getframe(depth + 1)
+        return cls(frame.f_globals.get("__name__", "?"), frame.f_code.co_filename, frame.f_lineno)
 
 
 class Registry:
@@ -46,11 +62,7 @@ class Registry:
             UserError: the name is taken by something from another place, or is none that files,
                 tables and records can have.
         """
-        if not is_plain(name) or len(name) > _LONGEST or name == "teacher":
-            raise UserError(
-                f"{name!r} cannot be registered: a name has letters, digits, '.', '_' and '-', "
-                "begins with one of the first two, and is not teacher; choose another."
-            )
+        _check_name(name)
 
         def enter(entry: _Entry) -> _Entry:
             known = self._entries.get(name)
@@ -81,6 +93,13 @@ class Registry:
     def name_of(self, entry: Any) -> str | None:
         """Return the name that a class or function is registered under, if it is."""
         return next((name for name, own in self._entries.items() if own is entry), None)
+
+    def entries(self) -> dict[str, Any]:
+        """Return all entries by name, in the order of their registration; loads plug-ins."""
+        self._load()
+        for name in self._plugins.keys() - self._entries.keys():
+            self._load_plugin(name)
+        return dict(self._entries)
 
     def names(self) -> list[str]:
         """Return all names, sorted; plug-ins are named without being imported."""
@@ -135,8 +154,16 @@ class Registry:
                 f"{self.kind} {name!r} is the entry point {point.value}, which does not load "
                 f"({reason}); mend or uninstall its distribution."
             ) from error
-        if name not in self._entries:
-            self.register(name)(entry)
+        _check_name(name)
+        self._entries.setdefault(name, entry)
+
+
+def _check_name(name: str) -> None:
+    if not is_plain(name) or len(name) > _LONGEST or name == "teacher":
+        raise UserError(
+            f"{name!r} cannot be registered: a name has letters, digits, '.', '_' and '-', "
+            "begins with one of the first two, and is not teacher; choose another."
+        )
 
 
 def find(path: str | Path) -> Path:
@@ -190,7 +217,7 @@ def include(path: str | Path) -> None:
 def is_included(file: Path) -> bool:
     """Return whether a file of this name and content has been run here by ``include``."""
     own = _module_of(file)
-    return any(getattr(e, "__module__", "") == own for r in REGISTRIES for e in r._entries.values())
+    return any(_module(entry) == own for r in REGISTRIES for entry in r._entries.values())
 
 
 def _module_of(file: Path) -> str:
@@ -209,8 +236,21 @@ def code_of(kind: type) -> str:
     return f"{module}:{kind.__qualname__}"
 
 
+def _place(entry: Any) -> Place | None:
+    place = getattr(entry, "place", None)
+    return place if isinstance(place, Place) else None
+
+
+def _module(entry: Any) -> str:
+    place = _place(entry)
+    return place.module if place else getattr(entry, "__module__", "")
+
+
 def _is_behind(point: metadata.EntryPoint, entry: Any) -> bool:
-    """Return whether the entry point stands for this very class or function."""
+    """Return whether the entry point stands for this very class, function or instance."""
+    place = _place(entry)
+    if place:
+        return point.module == place.module
     own = f"{getattr(entry, '__module__', '?')}:{getattr(entry, '__qualname__', '?')}"
     return point.value.replace(" ", "") == own
 
@@ -221,6 +261,9 @@ def _point_origin(point: metadata.EntryPoint) -> str:
 
 
 def _origin(entry: Any) -> str:
+    place = _place(entry)
+    if place:
+        return f"{Path(place.file).resolve()}:{place.line}"
     target = inspect.unwrap(entry) if callable(entry) else type(entry)
     try:
         file = inspect.getsourcefile(target)
@@ -236,4 +279,5 @@ SAMPLERS = Registry("sampler", ("dihal_bench.diffusion.schedule",))
 EXECUTORS = Registry(
     "executor", tuple(f"dihal_bench.runs.executors.{name}" for name in ("local", "ray", "slurm"))
 )
-REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS, EXECUTORS)
+METRICS = Registry("metric", ("dihal_bench.results.metrics",))
+REGISTRIES = (INTERFACES, DENOISERS, SAMPLERS, EXECUTORS, METRICS)

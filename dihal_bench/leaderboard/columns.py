@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-HIGHER, LOWER = "higher", "lower"
+from dihal_bench.results.metrics import METRICS, Metric, Shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +37,16 @@ class Column:
         return asdict(self)
 
 
-def _estimate(
-    key: str, title: str, text: str, better: str | None, digits: int, *, brief: bool = True
-) -> Column:
-    likely = key in ("nll", "kl", "gain", "bound")
+def _estimate(metric: Metric, *, key: str = "", title: str = "") -> Column:
     return Column(
-        key=key,
-        title=title,
-        help=text,
-        better=better,
+        key=key or metric.name,
+        title=title or metric.title,
+        help=metric.help,
+        better=metric.better,
         type="estimate",
-        digits=digits,
-        likelihood=likely,
-        brief=brief,
+        digits=metric.digits,
+        likelihood=metric.likelihood,
+        brief=metric.brief,
     )
 
 
@@ -59,7 +56,7 @@ def _count(
     return Column(key=key, title=title, help=text, type=type_, brief=brief)
 
 
-LIKELIHOOD: tuple[Column, ...] = (
+_HEAD = (
     Column(
         key="row",
         title="row",
@@ -67,18 +64,8 @@ LIKELIHOOD: tuple[Column, ...] = (
         "a up to layer b; or a control beside one",
     ),
     _count("rank", "rank", "by Brier-1, and among what: equal S, as many replaced blocks"),
-    _estimate(
-        "brier1", "Brier-1", "2 p(x) - Σ p² of the true token x, unbiased, at most 1", HIGHER, 4
-    ),
-    _estimate("nll", "NLL", "nats per token, of the ensemble of K chains", LOWER, 3),
-    _estimate("kl", "KL", "KL(teacher ‖ row) over the vocabulary, nats per token", LOWER, 4),
-    _estimate(
-        "gain",
-        "diffusion gain",
-        "NLL of the best control at no more evaluations minus the row's: what the noise bought",
-        HIGHER,
-        4,
-    ),
+)
+_COSTS = (
     Column(key="gain_over", title="over", help="the control that the gain is over"),
     _count("replaced", "replaced", "blocks of the backbone that it stands in for"),
     _count("retained", "retained", "blocks of the backbone that are executed"),
@@ -86,7 +73,7 @@ LIKELIHOOD: tuple[Column, ...] = (
         key="flop_ratio",
         title="FLOP ratio",
         help="FLOPs of a chain over those of the replaced blocks",
-        better=LOWER,
+        better="lower",
         type="number",
         digits=2,
     ),
@@ -94,15 +81,15 @@ LIKELIHOOD: tuple[Column, ...] = (
     _count("chains", "K", "chains of the ensemble"),
     _count("nfe", "NFE", "network evaluations in all, a decoder's included"),
     Column(key="kind", title="kind", help="exact, or ensemble(K): kinds are not compared by NLL"),
-    _estimate("bound", "block bound", "variational bound of a block, nats per token", LOWER, 3),
+)
+_ORIGIN = (
     _count("seeds", "seeds", "trainings behind the row"),
     _count("n", "n", "scored tokens", "tokens"),
     _count("diffusion_tokens", "diffusion tokens", "seen while the trunk was trained", "tokens"),
     Column(key="dtype", title="dtype", help="of the backbone's arithmetic"),
     Column(key="versions", title="code", help="version and commit that made the row"),
-    _estimate(
-        "top1", "top-1", "how often its likeliest token is the teacher's", HIGHER, 3, brief=False
-    ),
+)
+_REST = (
     _count(
         *("recovery_tokens", "recovery tokens", "seen while the recovery was trained", "tokens"),
         brief=False,
@@ -116,7 +103,7 @@ LIKELIHOOD: tuple[Column, ...] = (
         title="oracle",
         help="how often the recovery, given the true signal, names the teacher's token, or the "
         "text's: its ceiling",
-        better=HIGHER,
+        better="higher",
         type="number",
         digits=4,
         brief=False,
@@ -132,54 +119,29 @@ LIKELIHOOD: tuple[Column, ...] = (
     ),
 )
 
-_DIRECTIONS = {
-    **dict.fromkeys(("gen_ppl", "gen_ppl_begun", "gen_ppl_at_entropy", "energy"), LOWER),
-    **dict.fromkeys(("nll", "ppl", "word_ppl", "bits_per_byte", "kl", "kl_reverse"), LOWER),
-    **dict.fromkeys(("mauve", "brier1", "brier2", "brier3", "brier4", "brierlm"), HIGHER),
-    **dict.fromkeys(("acc", "acc_norm", "exact_match", "f1", "top1", "diffusion_gain"), HIGHER),
-}
-_PERPLEXITIES = ("gen_ppl", "gen_ppl_begun", "gen_ppl_at_entropy", "ppl", "word_ppl")
-_HELP = {
-    "gen_ppl": "perplexity of generated text under a judge that is not the backbone",
-    "gen_ppl_begun": "the same with the first token scored, given the one that begins documents",
-    "gen_ppl_at_entropy": "the same at the entropy of real text, interpolated over temperatures",
-    "entropy": "of a sample's tokens; near that of real text is better",
-    **{
-        f"distinct_{n}": f"different {n}-grams over all of all samples; real text's is best"
-        for n in (1, 2)
-    },
-    **{
-        f"rep_{n}": f"share of a sample's {n}-grams that repeat; real text's is best"
-        for n in (2, 4)
-    },
-    **{f"overlap_{n}": f"share of {n}-grams that the training text has" for n in (4, 8)},
-    "mauve": "divergence frontier of features, several seeds of k-means",
-    "energy": "energy distance to real text of features that no language model has a part in",
-    "self_bleu": "BLEU of a sample against the others; near that of real text is better",
-    "duplicates": "share of samples that occur twice",
-    "typicality": "share of real text that is less typical; near one half is better",
-}
+
+def main_metrics() -> list[Metric]:
+    """Return the metrics that readers compare rows by: what ranks comes first."""
+    found = [m for m in METRICS.shown_in(Shown.LEADERBOARD) if m.brief and not m.bound]
+    return sorted(found, key=lambda metric: not metric.ranked)
 
 
-def of_task(metric: str, unit: str) -> Column:
-    """Return the column of a task's metric."""
-    plain = metric.removeprefix("first_token_").partition(",")[0]
-    return Column(
-        key=f"metric:{metric}",
-        title=metric,
-        help=_HELP.get(plain, f"{metric}, {unit}"),
-        better=_DIRECTIONS.get(plain),
-        type="estimate",
-        digits=1 if plain in _PERPLEXITIES else 4 if _DIRECTIONS.get(plain) == HIGHER else 3,
-        likelihood=plain in ("nll", "ppl", "word_ppl", "bits_per_byte", "kl"),
-    )
+def likelihood_columns() -> list[Column]:
+    """Return the columns of a likelihood table."""
+    shown = METRICS.shown_in(Shown.LEADERBOARD)
+    bounds = [_estimate(metric) for metric in shown if metric.bound]
+    beside = [_estimate(metric) for metric in shown if not metric.brief]
+    return [*_HEAD, *map(_estimate, main_metrics()), *_COSTS, *bounds, *_ORIGIN, *beside, *_REST]
 
 
-TASK_ROW: tuple[Column, ...] = tuple(
-    column for column in LIKELIHOOD if column.key in ("row", "steps", "chains")
-)
-TASK_COSTS: tuple[Column, ...] = tuple(
-    column
-    for column in LIKELIHOOD
-    if column.key in ("kind", "nfe", "replaced", "seeds", "n", "dtype", "versions")
-)
+def of_task(name: str, unit: str) -> Column:
+    """Return the column of a task's metric, which is called what its scores are called."""
+    return _estimate(METRICS.named(name, unit), key=f"metric:{name}", title=name)
+
+
+def _facts(*keys: str) -> tuple[Column, ...]:
+    return tuple(column for column in (*_HEAD, *_COSTS, *_ORIGIN) if column.key in keys)
+
+
+TASK_ROW = _facts("row", "steps", "chains")
+TASK_COSTS = _facts("kind", "nfe", "replaced", "seeds", "n", "dtype", "versions")

@@ -16,6 +16,7 @@ from dihal_bench.core.names import BUNDLED, PLAIN
 from dihal_bench.leaderboard import figures, text
 from dihal_bench.leaderboard.blame import culprits
 from dihal_bench.leaderboard.board import board_of
+from dihal_bench.leaderboard.columns import main_metrics
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.leaderboard.sweeps import read_sweeps
@@ -30,10 +31,7 @@ _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
 _NAME = re.compile(rf"(?=.{{1,255}}\Z){PLAIN}")  # of a file or folder that is rendered
 _MARKED = re.compile(r"(<!-- leaderboard -->\n)(?:.*?\n)?(<!-- end -->)", re.DOTALL)
-_HEADLINE = (
-    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "flop_ratio"),
-    *("steps", "nfe", "kind", "seeds", "n"),
-)
+_HEADLINE = ("row", "rank", "gain_over", "flop_ratio", "steps", "nfe", "kind", "seeds", "n")
 
 
 @contextmanager
@@ -265,7 +263,8 @@ def headline(board: Mapping[str, Any]) -> str:
         if row["cells"]["role"] != "trial"
         and largest[row["cells"]["row"], row["cells"]["steps"]] == row["cells"]["chains"]
     ]
-    columns = [column for column in table["columns"] if column["key"] in _HEADLINE]
+    kept = {*_HEADLINE, *(metric.name for metric in main_metrics())}
+    columns = [column for column in table["columns"] if column["key"] in kept]
     return text.excerpt({**table, "rows": rows, "columns": columns})
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.markdown import counted, one_line
-from dihal_bench.leaderboard.columns import LIKELIHOOD
+from dihal_bench.leaderboard.columns import likelihood_columns
+from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, NLL
 from dihal_bench.studies.comparison.paired import Paired
 from dihal_bench.studies.comparison.pool import SeedPool
 from dihal_bench.studies.comparison.table import Line, lines
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dihal_bench.results.record import Record
 
 _MOST_RESAMPLES = 2000
-_ESTIMATES = ("brier1", "nll", "kl", "gain", "top1")
 _PLAIN = (
     *("replaced", "retained", "flop_ratio", "steps", "chains", "nfe", "seeds", "n"),
     *("diffusion_tokens", "recovery_tokens", "trunk", "recovery", "flops", "seconds", "oracle"),
@@ -54,7 +54,7 @@ def likelihood_table(group: Group) -> dict[str, Any]:
         "section": section(group),
         "kind": "likelihood",
         "facts": facts(group),
-        "columns": present(LIKELIHOOD, rows),
+        "columns": present(likelihood_columns(), rows),
         "rows": rows,
         "legend": list(LEGEND),
         "reason": group.setting.reason,
@@ -64,9 +64,9 @@ def likelihood_table(group: Group) -> dict[str, Any]:
 def _ordered(found: Sequence[Line]) -> list[Line]:
     """Return the teacher, then ranking by ranking the interfaces, best first, then all the rest."""
     standing = {
-        (line.interface, line.steps): (line.rank or len(found), -line.brier1.value)
+        (line.interface, line.steps): (line.rank or len(found), -line.estimates[BRIER1.name].value)
         for line in found
-        if line.role == "interface" and line.brier1 is not None
+        if line.role == "interface" and BRIER1.name in line.estimates
     }
 
     def place(line: Line) -> tuple[Any, ...]:
@@ -131,10 +131,8 @@ def versions(records: Iterable[Record]) -> str:
     )
 
 
-def cell(estimate: Estimate | None, *flags: str) -> dict[str, Any] | None:
+def cell(estimate: Estimate, *flags: str) -> dict[str, Any]:
     """Return an estimate as the value of a cell."""
-    if estimate is None:
-        return None
     return {
         "value": estimate.value,
         "lo": estimate.lo,
@@ -154,13 +152,13 @@ def _rank(line: Line) -> dict[str, Any] | None:
 def _row(line: Line, group: Group, owners: list[str]) -> dict[str, Any]:
     records = group.records[line.interface]
     marks = {
-        "brier1": TIED if line.ties else "",
-        "nll": UNCONVERGED if line.converged is False else "",
-        "gain": FEWER if line.gain_fewer else "",
+        BRIER1.name: TIED if line.ties else "",
+        NLL.name: UNCONVERGED if line.converged is False else "",
+        DIFFUSION_GAIN.name: FEWER if line.gain_fewer else "",
     }
     cells: dict[str, Any] = {name: getattr(line, name) for name in _PLAIN}
-    for name in _ESTIMATES:
-        cells[name] = cell(getattr(line, name), marks.get(name, ""))
+    for name, estimate in line.estimates.items():
+        cells[name] = cell(estimate, marks.get(name, ""))
     exact = line.kind == "exact"
     return {
         "cells": {
@@ -171,7 +169,7 @@ def _row(line: Line, group: Group, owners: list[str]) -> dict[str, Any]:
             "rank": _rank(line),
             "gain_over": line.gain_over or None,
             "kind": "exact" if exact else f"ensemble({line.chains})",
-            "bound": None if line.bound is None else {"value": line.bound, "flags": []},
+            BLOCK_BOUND.name: None if line.bound is None else {"value": line.bound, "flags": []},
             "dtype": group.setting.dtype,
             "versions": versions(records),
         },

@@ -10,9 +10,10 @@ import numpy as np
 
 from dihal_bench.core.names import safe
 from dihal_bench.evaluation.intervals import over_trainings
-from dihal_bench.evaluation.samples.frontier import AT_ENTROPY, Place, under
+from dihal_bench.evaluation.samples.frontier import Place, under
 from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
 from dihal_bench.leaderboard.tables import facts, present, section, versions
+from dihal_bench.results.metrics import ENTROPY, GEN_PPL, GEN_PPL_AT_ENTROPY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -135,7 +136,7 @@ def _fooled(told: Mapping[_Key, list[_Told]]) -> dict[str, list[str]]:
 def _under(audit: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return what is under the teacher's frontier, which older records do not say."""
     names = sorted(under_teacher(audit))
-    return {AT_ENTROPY: names} if names else {}
+    return {GEN_PPL_AT_ENTROPY.key: names} if names else {}
 
 
 def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
@@ -148,9 +149,9 @@ def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
         name -> its share of the teacher's perplexity there.
     """
     points = [
-        (point["temperature"], point["entropy"], point["gen_ppl"])
+        (point["temperature"], point[ENTROPY.key], point[GEN_PPL.key])
         for point in audit.get("frontier") or ()
-        if point["row"] == _TEACHER and point["gen_ppl"] > 0
+        if point["row"] == _TEACHER and point[GEN_PPL.key] > 0
     ]
     places = {own["name"]: place_of(own["measures"]) for own in audit.get("impostors") or ()}
     known = {name: place for name, place in places.items() if place}
@@ -159,9 +160,9 @@ def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
 
 def place_of(measures: Mapping[str, Any]) -> Place | None:
     """Return the entropy and generative perplexity of what was measured, if both were."""
-    if not {"entropy", "gen_ppl"} <= measures.keys():
+    if not {ENTROPY.key, GEN_PPL.key} <= measures.keys():
         return None
-    return measures["entropy"]["value"], measures["gen_ppl"]["value"]
+    return measures[ENTROPY.key]["value"], measures[GEN_PPL.key]["value"]
 
 
 def _order(key: _Key) -> tuple[bool, str, bool, _Key]:

@@ -7,13 +7,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.markdown import escaped, one_line
+from dihal_bench.leaderboard.columns import main_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
-_BRIEF = (  # what a paper has room for
-    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio"),
+_BRIEF = (  # what a paper has room for, beside the main metrics
+    *("row", "rank", "gain_over", "replaced", "flop_ratio"),
     *("steps", "chains", "nfe", "kind", "seeds", "n"),
 )
 _ENDS = ("", "_lo", "_hi", "_among", "_flags")  # of the names of what a cell has in a CSV file
@@ -95,7 +96,8 @@ def latex(table: Mapping[str, Any]) -> str:
     """Return the table's main columns for a paper: booktabs, special characters escaped."""
     from tabulate import tabulate
 
-    columns = [c for c in table["columns"] if c["key"] in _BRIEF or c["key"][:7] == "metric:"]
+    kept = {*_BRIEF, *(metric.name for metric in main_metrics())}
+    columns = [c for c in table["columns"] if c["key"] in kept or c["key"][:7] == "metric:"]
     heads, body = _shown(table, columns, one_line)
     shown = tabulate(body, heads, tablefmt="latex_booktabs", **_aligned(columns))
     # What begins a row with a bracket or a star would be an argument of the line break before it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
+from dihal_bench.results.metrics import BRIER1
 from dihal_bench.studies.comparison.plan import BLOCKS
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
     Returns:
         The paths of PNG and SVG.
     """
-    shown = {key: [x for x in rows if x.brier1] for key, rows in blocks.items() if rows}
+    shown = {
+        key: [x for x in rows if BRIER1.name in x.estimates] for key, rows in blocks.items() if rows
+    }
     names = list(dict.fromkeys(line.row for lines in shown.values() for line in lines))
     with style():
         from matplotlib.figure import Figure
@@ -75,8 +78,8 @@ def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
 def _panel(axis: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
     headline = max((line.steps for line in lines if _leads(line)), default=1)
     for line in lines:
-        assert line.brier1 is not None
-        value, lo, hi = line.brier1.value, line.brier1.lo, line.brier1.hi
+        own = line.estimates[BRIER1.name]
+        value, lo, hi = own.value, own.lo, own.hi
         if line.role == "teacher":
             axis.axvline(value, color="black", linewidth=0.9, linestyle=":")
         few = _leads(line) and line.steps < headline

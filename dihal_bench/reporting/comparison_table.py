@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.files import atomic_path
 from dihal_bench.reporting.comparison_figure import draw
+from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, NLL
 from dihal_bench.studies.comparison.paired import Pair, Paired, pairs
 from dihal_bench.studies.comparison.plan import BLOCKS
-from dihal_bench.studies.comparison.table import Line, lines
+from dihal_bench.studies.comparison.table import Line, compared, lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from dihal_bench.evaluation.intervals import Estimate
+    from dihal_bench.results.metrics import Metric
     from dihal_bench.studies.comparison.pool import SeedPool
 
 LEGEND = (
@@ -108,26 +110,37 @@ def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
 
 def _scores(line: Line, regime: str) -> dict[str, str]:
     first = "first-token " if regime == "sequence" else ""
-    unsure = " ~" if line.converged is False else ""
     other = " †" if line.other_task else ""
     shown = {
         "row": _indented(line),
         "S": "-" if line.kind == "exact" and line.steps == 1 else str(line.steps),
         "K": "-" if line.kind == "exact" else str(line.chains),
         "NFE": str(line.nfe or "-"),
-        "Brier-1": _with_interval(line.brier1, ".4f"),
-        "ΔBrier": _marked(_with_interval(line.brier1_versus, "+.4f"), other),
-        f"{first}NLL": _with_interval(line.nll, ".3f") + unsure,
-        "ΔNLL": _marked(_with_interval(line.versus, "+.3f"), other),
-        "KL": _value(line.kl, ".4f"),
-        "top-1": _value(line.top1, ".3f"),
-        "diffusion gain": _with_interval(line.gain, "+.3f")
-        + (f" ({line.gain_over}{' ‡' if line.gain_fewer else ''})" if line.gain_over else ""),
-        "rank": f"{line.rank}/{line.ranked}" if line.rank else "",
     }
+    marks = {
+        NLL.name: " ~" if line.converged is False else "",
+        DIFFUSION_GAIN.name: f" ({line.gain_over}{' ‡' if line.gain_fewer else ''})",
+    }
+    versus = {
+        BRIER1.name: ("ΔBrier", line.brier1_versus, BRIER1.digits),
+        NLL.name: ("ΔNLL", line.versus, NLL.digits),
+    }
+    for metric in compared():
+        head = f"{first}{metric.title}" if metric is NLL else metric.title
+        shown[head] = _marked(_estimate(metric, line), marks.get(metric.name, ""))
+        if metric.name in versus:
+            head, difference, digits = versus[metric.name]
+            shown[head] = _marked(_with_interval(difference, f"+.{digits}f"), other)
+    shown["rank"] = f"{line.rank}/{line.ranked}" if line.rank else ""
     if regime == "sequence":
-        shown["block bound"] = "" if line.bound is None else f"{line.bound:.3f}"
+        shown[BLOCK_BOUND.title] = _number(line.bound, f".{BLOCK_BOUND.digits}f")
     return shown
+
+
+def _estimate(metric: Metric, line: Line) -> str:
+    own = line.estimates.get(metric.name)
+    form = f"{'+' if metric.signed else ''}.{metric.digits}f"
+    return _with_interval(own, form) if metric.wide or metric.ranked else _value(own, form)
 
 
 def _pair(pair: Pair) -> dict[str, str]:

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.evaluation.likelihood import TEACHER
-from dihal_bench.evaluation.samples.frontier import AT_ENTROPY
-from dihal_bench.evaluation.samples.metrics import METRICS
+from dihal_bench.results.metrics import ENERGY, GEN_PPL_AT_ENTROPY, HIGHER, LOWER, MAUVE, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from dihal_bench.evaluation.samples.frontier import Point
     from dihal_bench.results.record import Score
 
-_DIGITS = {"gen_ppl": 1, "gen_ppl_begun": 1, "entropy": 2}
-_BEST = {"low": "lowest", "high": "highest", "data": "real text's"}
+_BEST = {LOWER: "lowest", HIGHER: "highest", None: "real text's"}
 _Measures = Mapping[str, Mapping[str, Any]]
 
 
@@ -31,16 +29,16 @@ def show_samples(scores: Sequence[Score], audit: Mapping[str, Any], order: Seque
     """
     rows: dict[str, dict[str, Mapping[str, Any]]] = {"real text": dict(audit["data"])}
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
-        if score.metric != AT_ENTROPY:
+        if score.metric != GEN_PPL_AT_ENTROPY.key:
             nfe = "" if score.subject == TEACHER else f"\nNFE {score.nfe}"
             rows.setdefault(score.subject + nfe, {})[score.metric] = asdict(score)
     found = {name for own in rows.values() for name in own}
-    names = [name for name in METRICS if name in found] + sorted(found - METRICS.keys())
+    known = [metric.key for metric in METRICS if metric.key in found]
+    names = known + sorted(found - set(known))
     verdicts = audit["verdicts"]
     lines = [line for name in names for line in _lines(name, rows, verdicts)]
     parts = [_tabulated(lines), *_notes(scores, audit)]
     if audit["impostors"]:
-        known = [name for name in names if name in METRICS]
         naive = [_naive(row, known) for row in audit["impostors"]]
         parts += ["", "Rows without a model", "", _tabulated(naive), _PUBLISHED]
     return "\n".join(parts)
@@ -57,11 +55,11 @@ def _lines(
     name: str, rows: Mapping[str, _Measures], verdicts: Mapping[str, Any]
 ) -> Iterator[dict[str, str]]:
     """Yield the line of a metric, and one more of what belongs to it."""
-    best = _BEST[METRICS[name].best] if name in METRICS else ""
-    line = {"metric": _label(name), "best": best}
+    best = _BEST[METRICS[name].better] if name in METRICS else ""
+    line = {"metric": METRICS.named(name).title, "best": best}
     line |= {row: _cell(name, own) for row, own in rows.items()}
     yield line | ({"fooled by": _verdict(verdicts, name)} if verdicts else {})
-    more = {"mauve": ("MAUVE over seeds", _spread), "energy": ("energy, p", _p)}.get(name)
+    more = {MAUVE.key: ("MAUVE over seeds", _spread), ENERGY.key: ("energy, p", _p)}.get(name)
     if more:
         label, cell = more
         yield {"metric": label} | {row: cell(own[name]) for row, own in rows.items() if name in own}
@@ -71,16 +69,13 @@ def _naive(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     """Return the line of a row without a model; intervals would be of no use."""
     measures = row["measures"]
     return {"row": row["name"] + ("*" if row["published"] else "")} | {
-        _label(name).replace(" ", "\n", 1): _value(name, measures) for name in names
+        METRICS.named(name).title.replace(" ", "\n", 1): _value(name, measures) for name in names
     }
 
 
-def _label(name: str) -> str:
-    return METRICS[name].label if name in METRICS else name.replace("_", " ")
-
-
 def _value(name: str, measures: _Measures) -> str:
-    return f"{measures[name]['value']:.{_DIGITS.get(name, 3)}f}" if name in measures else "n/a"
+    digits = METRICS.named(name).digits
+    return f"{measures[name]['value']:.{digits}f}" if name in measures else "n/a"
 
 
 def _cell(name: str, measures: _Measures) -> str:
@@ -88,7 +83,7 @@ def _cell(name: str, measures: _Measures) -> str:
     if own is None or own["lo"] is None or own["hi"] is None:
         return _value(name, measures)
     half = (own["hi"] - own["lo"]) / 2
-    return f"{_value(name, measures)} ± {half:.{_DIGITS.get(name, 3)}f}"
+    return f"{_value(name, measures)} ± {half:.{METRICS.named(name).digits}f}"
 
 
 def _spread(own: Mapping[str, Any]) -> str:
@@ -113,7 +108,7 @@ _PUBLISHED = "*: settings that are in the literature"
 def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
     some = scores[0]
     details = some.details
-    few = any(s.details.get("few") for s in scores if s.metric == "mauve")
+    few = any(s.details.get("few") for s in scores if s.metric == MAUVE.key)
     notes = [
         f"{details['samples']} samples of {details['tokens']} tokens, temperature "
         f"{details['temperature']:g}, top-p {details['top_p']:g}, prompts of {details['prefix']} "
@@ -139,7 +134,9 @@ def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: flo
     from tabulate import tabulate
 
     found = {
-        f"{score.subject} S={score.steps}": score for score in scores if score.metric == AT_ENTROPY
+        f"{score.subject} S={score.steps}": score
+        for score in scores
+        if score.metric == GEN_PPL_AT_ENTROPY.key
     }
     reached: dict[str, list[float]] = {}
     for point in points:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from dihal_bench.cli.main import main
 from dihal_bench.core.errors import UserError
-from dihal_bench.leaderboard.verify import verify, verify_all
+from dihal_bench.leaderboard.verify import Verified, verify, verify_all
 from dihal_bench.results.record import Record
 
 from ..conftest import dihal
@@ -173,18 +174,18 @@ def test_a_record_that_fails_does_not_hide_the_others(
         record.write(paths[-1])
     done: list[Record] = []
 
-    def counted(record: Record) -> int:
+    def counted(record: Record) -> Verified:
         done.append(record)
         if len(done) == 1:
             raise IndexError("cannot do a non-empty take from an empty axes.")
-        return verify(record) + 1
+        return replace(verify(record), taken=1)
 
     monkeypatch.setattr("dihal_bench.leaderboard.verify.verify", counted)
-    (first, second), taken = verify_all(paths)
+    (first, second), found = verify_all(paths)
     assert first.startswith(f"{paths[0]} cannot be verified (IndexError: cannot do a non-empty")
     assert "scores[0].value" in second
     assert len(done) == len(paths)
-    assert taken == 1  # of the last one
+    assert found.taken == 1  # of the last one
 
 
 @pytest.mark.parametrize(
@@ -243,15 +244,16 @@ def judged(make: Make, value: float, *, reaches: float = 4.5, row: str = "hidden
 
 def test_a_perplexity_on_the_frontier_follows_from_its_points(make: Make) -> None:
     at = len(judged(make, 20.0).data["scores"]) - 1
-    assert verify(judged(make, 20.0)) == 2  # the perplexity and the entropy have no sums
+    assert verify(judged(make, 20.0)).taken == 2  # the perplexity and the entropy have no sums
     with pytest.raises(UserError, match=rf"scores\[{at}\]\.value .* is 21\.0, .* says 20; "):
         verify(judged(make, 21.0))
     with pytest.raises(UserError, match="its frontier does not reach the entropy of real text"):
         verify(judged(make, 20.0, reaches=4.1))
-    assert verify(judged(make, 21.0, row="hidden S=1")) == 3  # of this row there are no points
+    pointless = judged(make, 21.0, row="hidden S=1")
+    assert verify(pointless).taken == 3
     data = copy.deepcopy(judged(make, 21.0).data)
     data["audits"]["samples"]["data"] = {}
-    assert verify(Record.of(data)) == 3
+    assert verify(Record.of(data)).taken == 3
     data = copy.deepcopy(judged(make, 20.0).data)
     data["audits"]["samples"]["frontier"][0]["gen_ppl"] = 0.0
     with pytest.raises(UserError, match="and its frontier"):
@@ -270,7 +272,7 @@ def test_what_is_not_computed_anew_is_counted(make: Make, tmp_path: Path) -> Non
             "bounds",
         ],
     )
-    assert verify(bounded(make, "sequence")) == 1
+    assert verify(bounded(make, "sequence")).taken == 1
 
 
 def test_what_may_be_named_and_what_a_status_means_is_said(

@@ -6,29 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.markdown import escaped, one_line, table
 from dihal_bench.reporting.hub.origin import hub_dataset
+from dihal_bench.results.metrics import (
+    DIFFUSION_GAIN,
+    HIGHER,
+    LOWER,
+    METRICS,
+    SEQUENCE_PREFIX,
+    Shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from huggingface_hub import EvalResult
 
+    from dihal_bench.results.metrics import Metric
     from dihal_bench.results.record import Record, Score
 
 _OWN = ("sampled", "generated")  # signals that are the interface's own; others are trials
-_FIRST = "first_token_"  # what the metrics of the sequence regime begin with
-_GAIN = "diffusion_gain"
-_COMPARED = {  # metric -> its name, and digits
-    "nll": ("NLL", 4),
-    "ppl": ("perplexity", 2),
-    "bits_per_byte": ("bits per byte", 4),
-    "brier1": ("Brier-1", 4),
-    "kl": ("KL to the teacher", 4),
-    "block_bound": ("block bound", 4),
-    "gen_ppl": ("generative perplexity", 2),
-    "entropy": ("entropy of samples", 3),
-}
-_BESIDE = {"top1": ("top-1", 4), _GAIN: ("diffusion gain", 4)}
-_COLUMNS = _COMPARED | _BESIDE
 
 
 def eval_results(record: Record) -> list[EvalResult]:
@@ -46,23 +41,28 @@ def eval_results(record: Record) -> list[EvalResult]:
             **_dataset(record, score),
         )
         for score in record.scores
-        if score.subject == name and score.signal in _OWN and _base(score) in _COMPARED
+        if score.subject == name and score.signal in _OWN and _compared(score)
     ]
 
 
 def tables(record: Record) -> list[str]:
     """Return a table per task: a line per row, steps, chains and signal, intervals in brackets."""
-    found = [_LEGEND]
+    shown = METRICS.shown_in(Shown.CARD)
+    found = [_LEGEND.format(higher=_titles(shown, HIGHER), lower=_titles(shown, LOWER))]
     for task in dict.fromkeys(score.task for score in record.scores):
-        scores = [s for s in record.scores if s.task == task and _base(s) in _COLUMNS]
+        scores = [s for s in record.scores if s.task == task and _metric(s) in shown]
         if scores:
             found += [f"On {escaped(task)}:", table(_lines(record, scores))]
     return found
 
 
+def _titles(metrics: Iterable[Metric], better: str) -> str:
+    return ", ".join(metric.title for metric in metrics if metric.better == better)
+
+
 def gains(record: Record) -> str:
     """Say what noise bought, or cost, beside the best control without diffusion."""
-    found = [score for score in record.scores if _base(score) == _GAIN]
+    found = [score for score in record.scores if _metric(score) == DIFFUSION_GAIN]
     said = [f"- {_gain(score)}" for score in found]
     if not said:
         return (
@@ -75,15 +75,21 @@ def gains(record: Record) -> str:
 
 _LEGEND = (
     "S: network evaluations per chain; K: chains; NFE: network evaluations in all; in brackets: "
-    "95 % intervals; n: what a score is over. Lower is better but for Brier-1 and top-1 (agreement "
-    "with the teacher); Brier-1 of a diffusion row is an unbiased estimate. Entropy and generative "
-    "perplexity are read together: whoever repeats himself has a low one of both. ~: more chains "
+    "95 % intervals; n: what a score is over. Higher is better for {higher}, lower for {lower}; "
+    "top-1 is agreement with the teacher; Brier-1 of a diffusion row is an unbiased estimate. "
+    "Entropy and gen-PPL are read together: repetitive text scores low on both. ~: more chains "
     "would still change the NLL by 0.02 or more. All other scores are in record.json."
 )
 
 
-def _base(score: Score) -> str:
-    return score.metric.removeprefix(_FIRST)
+def _metric(score: Score) -> Metric:
+    return METRICS.named(score.metric, score.unit)
+
+
+def _compared(score: Score) -> bool:
+    """Whether a score can be compared with other records', as differences of rows cannot."""
+    metric = _metric(score)
+    return Shown.CARD in metric.shown and not metric.signed
 
 
 def _kind(score: Score) -> str:
@@ -91,9 +97,8 @@ def _kind(score: Score) -> str:
 
 
 def _name(score: Score) -> str:
-    first = "first-token " if score.metric.startswith(_FIRST) else ""
-    label = _COMPARED[_base(score)][0]
-    return f"{first}{label} ({_kind(score)}, S={score.steps}, K={score.chains})"
+    first = "first-token " if score.metric.startswith(SEQUENCE_PREFIX) else ""
+    return f"{first}{_metric(score).title} ({_kind(score)}, S={score.steps}, K={score.chains})"
 
 
 def _settings(score: Score) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def _line(scores: list[Score]) -> dict[str, str]:
     first = scores[0]
     trial = "" if first.signal in _OWN else f", signal {first.signal}"
     unconverged = any(score.details.get("converged") is False for score in scores)
-    likelihoods = [score for score in scores if _base(score) not in ("brier1", "block_bound")]
+    likelihoods = [score for score in scores if score.kind not in ("estimate", "bound")]
     line = {
         "row": first.subject + trial,
         "S": str(first.steps),
@@ -154,16 +159,18 @@ def _line(scores: list[Score]) -> dict[str, str]:
         "kind": _kind((likelihoods or scores)[0]) + (" ~" if unconverged else ""),
         "n": ", ".join(dict.fromkeys(f"{score.n:,}" for score in scores)),
     }
-    found = {_base(score): score for score in scores}
-    start = "first-token " if first.metric.startswith(_FIRST) else ""
-    for metric, (label, digits) in _COLUMNS.items():
-        line[f"{start}{label}"] = _cell(found[metric], digits) if metric in found else ""
+    found = {_metric(score).key: score for score in scores}
+    start = "first-token " if first.metric.startswith(SEQUENCE_PREFIX) else ""
+    for metric in METRICS.shown_in(Shown.CARD):
+        line[f"{start}{metric.title}"] = _cell(found.get(metric.key), metric)
     return line
 
 
-def _cell(score: Score, digits: int) -> str:
-    sign = "+" if _base(score) == _GAIN else ""
-    return f"{score.value:{sign}.{digits}f}" + _interval(score, f"{sign}.{digits}f")
+def _cell(score: Score | None, metric: Metric) -> str:
+    if score is None:
+        return ""
+    form = f"{'+' if metric.signed else ''}.{metric.digits}f"
+    return f"{score.value:{form}}" + _interval(score, form)
 
 
 def _interval(score: Score, form: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER
 from dihal_bench.results.constants import CONVERGED, LEAST_SEEDS
+from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, METRICS, Shown
 from dihal_bench.studies.comparison.paired import columns
 from dihal_bench.studies.comparison.plan import REFERENCE
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dihal_bench.evaluation.intervals import Estimate
+    from dihal_bench.results.metrics import Metric
     from dihal_bench.studies.comparison.paired import Paired
     from dihal_bench.studies.comparison.pool import Key
 
@@ -36,17 +38,13 @@ class Line:
         nfe: evaluations in all, a decoder's included.
         kind: "exact" or "ensemble".
         n: scored tokens.
-        nll: nats per token.
+        estimates: of the metrics of a comparison that the row has, by the keys of their columns.
         versus: NLL minus the reference's at the same steps and chains.
         other_task: whether it replaces another number of blocks than the reference it is compared
             with.
         converged: whether doubling the chains still changes NLL by 0.02 or more.
-        brier1: Brier-1, higher is better.
-        brier1_versus: its difference to the reference's.
-        kl: KL(teacher || row).
-        top1: agreement with the teacher.
-        gain: NLL of the best control of its run at no more evaluations, minus its own.
-        gain_over: that control.
+        brier1_versus: Brier-1's difference to the reference's.
+        gain_over: the control whose NLL the gain is over.
         gain_fewer: whether that control was trained on fewer tokens.
         bound: variational bound of the block, nats per token.
         rank: by Brier-1 among interfaces that replace as many blocks, at equal steps: 1 + how many
@@ -79,15 +77,11 @@ class Line:
     nfe: int
     kind: str
     n: int
-    nll: Estimate | None
+    estimates: dict[str, Estimate]
     versus: Estimate | None
     other_task: bool
     converged: bool | None
-    brier1: Estimate | None
     brier1_versus: Estimate | None
-    kl: Estimate | None
-    top1: Estimate | None
-    gain: Estimate | None
     gain_over: str
     gain_fewer: bool
     bound: float | None
@@ -115,8 +109,18 @@ class Line:
         for each in fields(self):
             value = getattr(self, each.name)
             estimated = each.type == "Estimate | None"
-            plain |= columns(each.name, value) if estimated else {each.name: value}
+            if each.name == "estimates":
+                for metric in compared():
+                    plain |= columns(metric.name, value.get(metric.name))
+            else:
+                plain |= columns(each.name, value) if estimated else {each.name: value}
         return plain
+
+
+def compared() -> list[Metric]:
+    """Return the metrics of a comparison that are estimates; what ranks comes first."""
+    shown = [metric for metric in METRICS.shown_in(Shown.COMPARISON) if not metric.bound]
+    return sorted(shown, key=lambda metric: not metric.ranked)
 
 
 def lines(paired: Paired, block: str, *, reference: str | None = REFERENCE) -> list[Line]:
@@ -157,7 +161,6 @@ class _Builder:
         teacher = key == pool.teacher()
         scored = teacher or self.paired.likely(key)
         whole = chains == row.chains
-        suffix = "" if whole else "_chain"
         spent = [r["spent"].get(row.subject, {}) for r in records]
         standing = self.standings.get(key) if whole else None
         cost = record["costs"].get(row.subject)
@@ -165,6 +168,8 @@ class _Builder:
         nll = self.paired.nll(key, chains) if scored else None
         reference = self._reference(key, chains)
         gain, over = self._gain(key, chains)
+        estimates = dict(self._means(key, chains, teacher=teacher, likely=scored))
+        estimates |= {DIFFUSION_GAIN.name: gain} if gain else {}
         return Line(
             block=self.block,
             row=self.pool.name(key),
@@ -176,17 +181,13 @@ class _Builder:
             nfe=0 if teacher else traits["nfe"] // traits["chains"] * chains,
             kind=traits["kind"] if traits["kind"] != "estimate" else "ensemble",
             n=self.paired.tokens,
-            nll=nll,
+            estimates=estimates,
             versus=self._versus(key, chains, reference) if scored else None,
             other_task=bool(
                 reference and not teacher and self._replaced(reference[0]) != self._replaced(key)
             ),
             converged=half - nll.value < CONVERGED if nll and half is not None else None,
-            brier1=self.paired.ratio(key, "brier1") if whole else None,
             brier1_versus=self._brier_versus(key, reference) if whole else None,
-            kl=self.paired.ratio(key, f"kl{suffix}") if scored and not teacher else None,
-            top1=None if teacher else self.paired.ratio(key, f"top1{suffix}"),
-            gain=gain,
             gain_over=over,
             gain_fewer=bool(over) and self._tokens(key, over) < self._tokens(key, row.subject),
             bound=self._bound(key, chains),
@@ -208,6 +209,17 @@ class _Builder:
             course=self._course(key),
             within=None if key.control else all(r["budget"]["within"] for r in records),
         )
+
+    def _means(
+        self, key: Key, chains: int, *, teacher: bool, likely: bool
+    ) -> Iterator[tuple[str, Estimate]]:
+        """Yield the metrics that are means over tokens; distances to the teacher not of itself."""
+        for metric in compared():
+            mean = metric.mean
+            if mean and (likely or not mean.likelihood) and (mean.of_teacher or not teacher):
+                found = self.paired.mean(key, metric, chains)
+                if found is not None:
+                    yield metric.name, found
 
     def _reference(self, key: Key, chains: int) -> tuple[Key, int] | None:
         """Return the reference's row at the same steps and chains, else its headline, one chain."""
@@ -261,7 +273,7 @@ class _Builder:
             s["value"]
             for r in self.pool.records[key.interface].values()
             for s in r["scores"]
-            if s["metric"] == "block_bound" and s["steps"] == key.row.steps
+            if s["metric"] == BLOCK_BOUND.key and s["steps"] == key.row.steps
         ]
         return sum(values) / len(values) if values else None
 
@@ -282,7 +294,7 @@ class _Builder:
         for record in self.pool.records[key.interface].values():
             for point in record["bridge"]["progress"]:
                 if (point["subject"], point["steps"]) == (key.row.subject, key.row.steps):
-                    points.setdefault(point["share"], []).append(point["brier1"])
+                    points.setdefault(point["share"], []).append(point[BRIER1.key])
         return tuple(_mean(points[share]) for share in sorted(points))
 
     @cached_property

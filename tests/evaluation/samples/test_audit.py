@@ -6,9 +6,10 @@ from dihal_bench.evaluation.samples.adversarial_baselines import (
     naive_samplers,
     verdicts,
 )
-from dihal_bench.evaluation.samples.frontier import AT_ENTROPY, Point
-from dihal_bench.evaluation.samples.metrics import METRICS
+from dihal_bench.evaluation.samples.frontier import Point
+from dihal_bench.evaluation.samples.metrics import measures
 from dihal_bench.evaluation.samples.settings import Measure, SampleMetricContext, Settings
+from dihal_bench.results.metrics import GEN_PPL_AT_ENTROPY
 
 from ...conftest import Tiny
 
@@ -70,7 +71,7 @@ def test_at_equal_entropy_who_is_under_the_curve_fools() -> None:
         ),  # beyond its ends
         NaiveSampler("unjudged", "top", False, made(entropy=4.0)),
     ]
-    verdict = at_entropy(rows, curve)[AT_ENTROPY]
+    verdict = at_entropy(rows, curve)[GEN_PPL_AT_ENTROPY.key]
     assert verdict.fooled == ("loop", "repeats")
     assert verdict.worst == "loop"
     assert at_entropy(rows, []) == {}
@@ -105,7 +106,7 @@ def test_all_impostors_are_measured_by_every_metric_that_can_be_given(tiny: Tiny
     ]
     assert {"real text, shuffled", "8 real texts, repeated"} <= set(names)
     by_name = {row.name: row.measures for row in rows}
-    assert set(by_name["top-32"]) == set(METRICS)
+    assert set(by_name["top-32"]) == measures().keys()
     assert by_name["8 real texts, repeated"]["duplicates"].value == 16 / 24
     assert by_name["periodic-64"]["duplicates"].value == 23 / 24
     assert by_name["real text, shuffled"]["overlap_8"].value < 0.5
