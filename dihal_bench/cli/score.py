@@ -186,7 +186,8 @@ def _shown(record: Record, order: list[str], task: Task) -> str:
 
 def _table(scores: list[Score], order: list[str]) -> str:
     """Return the teacher-forced table, or other metrics row by row."""
-    from dihal_bench.reporting.run_table import render, render_plain
+    from dihal_bench.reporting.run_table import run_table, task_table
+    from dihal_bench.reporting.writers import text
 
     teacher_forced = any(score.metric.endswith("nll") for score in scores)
-    return render(scores, order) if teacher_forced else render_plain(scores, order)
+    return text((run_table if teacher_forced else task_table)(scores, order))

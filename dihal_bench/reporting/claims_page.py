@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dihal_bench.core.markdown import table
+from dihal_bench.reporting.writers import text
+from dihal_bench.results.table import Table
 from dihal_bench.studies.claims.rules import RULES
 from dihal_bench.studies.theory.checks import verify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dihal_bench.results.table import Value
     from dihal_bench.studies.claims.claim import Claim, Finding
     from dihal_bench.studies.claims.evidence import Evidence
     from dihal_bench.studies.theory.checks import Check
@@ -30,14 +32,9 @@ _HEAD = (
 def page(evidence: Evidence) -> str:
     """Return the page as Markdown."""
     claims = [rule(evidence) for rule in RULES]
-    from tabulate import tabulate
-
-    summary = tabulate(
-        [[c.key, c.statement, f"**{c.verdict}**"] for c in claims],
-        headers=["", "claim", "verdict"],
-        tablefmt="github",
-    )
-    return "\n".join([_HEAD, summary, "", *(_section(claim) for claim in claims), _theory()])
+    summary = [{"": c.key, "claim": c.statement, "verdict": f"**{c.verdict}**"} for c in claims]
+    found = text(Table.of(summary, markup=("claim", "verdict")), "github")
+    return "\n".join([_HEAD, found, "", *(_section(claim) for claim in claims), _theory()])
 
 
 def _section(claim: Claim) -> str:
@@ -66,25 +63,22 @@ def _tables(findings: Sequence[Finding]) -> list[str]:
 
 
 def _table(findings: Sequence[Finding]) -> str:
-    return table(
-        [
-            {
-                "scope": finding.scope,
-                "statistic": finding.statistic,
-                "value [95 %]": finding.value,
-                "rival": finding.rival,
-                "verdict": finding.verdict,
-            }
-            for finding in findings
-        ]
-    )
+    rows = [
+        {
+            "scope": finding.scope,
+            "statistic": finding.statistic,
+            "value [95 %]": finding.value,
+            "rival": finding.rival or None,
+            "verdict": finding.verdict,
+        }
+        for finding in findings
+    ]
+    return text(Table.of(rows), "github")
 
 
 def _theory() -> str:
     """Return what the theorems' two sides are on laws with dialled geometry, a row per law."""
-    from tabulate import tabulate
-
-    rows = []
+    rows: list[dict[str, Value]] = []
     kinds: dict[tuple[str, bool, str, str], list[Check]] = {}
     for check in verify():
         key = (check.claim, check.control, check.statement, check.law)
@@ -97,7 +91,7 @@ def _theory() -> str:
                 "": claim,
                 "inequality": f"`{statement}`",
                 "law": law,
-                "settings": len(some),
+                "settings": str(len(some)),
                 "largest measured / bound": f"{ratio:.3g}",
                 "has to": "fail" if control else "hold",
                 "does": f"{expected} of {len(some)}",
@@ -109,6 +103,6 @@ def _theory() -> str:
             "Both sides of each inequality on laws whose curvature and rank are dialled. Controls "
             "lack an assumption, or use a constant that only looks right: there the inequality has "
             "to fail. None of this says that activations satisfy the assumptions.",
-            tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True) + "\n",
+            text(Table.of(rows, markup=("inequality",)), "github") + "\n",
         ]
     )

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
-from dihal_bench.reporting.run_table import render
+from dihal_bench.reporting.run_table import LEGEND, run_table
+from dihal_bench.reporting.writers import text
+from dihal_bench.results.table import Column, Table, TableRow
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import (
     CostEstimate,
@@ -22,6 +22,7 @@ from dihal_bench.runs.cost_estimate import (
 )
 from dihal_bench.studies.protocol_grid.grid import describe_grid
 from dihal_bench.studies.protocol_grid.of_run import grid_seconds
+from dihal_bench.studies.ranking.agreement import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,43 +42,37 @@ def show_located(located: Located, selected: int) -> str:
     rows = [
         {
             "layer": f"{ours['layer']} *" if ours["layer"] == selected else str(ours["layer"]),
-            "curvature": f"{ours['curvature']['value']:.3g}",
-            "stiffness": f"{ours['stiffness']['value']:.3g}",
-            "cross-fitted": _optional(crossed.get(ours["layer"])),
-            "eff. rank": f"{ours['effective_rank']['value']:.3g}",
-            "score [95 %]": _interval(ours["score"]),
-            "matched score [95 %]": _interval(theirs["score"]),
-            "log norm": f"{norm:.2f}",
+            **{key: ours[key]["value"] for key in ("curvature", "stiffness", "effective_rank")},
+            "cross": crossed.get(ours["layer"]),
+            "score": Interval(**ours["score"]).cell,
+            "matched": Interval(**theirs["score"]).cell,
+            "log_norm": norm,
         }
         for ours, theirs, norm in zip(paper, matched, located.log_norm, strict=True)
     ]
-    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
+    table = text(Table(columns=_LAYERS, rows=[TableRow(cells=cells) for cells in rows]))
     return "\n".join([table, "*: the layer that is selected", *located.remarks(), ""])
 
 
-def _optional(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
-
-
-def _interval(estimate: dict[str, float]) -> str:
-    if estimate["lo"] == estimate["hi"]:  # of a single resample
-        return f"{estimate['value']:+.2f}"
-    return f"{estimate['value']:+.2f} [{estimate['lo']:+.2f}, {estimate['hi']:+.2f}]"
+_LAYERS = (
+    Column(key="layer", title="layer"),
+    Column(key="curvature", title="curvature", type="significant", digits=3),
+    Column(key="stiffness", title="stiffness", type="significant", digits=3),
+    Column(key="cross", title="cross-fitted", type="significant", digits=3),
+    Column(key="effective_rank", title="eff. rank", type="significant", digits=3),
+    Column(key="score", title="score [95 %]", type="estimate", digits=2, signed=True),
+    Column(key="matched", title="matched score [95 %]", type="estimate", digits=2, signed=True),
+    Column(key="log_norm", title="log norm", type="estimate", digits=2),
+)
 
 
 def show_record(record: Record, folder: Path) -> str:
     """Return the score table of a run and where its files lie."""
     data = record.data
     order = ["teacher", data["interface"]["name"], *data["interface"]["controls"]]
-    notes = [_what(data), *_spent(data), _scored(record), _LEGEND, *_gain(record), *_bridge(record)]
+    notes = [_what(data), *_spent(data), _scored(record), *LEGEND, *_gain(record), *_bridge(record)]
     places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
-    return "\n".join([render(record.own_scores, order), *notes, *places])
-
-
-_LEGEND = (
-    "ΔNLL: the row's minus the reference row's (positive: worse); KL and top-1 agreement: with the "
-    "teacher; Brier-1: higher is better; ~: more chains would still change the NLL by 0.02 or more"
-)
+    return "\n".join([text(run_table(record.own_scores, order)), *notes, *places])
 
 
 def _what(data: dict[str, Any]) -> str:

@@ -1,103 +1,102 @@
-"""The table of a run as text."""
+"""The table of a run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from dihal_bench.evaluation.likelihood import SAMPLED
+from dihal_bench.results.metric import METRICS, SEQUENCE_PREFIX, Shown, base_name
+from dihal_bench.results.table import (
+    FLAGS,
+    UNCONVERGED,
+    Column,
+    Table,
+    TableCell,
+    TableRow,
+    cell_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dihal_bench.results.record import Score
+    from dihal_bench.results.table import Value
 
-_FIRST = "first_token_"
+ROW = Column(key="row", title="row")
+STEPS = Column(key="steps", title="S", type="integer")
+KIND = Column(key="kind", title="kind")
 _SIZES = (1, 8, 32)  # of ensembles that have a line of their own
 _Key = tuple[str, int, int, str]
 
 
-def render(scores: Sequence[Score], order: Sequence[str]) -> str:
-    """Return the table of a run as text: a line per subject, steps, ensemble size and signal.
+def run_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
+    """Return the table of a run: a row per subject, steps, ensemble size and signal.
 
     Args:
         scores: of one task and one regime.
         order: subjects from top to bottom.
     """
-    from tabulate import tabulate
-
     lines: dict[_Key, dict[str, Score]] = {}
     for score in scores:
         key = (score.subject, score.steps, score.chains, score.signal)
-        lines.setdefault(key, {})[score.metric.removeprefix(_FIRST)] = score
+        lines.setdefault(key, {})[base_name(score.metric)] = score
     keys = sorted(lines, key=lambda k: (order.index(k[0]), k[3] != SAMPLED, k[1], k[2]))
     most = {k[:2]: max(o[2] for o in keys if o[:2] == k[:2]) for k in keys}
     shown = [k for k in keys if k[2] in (*_SIZES, most[k[:2]])]
-    first = "first-token " if scores and scores[0].metric.startswith(_FIRST) else ""
-    table = [_line(key, lines[key], first) for key in shown]
-    return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
+    rows = [TableRow(cells=_cells(key, lines[key])) for key in shown]
+    return Table(columns=[ROW, STEPS, KIND, *metric_columns(Shown.RUN, scores)], rows=rows)
 
 
-def render_plain(scores: Sequence[Score], order: Sequence[str]) -> str:
-    """Return scores of any metrics as text: a line per metric, a column per subject and steps."""
-    from tabulate import tabulate
+def metric_columns(table: Shown, scores: Sequence[Score]) -> list[Column]:
+    """Return the columns of a table's metrics; of what is scored on first tokens alone says so."""
+    first = {base_name(s.metric) for s in scores if s.metric.startswith(SEQUENCE_PREFIX)}
+    return [
+        Column.of(m, key=m.key, title=f"first-token {m.title}" if m.key in first else m.title)
+        for m in METRICS.shown_in(table)
+    ]
 
-    lines: dict[str, dict[str, str]] = {}
+
+def _cells(key: _Key, scores: Mapping[str, Score]) -> dict[str, Value]:
+    subject, steps, chains, signal = key
+    nll = scores.get("nll")
+    exact = (nll or next(iter(scores.values()))).kind == "exact"
+    unsure = nll is not None and not nll.details.get("converged", True)
+    cells: dict[str, Value] = {
+        "row": subject if signal == SAMPLED else f"{subject}, signal {signal}",
+        "steps": None if exact and steps <= 1 else steps,
+        "kind": "exact" if exact else f"ensemble({chains})",
+        "nll_minus_interface": "reference" if nll else "no likelihood",
+    }
+    for metric in METRICS.shown_in(Shown.RUN):
+        own = scores.get(metric.key)
+        if own is not None:
+            flag = UNCONVERGED if unsure and own is nll else ""
+            cells[metric.key] = TableCell.of(own, flag) if metric.wide else own.value
+    return cells
+
+
+def task_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
+    """Return scores of any metrics: a row per metric, a column per subject and steps."""
+    rows: dict[str, dict[str, Value]] = {}
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
         filtered = score.details.get("filter", "none")
         name = score.metric if filtered == "none" else f"{score.metric} ({filtered})"
         row = score.subject if score.subject == order[0] else f"{score.subject} S={score.steps}"
-        cell = _plain(score, 4) + _interval(score, ".4f")
-        lines.setdefault(name, {"score [95 %]": name})[row] = cell
-    names = dict.fromkeys(key for line in lines.values() for key in line)
-    table = [{key: line.get(key, "") for key in names} for line in lines.values()]
-    return str(tabulate(table, headers="keys", disable_numparse=True))
+        column = Column.of(METRICS.named(score.metric, score.unit))
+        cell = cell_text(TableCell.of(score), column)
+        rows.setdefault(name, {"metric": name})[f"of {row}"] = cell
+    subjects = dict.fromkeys(key for cells in rows.values() for key in cells if key != "metric")
+    return Table(
+        columns=[
+            Column(key="metric", title="score [95 %]"),
+            *(Column(key=key, title=key[len("of ") :], type="number") for key in subjects),
+        ],
+        rows=[TableRow(cells=cells) for cells in rows.values()],
+    )
 
 
-def _line(key: _Key, scores: Mapping[str, Score], first: str) -> dict[str, str]:
-    subject, steps, chains, signal = key
-    some = scores.get("nll") or scores["brier1" if "brier1" in scores else "top1"]
-    exact = some.kind == "exact"
-    line = {
-        "row": subject if signal == SAMPLED else f"{subject}, signal {signal}",
-        "S": "-" if exact and steps <= 1 else str(steps),
-        "kind": "exact" if exact else f"ensemble({chains}){_unconverged(scores)}",
-        f"{first}NLL [95 %]": _plain(scores.get("nll"), 3) + _interval(scores.get("nll"), ".3f"),
-        "ΔNLL [95 %]": _versus(scores),
-        "PPL": _plain(scores.get("ppl"), 1),
-        "bits/byte": _plain(scores.get("bits_per_byte"), 3),
-        "KL": _plain(scores.get("kl"), 4),
-        "top-1": _plain(scores.get("top1"), 3),
-        "Brier-1": _plain(scores.get("brier1"), 4),
-        "diffusion gain": signed(scores.get("diffusion_gain")),
-    }
-    if first:
-        line["block bound [95 %]"] = _plain(scores.get("block_bound"), 3) + _interval(
-            scores.get("block_bound"), ".3f"
-        )
-    return line
-
-
-def _unconverged(scores: Mapping[str, Score]) -> str:
-    nll = scores.get("nll")
-    return "" if nll is None or nll.details.get("converged", True) else " ~"
-
-
-def _versus(scores: Mapping[str, Score]) -> str:
-    if "nll" not in scores:
-        return "no likelihood"
-    return signed(scores.get("nll_minus_interface")) or "reference"
-
-
-def _plain(score: Score | None, digits: int) -> str:
-    return "" if score is None else f"{score.value:.{digits}f}"
-
-
-def signed(score: Score | None) -> str:
-    """Return a difference with its sign and interval; nothing for None."""
-    return "" if score is None else f"{score.value:+.4f}" + _interval(score, "+.4f")
-
-
-def _interval(score: Score | None, form: str) -> str:
-    if score is None or score.lo is None or score.hi is None:
-        return ""
-    return f" [{score.lo:{form}}, {score.hi:{form}}]"
+LEGEND = (
+    "ΔNLL: the row's minus the reference row's (positive: worse); KL and top-1 agreement: with the "
+    "teacher",
+    FLAGS[UNCONVERGED],
+)

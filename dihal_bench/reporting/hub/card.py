@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import short_hash, write_text
-from dihal_bench.core.markdown import block, escaped, one_line, table
+from dihal_bench.core.markdown import block, escaped, one_line
 from dihal_bench.reporting.hub import scores
 from dihal_bench.reporting.hub.origin import hub_dataset, hub_model, paths, without_paths
+from dihal_bench.reporting.writers import text
 from dihal_bench.results.record import Record, validate
+from dihal_bench.results.table import Column, Table, TableRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,8 +56,8 @@ def card_of(record: Record, *, local_backbone: bool = False) -> str:
             f"the record of {one_line(record.data['run'])} lacks {error}; a card is made of a "
             "record that dihal-bench run wrote."
         ) from error
-    text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n\n"
-    return text + _mark(text)
+    card = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n\n"
+    return card + _mark(card)
 
 
 def _mark(text: str) -> str:
@@ -204,21 +206,27 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
 def _spent(data: Mapping[str, Any]) -> list[str]:
     budget = data["budget"]
     rows = [
-        {
-            "row": name,
-            "phase": phase,
-            "tokens": f"{own['tokens']:,}",
-            "steps": f"{own['steps']:,}",
-            "FLOPs": f"{own['flops']:.3g}",
-            "seconds": f"{own['seconds']:.0f}",
-            "trained parameters": f"{own['trainable_parameters']:,}",
-        }
+        TableRow(cells={"row": name, "phase": phase, **own})
         for name, phases in data["spent"].items()
         for phase, own in phases.items()
     ]
     within = "within it" if budget["within"] else "OUTSIDE it: not for matched tables"
     said = f"Budget {escaped(budget['name'])}, matched by {escaped(budget['matched'])}; {within}."
-    return [f"{said} Rows that are not named were fitted in closed form.", table(rows)]
+    return [
+        f"{said} Rows that are not named were fitted in closed form.",
+        text(Table(columns=_SPENT, rows=rows), "github"),
+    ]
+
+
+_SPENT = (
+    Column(key="row", title="row"),
+    Column(key="phase", title="phase"),
+    Column(key="tokens", title="tokens", type="tokens"),
+    Column(key="steps", title="steps", type="integer"),
+    Column(key="flops", title="FLOPs", type="flops"),
+    Column(key="seconds", title="seconds", type="integer"),
+    Column(key="trainable_parameters", title="trained parameters", type="tokens"),
+)
 
 
 def _gates(data: Mapping[str, Any]) -> list[str]:
@@ -234,7 +242,7 @@ def _gates(data: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "Tokens were changed in turn; no logit before the changed one may move.",
-        table(rows),
+        text(Table.of(rows), "github"),
     ]
 
 
@@ -272,5 +280,5 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
         f"Record {escaped(data['id'])}, created {escaped(data['created'])}; commit "
         f"{commit}{changed}; device {escaped(environment['device'])}"
         f"{escaped(processor and f', {processor}')}.",
-        table(versions),
+        text(Table.of(versions), "github"),
     ]

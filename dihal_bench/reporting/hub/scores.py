@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.core.markdown import escaped, one_line, table
+from dihal_bench.core.markdown import escaped, one_line
 from dihal_bench.reporting.hub.origin import hub_dataset
+from dihal_bench.reporting.run_table import KIND, ROW, STEPS, metric_columns
+from dihal_bench.reporting.writers import text
+from dihal_bench.results.metrics import DIFFUSION_GAIN, METRICS, SEQUENCE_PREFIX, Shown, base_name
+from dihal_bench.results.table import (
+    FLAGS,
+    UNCONVERGED,
+    Column,
+    Table,
+    TableCell,
+    TableRow,
+    cell_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,20 +27,12 @@ if TYPE_CHECKING:
     from dihal_bench.results.record import Record, Score
 
 _OWN = ("sampled", "generated")  # signals that are the interface's own; others are trials
-_FIRST = "first_token_"  # what the metrics of the sequence regime begin with
-_GAIN = "diffusion_gain"
-_COMPARED = {  # metric -> its name, and digits
-    "nll": ("NLL", 4),
-    "ppl": ("perplexity", 2),
-    "bits_per_byte": ("bits per byte", 4),
-    "brier1": ("Brier-1", 4),
-    "kl": ("KL to the teacher", 4),
-    "block_bound": ("block bound", 4),
-    "gen_ppl": ("generative perplexity", 2),
-    "entropy": ("entropy of samples", 3),
-}
-_BESIDE = {"top1": ("top-1", 4), _GAIN: ("diffusion gain", 4)}
-_COLUMNS = _COMPARED | _BESIDE
+_COUNTS = (
+    Column(key="chains", title="K", type="integer"),
+    Column(key="nfe", title="NFE", type="integer"),
+    KIND,
+    Column(key="n", title="n", type="tokens"),
+)
 
 
 def eval_results(record: Record) -> list[EvalResult]:
@@ -46,23 +50,26 @@ def eval_results(record: Record) -> list[EvalResult]:
             **_dataset(record, score),
         )
         for score in record.scores
-        if score.subject == name and score.signal in _OWN and _base(score) in _COMPARED
+        if score.subject == name and score.signal in _OWN and _compared(score)
     ]
 
 
 def tables(record: Record) -> list[str]:
     """Return a table per task: a line per row, steps, chains and signal, intervals in brackets."""
     found = [_LEGEND]
+    shown = {metric.key for metric in METRICS.shown_in(Shown.CARD)}
     for task in dict.fromkeys(score.task for score in record.scores):
-        scores = [s for s in record.scores if s.task == task and _base(s) in _COLUMNS]
+        scores = [s for s in record.scores if s.task == task and base_name(s.metric) in shown]
         if scores:
-            found += [f"On {escaped(task)}:", table(_lines(record, scores))]
+            columns = [ROW, STEPS, *_COUNTS, *metric_columns(Shown.CARD, scores)]
+            table = Table(columns=columns, rows=_rows(record, scores))
+            found += [f"On {escaped(task)}:", text(table, "github")]
     return found
 
 
 def gains(record: Record) -> str:
     """Say what noise bought, or cost, beside the best control without diffusion."""
-    found = [score for score in record.scores if _base(score) == _GAIN]
+    found = [score for score in record.scores if base_name(score.metric) == DIFFUSION_GAIN.key]
     said = [f"- {_gain(score)}" for score in found]
     if not said:
         return (
@@ -75,15 +82,17 @@ def gains(record: Record) -> str:
 
 _LEGEND = (
     "S: network evaluations per chain; K: chains; NFE: network evaluations in all; in brackets: "
-    "95 % intervals; n: what a score is over. Lower is better but for Brier-1 and top-1 (agreement "
-    "with the teacher); Brier-1 of a diffusion row is an unbiased estimate. Entropy and generative "
-    "perplexity are read together: whoever repeats himself has a low one of both. ~: more chains "
-    "would still change the NLL by 0.02 or more. All other scores are in record.json."
+    "95 % intervals; n: what a score is over. Top-1 is agreement with the teacher; Brier-1 of a "
+    "diffusion row is an unbiased estimate. Entropy and generative perplexity are read together: "
+    "whoever repeats himself has a low one of both. "
+    f"{escaped(FLAGS[UNCONVERGED])} All other scores are in record.json."
 )
 
 
-def _base(score: Score) -> str:
-    return score.metric.removeprefix(_FIRST)
+def _compared(score: Score) -> bool:
+    """Whether a score can be compared with those of other models: it is no difference."""
+    metric = METRICS.named(score.metric)
+    return Shown.CARD in metric.shown and metric.brief and not metric.signed
 
 
 def _kind(score: Score) -> str:
@@ -91,9 +100,9 @@ def _kind(score: Score) -> str:
 
 
 def _name(score: Score) -> str:
-    first = "first-token " if score.metric.startswith(_FIRST) else ""
-    label = _COMPARED[_base(score)][0]
-    return f"{first}{label} ({_kind(score)}, S={score.steps}, K={score.chains})"
+    first = "first-token " if score.metric.startswith(SEQUENCE_PREFIX) else ""
+    title = METRICS.named(score.metric).title
+    return f"{first}{title} ({_kind(score)}, S={score.steps}, K={score.chains})"
 
 
 def _settings(score: Score) -> dict[str, Any]:
@@ -129,7 +138,7 @@ def _dataset(record: Record, score: Score) -> dict[str, Any]:
     }
 
 
-def _lines(record: Record, scores: Iterable[Score]) -> list[dict[str, str]]:
+def _rows(record: Record, scores: Iterable[Score]) -> list[TableRow]:
     own = record.data["interface"]
     order = ["teacher", own["name"], *own["controls"]]
     rows: dict[tuple[int, str, bool, int, int, str], list[Score]] = {}
@@ -138,44 +147,36 @@ def _lines(record: Record, scores: Iterable[Score]) -> list[dict[str, str]]:
         trial = score.signal not in _OWN
         key = (place, score.subject, trial, score.steps, score.chains, score.signal)
         rows.setdefault(key, []).append(score)
-    return [_line(rows[key]) for key in sorted(rows)]
+    return [_row(rows[key]) for key in sorted(rows)]
 
 
-def _line(scores: list[Score]) -> dict[str, str]:
+def _row(scores: list[Score]) -> TableRow:
     first = scores[0]
     trial = "" if first.signal in _OWN else f", signal {first.signal}"
-    unconverged = any(score.details.get("converged") is False for score in scores)
-    likelihoods = [score for score in scores if _base(score) not in ("brier1", "block_bound")]
-    line = {
-        "row": first.subject + trial,
-        "S": str(first.steps),
-        "K": str(first.chains),
-        "NFE": ", ".join(dict.fromkeys(str(score.nfe) for score in scores)),
-        "kind": _kind((likelihoods or scores)[0]) + (" ~" if unconverged else ""),
-        "n": ", ".join(dict.fromkeys(f"{score.n:,}" for score in scores)),
-    }
-    found = {_base(score): score for score in scores}
-    start = "first-token " if first.metric.startswith(_FIRST) else ""
-    for metric, (label, digits) in _COLUMNS.items():
-        line[f"{start}{label}"] = _cell(found[metric], digits) if metric in found else ""
-    return line
+    laws = [score for score in scores if score.kind not in ("estimate", "bound")]
+    return TableRow(
+        cells={
+            "row": first.subject + trial,
+            "steps": first.steps,
+            "chains": first.chains,
+            "nfe": ", ".join(dict.fromkeys(str(score.nfe) for score in scores)),
+            "kind": _kind((laws or scores)[0]),
+            "n": ", ".join(dict.fromkeys(f"{score.n:,}" for score in scores)),
+            **{base_name(score.metric): _cell(score) for score in scores},
+        }
+    )
 
 
-def _cell(score: Score, digits: int) -> str:
-    sign = "+" if _base(score) == _GAIN else ""
-    return f"{score.value:{sign}.{digits}f}" + _interval(score, f"{sign}.{digits}f")
-
-
-def _interval(score: Score, form: str) -> str:
-    if score.lo is None or score.hi is None:
-        return ""
-    return f" [{score.lo:{form}}, {score.hi:{form}}]"
+def _cell(score: Score) -> TableCell | None:
+    unsure = score.details.get("converged") is False
+    return TableCell.of(score, UNCONVERGED if unsure else "")
 
 
 def _gain(score: Score) -> str:
     where = f"{escaped(score.subject)}, S={score.steps}, K={score.chains}, on {escaped(score.task)}"
     control = escaped(score.details["control"])
-    number = escaped(f"{score.value:+.4f}{_interval(score, '+.4f')} {score.unit}")
+    shown = cell_text(TableCell.of(score), Column.of(DIFFUSION_GAIN))
+    number = escaped(f"{shown} {score.unit}")
     return f"{where}: {_verdict(score)} {control}: {number}."
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
+from dihal_bench.results.table import Column, Table, TableRow
 from dihal_bench.studies.protocol_grid.grid import AXES, Protocol
 from dihal_bench.studies.ranking.agreement import kendall
 from dihal_bench.studies.sweep.outcomes import SHORT, TITLES
@@ -18,14 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dihal_bench.results.table import Value
     from dihal_bench.studies.protocol_grid.grid import Grid
     from dihal_bench.studies.ranking.agreement import Array
-
-LEGEND = (
-    "Each cell is one definition of the score; τ is Kendall's with minus the loss, over the same "
-    "layers. The best of so many definitions, chosen by the losses it is compared with, proves "
-    "nothing: the shares are what counts."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,48 +75,63 @@ class Cells:
         """Return which cells have a value on an axis, [cells]."""
         return np.array([getattr(protocol, axis) == value for protocol in self.protocols])
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one row per cell, for a table."""
-        columns = {f"tau_{name}": own.tolist() for name, own in self.tau.items()}
-        return [
-            {**asdict(protocol), **{key: values[i] for key, values in columns.items()}}
-            for i, protocol in enumerate(self.protocols)
+    def table(self) -> Table:
+        """Return one row per cell."""
+        taus = {f"tau_{name}": own.tolist() for name, own in self.tau.items()}
+        rows = [
+            TableRow(cells=asdict(own) | {key: values[i] for key, values in taus.items()})
+            for i, own in enumerate(self.protocols)
         ]
+        return Table(columns=[Column(key=key, title=key) for key in (*AXES, *taus)], rows=rows)
+
+    def summary(self) -> Table:
+        """Return a row per loss: the paper's definition beside all others."""
+        rows = [
+            TableRow(cells={"loss": TITLES[name], **self._summary(name, tau[~np.isnan(tau)])})
+            for name, tau in self.tau.items()
+        ]
+        return Table(columns=_SUMMARY, rows=rows)
+
+    def _summary(self, name: str, known: Array) -> dict[str, Value]:
+        return {
+            "paper": self.paper(name),
+            "depth": self.depth[name],
+            "above": float((known > self.depth[name] + 1e-9).mean()),
+            "positive": float((known > 0).mean()),
+            "median": float(np.median(known)),
+            "range": f"{known.min():+.2f} to {known.max():+.2f}",
+        }
+
+    def by_choice(self) -> Table:
+        """Return a row per axis and value: the mean tau of the cells that have it."""
+        taus = [
+            Column(key=name, title=SHORT[name], type="estimate", digits=2, signed=True)
+            for name in self.tau
+        ]
+        rows = [
+            TableRow(cells={"axis": axis, "value": str(value)} | self._means(axis, value))
+            for axis, value in self.choices
+        ]
+        columns = (Column(key="axis", title="axis"), Column(key="value", title="value"), *taus)
+        return Table(columns=columns, rows=rows)
+
+    def _means(self, axis: str, value: Any) -> dict[str, Value]:
+        own = {name: tau[self.having(axis, value)] for name, tau in self.tau.items()}
+        known = {name: taus[~np.isnan(taus)] for name, taus in own.items()}
+        return {name: float(taus.mean()) for name, taus in known.items() if len(taus)}
 
 
-def show(cells: Cells, *, form: str = "simple") -> str:
-    """Return what the cells say as text: a row per loss, then one per axis and value."""
-    from tabulate import tabulate
-
-    summary, parts = [], []
-    for name, tau in cells.tau.items():
-        known = tau[~np.isnan(tau)]
-        summary.append(
-            {
-                "loss": TITLES[name],
-                "τ, paper's cell": f"{cells.paper(name):+.2f}",
-                "τ, depth": f"{cells.depth[name]:+.2f}",
-                "cells above depth": f"{(known > cells.depth[name] + 1e-9).mean():.0%}",
-                "cells with τ > 0": f"{(known > 0).mean():.0%}",
-                "median cell": f"{np.median(known):+.2f}",
-                "range": f"{known.min():+.2f} to {known.max():+.2f}",
-            }
-        )
-    for axis, value in cells.choices:
-        own = {name: tau[cells.having(axis, value)] for name, tau in cells.tau.items()}
-        means = {SHORT[name]: _mean(values) for name, values in own.items()}
-        parts.append({"axis": axis, "value": str(value), **means})
-    tables = (
-        tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
-        for rows in (summary, parts)
-    )
-    count = f"{len(cells.protocols):,} definitions of the score"
-    return "\n\n".join([count, next(tables), "mean τ of the cells with one choice fixed:", *tables])
-
-
-def _mean(values: Array) -> str:
-    known = values[~np.isnan(values)]
-    return f"{known.mean():+.2f}" if len(known) else "-"
+_SUMMARY = (
+    Column(key="loss", title="loss"),
+    *(
+        Column(key=key, title=title, type="estimate", digits=2, signed=True)
+        for key, title in (("paper", "τ, paper's cell"), ("depth", "τ, depth"))
+    ),
+    Column(key="above", title="cells above depth", type="share"),
+    Column(key="positive", title="cells with τ > 0", type="share"),
+    Column(key="median", title="median cell", type="estimate", digits=2, signed=True),
+    Column(key="range", title="range"),
+)
 
 
 def draw(cells: Cells, stem: Path) -> list[Path]:

@@ -21,12 +21,15 @@ from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.geometry.locate import draw_subsets, proxies_of_layers
 from dihal_bench.geometry.score import PROXIES, layer_scores
 from dihal_bench.interfaces.transform import Transform
+from dihal_bench.results.table import UNDEFINED, Column, Table, TableRow
 from dihal_bench.studies.ranking.agreement import Interval, kendall
+from dihal_bench.studies.sweep.outcomes import SHORT
 from dihal_bench.studies.sweep.plan import IDENTITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dihal_bench.results.table import Value
     from dihal_bench.runs.context import RunContext
     from dihal_bench.studies.ranking.agreement import Array
     from dihal_bench.studies.sweep.outcomes import Outcomes
@@ -174,6 +177,39 @@ class Intervention:
         column = self.geometry.transforms.index(transform)
         scores = self.geometry.scores[view]
         return float(np.abs(scores[:, column] - scores[:, 0]).max())
+
+    def moves(self) -> Table:
+        """Return a row per change of coordinates: by how much scores and losses move."""
+        views = [
+            Column(key=view, title=f"{view} score moved", type="number", digits=2) for view in VIEWS
+        ]
+        losses = [
+            Column(key=loss, title=f"Δ{SHORT[loss]}", type="estimate", digits=4, signed=True)
+            for loss in self.losses
+        ]
+        rows: list[dict[str, Value]] = [
+            {"transform": name}
+            | {view: self.moved(name, view) for view in VIEWS}
+            | {loss: self.difference(name, loss).cell or UNDEFINED for loss in self.losses}
+            for name in self.geometry.transforms
+            if name != IDENTITY
+        ]
+        columns = (Column(key="transform", title="transform"), *views, *losses)
+        return Table(columns=columns, rows=[TableRow(cells=row) for row in rows])
+
+    def agreement(self) -> Table:
+        """Return a row per view of the score: how it ranks the transforms of a layer."""
+        losses = [
+            Column(key=loss, title=SHORT[loss], type="estimate", digits=2, signed=True)
+            for loss in self.losses
+        ]
+        rows: list[dict[str, Value]] = [
+            {"score": f"{view}: {what}"}
+            | {loss: own.cell or UNDEFINED for loss, own in self.tau[view].items()}
+            for view, what in VIEWS.items()
+        ]
+        columns = (Column(key="score", title="score"), *losses)
+        return Table(columns=columns, rows=[TableRow(cells=row) for row in rows])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
