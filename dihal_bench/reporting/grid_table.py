@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.geometry.locate import whole
 from dihal_bench.reporting.writers import text
-from dihal_bench.results.table import Column, Table, TableRow
+from dihal_bench.results.table import Table, TableRow, numbers, words
 from dihal_bench.studies.protocol_grid.grid import AXES, TERMS
 from dihal_bench.studies.protocol_grid.readings import OUTLIER
 
@@ -44,15 +44,8 @@ def _axes(grid: Grid) -> str:
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             name = "" if place else axis
             rows.append({"axis": name, "value": shown, **_shares(cells, layers)})
-    shares = [
-        *((str(layer), f"layer {layer}") for layer in layers),
-        *(("others", "others"), ("agree", "small agree")),
-    ]
-    columns = [
-        Column(key="axis", title="axis"),
-        Column(key="value", title="value", type="number"),
-        *(Column(key=key, title=title, type="estimate") for key, title in shares),
-    ]
+    shares = [numbers(str(layer), f"layer {layer}") for layer in layers]
+    columns = [words("axis"), numbers("value"), *shares, numbers("others"), numbers("small agree")]
     title = (
         f"{len(grid.cells):,} protocols: how many of them select each layer, "
         "and how many small resamples agree with their selection (%)"
@@ -68,34 +61,23 @@ def _shares(cells: list[Cell], layers: list[int]) -> dict[str, Value]:
     if others:
         shares["others"] = 100 * others / len(cells)
     agree = sum(cell.small_share for cell in cells) / len(cells)
-    return shares | {"agree": 100 * agree}
-
-
-_LAYERS = (
-    Column(key="layer", title="layer", type="integer"),
-    Column(key="selected", title="selected in", type="integer"),
-    Column(key="duplicates", title="duplicates", type="share", digits=2),
-    Column(key="outliers", title=f"norm > {OUTLIER:g}x median", type="share", digits=2),
-    Column(key="norm", title="largest norm", type="number"),
-    Column(key="component", title="largest component", type="number"),
-)
+    return shares | {"small agree": 100 * agree}
 
 
 def _layers(grid: Grid) -> str:
-    rows = [
-        TableRow(
-            cells={
-                "layer": layer.layer,
-                "selected": grid.selections[layer.layer],
-                "duplicates": layer.duplicates,
-                "outliers": layer.outliers,
-                "norm": f"{layer.largest_norm:.3g}x",
-                "component": f"{layer.largest_component:.3g}x",
-            }
-        )
-        for layer in grid.layers
-    ]
-    return text(Table(columns=_LAYERS, rows=rows))
+    table = Table.of(
+        grid.layers,
+        (numbers("layer", type="integer"), lambda own: own.layer),
+        (numbers("selected in", type="integer"), lambda own: grid.selections[own.layer]),
+        (numbers("duplicates", type="share", digits=2), lambda own: own.duplicates),
+        (
+            numbers(f"norm > {OUTLIER:g}x median", type="share", digits=2),
+            lambda own: own.outliers,
+        ),
+        (numbers("largest norm"), lambda own: f"{own.largest_norm:.3g}x"),
+        (numbers("largest component"), lambda own: f"{own.largest_component:.3g}x"),
+    )
+    return text(table)
 
 
 def _remarks(grid: Grid) -> Iterable[str]:

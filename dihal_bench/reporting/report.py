@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.reporting.run_table import LEGEND, run_table
 from dihal_bench.reporting.writers import text
-from dihal_bench.results.table import Column, Table, TableRow
+from dihal_bench.results.table import Column, Table, differences, numbers, words
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import (
     CostEstimate,
@@ -39,31 +39,26 @@ def show_located(located: Located, selected: int) -> str:
     """Return the table of layers with proxies and scores; a star marks the selected one."""
     paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
     crossed = {row["layer"]: row["stiffness_cross"] for row in located.cross}
-    rows = [
-        {
-            "layer": f"{ours['layer']} *" if ours["layer"] == selected else str(ours["layer"]),
-            **{key: ours[key]["value"] for key in ("curvature", "stiffness", "effective_rank")},
-            "cross": crossed.get(ours["layer"]),
-            "score": Interval(**ours["score"]).cell,
-            "matched": Interval(**theirs["score"]).cell,
-            "log_norm": norm,
-        }
-        for ours, theirs, norm in zip(paper, matched, located.log_norm, strict=True)
-    ]
-    table = text(Table(columns=_LAYERS, rows=[TableRow(cells=cells) for cells in rows]))
-    return "\n".join([table, "*: the layer that is selected", *located.remarks(), ""])
+    table = Table.of(
+        zip(paper, matched, located.log_norm, strict=True),
+        (words("layer"), lambda row: _starred(row[0]["layer"], selected)),
+        (_significant("curvature"), lambda row: row[0]["curvature"]["value"]),
+        (_significant("stiffness"), lambda row: row[0]["stiffness"]["value"]),
+        (_significant("cross-fitted"), lambda row: crossed.get(row[0]["layer"])),
+        (_significant("eff. rank"), lambda row: row[0]["effective_rank"]["value"]),
+        (differences("score [95 %]"), lambda row: Interval(**row[0]["score"]).cell),
+        (differences("matched score [95 %]"), lambda row: Interval(**row[1]["score"]).cell),
+        (numbers("log norm", digits=2), lambda row: row[2]),
+    )
+    return "\n".join([text(table), "*: the layer that is selected", *located.remarks(), ""])
 
 
-_LAYERS = (
-    Column(key="layer", title="layer"),
-    Column(key="curvature", title="curvature", type="significant", digits=3),
-    Column(key="stiffness", title="stiffness", type="significant", digits=3),
-    Column(key="cross", title="cross-fitted", type="significant", digits=3),
-    Column(key="effective_rank", title="eff. rank", type="significant", digits=3),
-    Column(key="score", title="score [95 %]", type="estimate", digits=2, signed=True),
-    Column(key="matched", title="matched score [95 %]", type="estimate", digits=2, signed=True),
-    Column(key="log_norm", title="log norm", type="estimate", digits=2),
-)
+def _significant(title: str) -> Column:
+    return numbers(title, type="significant", digits=3)
+
+
+def _starred(layer: int, selected: int) -> str:
+    return f"{layer} *" if layer == selected else str(layer)
 
 
 def show_record(record: Record, folder: Path) -> str:

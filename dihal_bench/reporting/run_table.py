@@ -14,6 +14,8 @@ from dihal_bench.results.table import (
     TableCell,
     TableRow,
     cell_text,
+    numbers,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
     from dihal_bench.results.record import Score
     from dihal_bench.results.table import Value
 
-ROW = Column(key="row", title="row")
-STEPS = Column(key="steps", title="S", type="integer")
-KIND = Column(key="kind", title="kind")
+ROW, STEPS, KIND = words("row"), numbers("steps", "S", type="integer"), words("kind")
 _SIZES = (1, 8, 32)  # of ensembles that have a line of their own
 _Key = tuple[str, int, int, str]
 
@@ -88,8 +88,8 @@ def task_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
     subjects = dict.fromkeys(key for cells in rows.values() for key in cells if key != "metric")
     return Table(
         columns=[
-            Column(key="metric", title="score [95 %]"),
-            *(Column(key=key, title=key[len("of ") :], type="number") for key in subjects),
+            words("metric", "score [95 %]"),
+            *(numbers(key, key.removeprefix("of ")) for key in subjects),
         ],
         rows=[TableRow(cells=cells) for cells in rows.values()],
     )

@@ -18,6 +18,8 @@ from dihal_bench.results.table import (
     TableCell,
     TableRow,
     cell_text,
+    numbers,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -48,10 +50,9 @@ def show_samples(scores: Sequence[Score], audit: Mapping[str, Any], order: Seque
     declared = [metric.key for metric in METRICS if metric.key in found]
     names = [*declared, *sorted(found - set(declared))]
     columns = (
-        Column(key="metric", title="metric"),
-        Column(key="best", title="best"),
-        *(Column(key=f"of {row}", title=row, type="number") for row in subjects),
-        Column(key="fooled", title="fooled by"),
+        *(words("metric"), words("best")),
+        *(numbers(f"of {row}", row) for row in subjects),
+        words("fooled", "fooled by"),
     )
     rows = [row for name in names for row in _rows(name, subjects, audit["verdicts"])]
     parts = [text(Table(columns=columns, rows=rows)), *_notes(scores, audit)]
@@ -93,17 +94,17 @@ def _halved(own: Mapping[str, Any]) -> TableCell:
 def _naive(impostors: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
     """Return the rows without a model; intervals would be of no use."""
     columns = [Column.of(METRICS[name], better=None) for name in names]
-    rows = [
-        TableRow(
-            cells={
-                "row": TableCell(own["name"], flags=(PUBLISHED,) if own["published"] else ()),
-                **{name: measure["value"] for name, measure in own["measures"].items()},
-            }
-        )
-        for own in impostors
-    ]
-    heads = [replace(c, title=c.title.replace(" ", "\n", 1)) for c in columns]
-    return Table(columns=[Column(key="row", title="row"), *heads], rows=rows)
+    return Table.of(
+        impostors,
+        (words("row"), lambda own: TableCell(own["name"], flags=(PUBLISHED,) * own["published"])),
+        *(
+            (
+                replace(column, title=column.title.replace(" ", "\n", 1)),
+                lambda own, name=name: own["measures"].get(name, {}).get("value"),
+            )
+            for name, column in zip(names, columns, strict=True)
+        ),
+    )
 
 
 def _spread(details: Mapping[str, Any]) -> str:
@@ -154,21 +155,15 @@ def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: flo
     reached: dict[str, list[float]] = {}
     for point in points:
         reached.setdefault(point.row, []).append(point.entropy)
-    rows = [
-        TableRow(
-            cells={
-                "row": name,
-                AT_ENTROPY: TableCell.of(found.get(name) or found.get(f"{name} S=1")),
-                "reached": f"{min(own):.2f} to {max(own):.2f}",
-            }
-        )
-        for name, own in reached.items()
-    ]
-    columns = (
-        Column(key="row", title="row"),
-        Column.of(METRICS[AT_ENTROPY], title=f"gen-PPL at entropy {entropy:.2f} [95 %]"),
-        Column(key="reached", title="entropies reached"),
+    table = Table.of(
+        reached.items(),
+        (words("row"), lambda own: own[0]),
+        (
+            Column.of(METRICS[AT_ENTROPY], title=f"gen-PPL at entropy {entropy:.2f} [95 %]"),
+            lambda own: TableCell.of(found.get(own[0]) or found.get(f"{own[0]} S=1")),
+        ),
+        (words("entropies reached"), lambda own: f"{min(own[1]):.2f} to {max(own[1]):.2f}"),
     )
     beaten = sorted({name for own in found.values() for name in own.details.get("fooled_by", ())})
     said = [f"below the teacher's curve, without a model: {', '.join(beaten)}"] if beaten else []
-    return "\n".join([text(Table(columns=columns, rows=rows)), *said])
+    return "\n".join([text(table), *said])

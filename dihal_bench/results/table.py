@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dihal_bench.results.metric import Metric
 
@@ -100,9 +100,10 @@ class TableCell:
 
 
 Value = TableCell | float | str | None
+_Row = TypeVar("_Row")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """A column of a table.
 
@@ -122,6 +123,7 @@ class Column:
     key: str
     title: str
     help: str = ""
+    _: KW_ONLY
     better: str | None = None
     type: str = "text"
     digits: int = 0
@@ -196,20 +198,13 @@ class Table:
     reason: str = ""
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Value]], *, markup: Collection[str] = ()) -> Table:
-        """Return a table of rows by titles of columns.
-
-        Args:
-            rows: title -> cell.
-            markup: columns of Markdown; the others are text.
-        """
-        kept = list(rows)
-        titles = dict.fromkeys(title for row in kept for title in row)
-        columns = [
-            Column(key=title, title=title, type="markup" if title in markup else "text")
-            for title in titles
-        ]
-        return cls(columns=columns, rows=[TableRow(cells=row) for row in kept])
+    def of(
+        cls, rows: Iterable[_Row], *columns: tuple[Column, Callable[[_Row], Value]], title: str = ""
+    ) -> Table:
+        """Return a table of things: each column with what its cell is of one of them."""
+        cells = [{column.key: value(row) for column, value in columns} for row in rows]
+        own = [column for column, _ in columns]
+        return cls(columns=own, rows=[TableRow(cells=own) for own in cells], title=title)
 
     @property
     def used(self) -> list[Column]:
@@ -296,3 +291,18 @@ def number(value: float, column: Column) -> str:
         return f"{value:{sign}.2g}" if math.isfinite(value) else str(value)
     shown = f"{value:{sign}.{column.digits}f}"
     return shown if sign or float(shown) else shown.removeprefix("-")
+
+
+def words(key: str, title: str | None = None, *, markup: bool = False) -> Column:
+    """Return a column of text, or of Markdown."""
+    return Column(key, key if title is None else title, type="markup" if markup else "text")
+
+
+def numbers(key: str, title: str | None = None, **changes: Any) -> Column:
+    """Return a column of numbers that stand beside others of their kind."""
+    return Column(key, key if title is None else title, **{"type": "estimate"} | changes)
+
+
+def differences(key: str, title: str | None = None, digits: int = 2) -> Column:
+    """Return a column of numbers with their signs."""
+    return numbers(key, title, digits=digits, signed=True)

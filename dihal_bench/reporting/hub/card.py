@@ -12,7 +12,7 @@ from dihal_bench.reporting.hub import scores
 from dihal_bench.reporting.hub.origin import hub_dataset, hub_model, paths, without_paths
 from dihal_bench.reporting.writers import text
 from dihal_bench.results.record import Record, validate
-from dihal_bench.results.table import Column, Table, TableRow
+from dihal_bench.results.table import Table, numbers, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -205,44 +205,45 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
 
 def _spent(data: Mapping[str, Any]) -> list[str]:
     budget = data["budget"]
-    rows = [
-        TableRow(cells={"row": name, "phase": phase, **own})
-        for name, phases in data["spent"].items()
-        for phase, own in phases.items()
+    phases = [
+        (name, phase, own) for name, spent in data["spent"].items() for phase, own in spent.items()
     ]
+    table = Table.of(
+        phases,
+        (words("row"), lambda row: row[0]),
+        (words("phase"), lambda row: row[1]),
+        (numbers("tokens", type="tokens"), lambda row: row[2]["tokens"]),
+        (numbers("steps", type="integer"), lambda row: row[2]["steps"]),
+        (numbers("FLOPs", type="flops"), lambda row: row[2]["flops"]),
+        (numbers("seconds", type="integer"), lambda row: row[2]["seconds"]),
+        (
+            numbers("trained parameters", type="tokens"),
+            lambda row: row[2]["trainable_parameters"],
+        ),
+    )
     within = "within it" if budget["within"] else "OUTSIDE it: not for matched tables"
     said = f"Budget {escaped(budget['name'])}, matched by {escaped(budget['matched'])}; {within}."
-    return [
-        f"{said} Rows that are not named were fitted in closed form.",
-        text(Table(columns=_SPENT, rows=rows), "github"),
-    ]
-
-
-_SPENT = (
-    Column(key="row", title="row"),
-    Column(key="phase", title="phase"),
-    Column(key="tokens", title="tokens", type="tokens"),
-    Column(key="steps", title="steps", type="integer"),
-    Column(key="flops", title="FLOPs", type="flops"),
-    Column(key="seconds", title="seconds", type="integer"),
-    Column(key="trainable_parameters", title="trained parameters", type="tokens"),
-)
+    return [f"{said} Rows that are not named were fitted in closed form.", text(table, "github")]
 
 
 def _gates(data: Mapping[str, Any]) -> list[str]:
-    rows = [
-        {
-            "row": name,
-            "verdict": gate["verdict"],
-            "largest change before the changed token": f"{gate['future']:.2g}",
-            "tolerance": f"{gate['tolerance']:.2g}",
-            "dtype": gate["dtype"],
-        }
-        for name, gate in data["gates"]["leak"].items()
-    ]
+    table = Table.of(
+        data["gates"]["leak"].items(),
+        (words("row"), lambda gate: gate[0]),
+        (words("verdict"), lambda gate: gate[1]["verdict"]),
+        (
+            numbers("largest change before the changed token", type="significant", digits=2),
+            lambda gate: gate[1]["future"],
+        ),
+        (
+            numbers("tolerance", type="significant", digits=2),
+            lambda gate: gate[1]["tolerance"],
+        ),
+        (words("dtype"), lambda gate: gate[1]["dtype"]),
+    )
     return [
         "Tokens were changed in turn; no logit before the changed one may move.",
-        text(Table.of(rows), "github"),
+        text(table, "github"),
     ]
 
 
@@ -269,7 +270,11 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
     environment = data["environment"]
     commit = escaped(environment["git"] or "unknown")
     processor = environment.get("processor", "")  # older records have none
-    versions = [{"package": n, "version": v} for n, v in environment["versions"].items()]
+    versions = Table.of(
+        environment["versions"].items(),
+        (words("package"), lambda one: one[0]),
+        (words("version"), lambda one: one[1]),
+    )
     changed = " (+: with changes that are not committed)" if commit.endswith("+") else ""
     made = one_line(data["command"])
     own = alone(made, data["config"])
@@ -280,5 +285,5 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
         f"Record {escaped(data['id'])}, created {escaped(data['created'])}; commit "
         f"{commit}{changed}; device {escaped(environment['device'])}"
         f"{escaped(processor and f', {processor}')}.",
-        text(Table.of(versions), "github"),
+        text(versions, "github"),
     ]

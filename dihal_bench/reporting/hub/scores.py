@@ -17,6 +17,7 @@ from dihal_bench.results.table import (
     TableCell,
     TableRow,
     cell_text,
+    numbers,
 )
 
 if TYPE_CHECKING:
@@ -27,12 +28,8 @@ if TYPE_CHECKING:
     from dihal_bench.results.record import Record, Score
 
 _OWN = ("sampled", "generated")  # signals that are the interface's own; others are trials
-_COUNTS = (
-    Column(key="chains", title="K", type="integer"),
-    Column(key="nfe", title="NFE", type="integer"),
-    KIND,
-    Column(key="n", title="n", type="tokens"),
-)
+_CHAINS, _NFE = numbers("chains", "K", type="integer"), numbers("nfe", "NFE")
+_N = numbers("n", type="tokens")
 
 
 def eval_results(record: Record) -> list[EvalResult]:
@@ -61,7 +58,7 @@ def tables(record: Record) -> list[str]:
     for task in dict.fromkeys(score.task for score in record.scores):
         scores = [s for s in record.scores if s.task == task and base_name(s.metric) in shown]
         if scores:
-            columns = [ROW, STEPS, *_COUNTS, *metric_columns(Shown.CARD, scores)]
+            columns = [ROW, STEPS, _CHAINS, _NFE, KIND, _N, *metric_columns(Shown.CARD, scores)]
             table = Table(columns=columns, rows=_rows(record, scores))
             found += [f"On {escaped(task)}:", text(table, "github")]
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
-from dihal_bench.results.table import Column, Table, TableRow
+from dihal_bench.results.table import Table, TableRow, differences, numbers, words
 from dihal_bench.studies.protocol_grid.grid import AXES, Protocol
 from dihal_bench.studies.ranking.agreement import kendall
 from dihal_bench.studies.sweep.outcomes import SHORT, TITLES
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dihal_bench.results.table import Value
     from dihal_bench.studies.protocol_grid.grid import Grid
     from dihal_bench.studies.ranking.agreement import Array
 
@@ -82,56 +81,47 @@ class Cells:
             TableRow(cells=asdict(own) | {key: values[i] for key, values in taus.items()})
             for i, own in enumerate(self.protocols)
         ]
-        return Table(columns=[Column(key=key, title=key) for key in (*AXES, *taus)], rows=rows)
+        return Table(columns=[words(key) for key in (*AXES, *taus)], rows=rows)
 
     def summary(self) -> Table:
         """Return a row per loss: the paper's definition beside all others."""
-        rows = [
-            TableRow(cells={"loss": TITLES[name], **self._summary(name, tau[~np.isnan(tau)])})
-            for name, tau in self.tau.items()
-        ]
-        return Table(columns=_SUMMARY, rows=rows)
-
-    def _summary(self, name: str, known: Array) -> dict[str, Value]:
-        return {
-            "paper": self.paper(name),
-            "depth": self.depth[name],
-            "above": float((known > self.depth[name] + 1e-9).mean()),
-            "positive": float((known > 0).mean()),
-            "median": float(np.median(known)),
-            "range": f"{known.min():+.2f} to {known.max():+.2f}",
-        }
+        known = {name: tau[~np.isnan(tau)] for name, tau in self.tau.items()}
+        return Table.of(
+            self.tau,
+            (words("loss"), lambda name: TITLES[name]),
+            (differences("τ, paper's cell"), self.paper),
+            (differences("τ, depth"), lambda name: self.depth[name]),
+            (
+                numbers("cells above depth", type="share"),
+                lambda name: float((known[name] > self.depth[name] + 1e-9).mean()),
+            ),
+            (
+                numbers("cells with τ > 0", type="share"),
+                lambda name: float((known[name] > 0).mean()),
+            ),
+            (differences("median cell"), lambda name: float(np.median(known[name]))),
+            (
+                words("range"),
+                lambda name: f"{known[name].min():+.2f} to {known[name].max():+.2f}",
+            ),
+        )
 
     def by_choice(self) -> Table:
         """Return a row per axis and value: the mean tau of the cells that have it."""
-        taus = [
-            Column(key=name, title=SHORT[name], type="estimate", digits=2, signed=True)
-            for name in self.tau
-        ]
-        rows = [
-            TableRow(cells={"axis": axis, "value": str(value)} | self._means(axis, value))
-            for axis, value in self.choices
-        ]
-        columns = (Column(key="axis", title="axis"), Column(key="value", title="value"), *taus)
-        return Table(columns=columns, rows=rows)
+        return Table.of(
+            self.choices,
+            (words("axis"), lambda choice: choice[0]),
+            (words("value"), lambda choice: str(choice[1])),
+            *(
+                (differences(SHORT[name]), lambda choice, tau=tau: self._mean(tau, *choice))
+                for name, tau in self.tau.items()
+            ),
+        )
 
-    def _means(self, axis: str, value: Any) -> dict[str, Value]:
-        own = {name: tau[self.having(axis, value)] for name, tau in self.tau.items()}
-        known = {name: taus[~np.isnan(taus)] for name, taus in own.items()}
-        return {name: float(taus.mean()) for name, taus in known.items() if len(taus)}
-
-
-_SUMMARY = (
-    Column(key="loss", title="loss"),
-    *(
-        Column(key=key, title=title, type="estimate", digits=2, signed=True)
-        for key, title in (("paper", "τ, paper's cell"), ("depth", "τ, depth"))
-    ),
-    Column(key="above", title="cells above depth", type="share"),
-    Column(key="positive", title="cells with τ > 0", type="share"),
-    Column(key="median", title="median cell", type="estimate", digits=2, signed=True),
-    Column(key="range", title="range"),
-)
+    def _mean(self, tau: Array, axis: str, value: Any) -> float | None:
+        own = tau[self.having(axis, value)]
+        known = own[~np.isnan(own)]
+        return float(known.mean()) if len(known) else None
 
 
 def draw(cells: Cells, stem: Path) -> list[Path]:

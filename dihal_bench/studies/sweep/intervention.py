@@ -21,7 +21,7 @@ from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.geometry.locate import draw_subsets, proxies_of_layers
 from dihal_bench.geometry.score import PROXIES, layer_scores
 from dihal_bench.interfaces.transform import Transform
-from dihal_bench.results.table import UNDEFINED, Column, Table, TableRow
+from dihal_bench.results.table import UNDEFINED, Table, differences, numbers, words
 from dihal_bench.studies.ranking.agreement import Interval, kendall
 from dihal_bench.studies.sweep.outcomes import SHORT
 from dihal_bench.studies.sweep.plan import IDENTITY
@@ -29,7 +29,6 @@ from dihal_bench.studies.sweep.plan import IDENTITY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dihal_bench.results.table import Value
     from dihal_bench.runs.context import RunContext
     from dihal_bench.studies.ranking.agreement import Array
     from dihal_bench.studies.sweep.outcomes import Outcomes
@@ -180,36 +179,38 @@ class Intervention:
 
     def moves(self) -> Table:
         """Return a row per change of coordinates: by how much scores and losses move."""
-        views = [
-            Column(key=view, title=f"{view} score moved", type="number", digits=2) for view in VIEWS
-        ]
-        losses = [
-            Column(key=loss, title=f"Δ{SHORT[loss]}", type="estimate", digits=4, signed=True)
-            for loss in self.losses
-        ]
-        rows: list[dict[str, Value]] = [
-            {"transform": name}
-            | {view: self.moved(name, view) for view in VIEWS}
-            | {loss: self.difference(name, loss).cell or UNDEFINED for loss in self.losses}
-            for name in self.geometry.transforms
-            if name != IDENTITY
-        ]
-        columns = (Column(key="transform", title="transform"), *views, *losses)
-        return Table(columns=columns, rows=[TableRow(cells=row) for row in rows])
+        return Table.of(
+            [name for name in self.geometry.transforms if name != IDENTITY],
+            (words("transform"), lambda name: name),
+            *(
+                (
+                    numbers(f"{view} score moved", digits=2),
+                    lambda name, view=view: self.moved(name, view),
+                )
+                for view in VIEWS
+            ),
+            *(
+                (
+                    differences(f"Δ{SHORT[loss]}", digits=4),
+                    lambda name, loss=loss: self.difference(name, loss).cell or UNDEFINED,
+                )
+                for loss in self.losses
+            ),
+        )
 
     def agreement(self) -> Table:
         """Return a row per view of the score: how it ranks the transforms of a layer."""
-        losses = [
-            Column(key=loss, title=SHORT[loss], type="estimate", digits=2, signed=True)
-            for loss in self.losses
-        ]
-        rows: list[dict[str, Value]] = [
-            {"score": f"{view}: {what}"}
-            | {loss: own.cell or UNDEFINED for loss, own in self.tau[view].items()}
-            for view, what in VIEWS.items()
-        ]
-        columns = (Column(key="score", title="score"), *losses)
-        return Table(columns=columns, rows=[TableRow(cells=row) for row in rows])
+        return Table.of(
+            VIEWS.items(),
+            (words("score"), lambda view: ": ".join(view)),
+            *(
+                (
+                    differences(SHORT[loss]),
+                    lambda view, loss=loss: self.tau[view[0]][loss].cell or UNDEFINED,
+                )
+                for loss in self.losses
+            ),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.results.table import Column, Table, TableRow
+from dihal_bench.results.table import Table, differences, numbers, words
 from dihal_bench.studies.ranking.replication import LARGEST, SignFlip, sign_flip
 from dihal_bench.studies.sweep.outcomes import SHORT
 from dihal_bench.studies.sweep.predictors import DEPTH, SCORE
@@ -118,25 +118,15 @@ def _replicated(
 def replication_table(rows: Sequence[Replicated]) -> Table:
     """Return a row per statistic, a column per backbone, and the test over all of them."""
     backbones = dict.fromkeys(name for row in rows for name in row.values)
-    columns = [
-        Column(key="loss", title="loss"),
-        Column(key="statistic", title="statistic"),
+    return Table.of(
+        rows,
+        (words("loss"), lambda row: SHORT[row.outcome]),
+        (words("statistic"), lambda row: row.statistic),
         *(
-            Column(key=key, title=title, type="estimate", digits=2, signed=True)
-            for key, title in (*((f"of {name}", name) for name in backbones), ("mean", "mean"))
+            (differences(f"of {name}", name), lambda row, name=name: row.values.get(name))
+            for name in backbones
         ),
-        Column(key="p", title="p", type="estimate", digits=3),
-        Column(key="least", title="least", type="estimate", digits=3),
-    ]
-    cells = [
-        {
-            "loss": SHORT[row.outcome],
-            "statistic": row.statistic,
-            **{f"of {name}": value for name, value in row.values.items()},
-            "mean": row.mean,
-            "p": row.test.p if row.test else None,
-            "least": row.test.least if row.test else None,
-        }
-        for row in rows
-    ]
-    return Table(columns=columns, rows=[TableRow(cells=own) for own in cells])
+        (differences("mean"), lambda row: row.mean),
+        (numbers("p", digits=3), lambda row: row.test.p if row.test else None),
+        (numbers("least", digits=3), lambda row: row.test.least if row.test else None),
+    )

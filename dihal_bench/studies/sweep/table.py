@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.results.table import UNDEFINED, Column, Table, TableCell, TableRow
+from dihal_bench.results.table import UNDEFINED, Table, TableCell, differences, numbers, words
 from dihal_bench.studies.ranking.agreement import LEAST, TOP, agreements
 from dihal_bench.studies.sweep.outcomes import TITLES
 from dihal_bench.studies.sweep.predictors import DEPTH
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dihal_bench.results.table import Value
-    from dihal_bench.studies.ranking.agreement import Agreement, Prediction
+    from dihal_bench.studies.ranking.agreement import Agreement, Array, Prediction
     from dihal_bench.studies.sweep.outcomes import Outcomes
 
 
@@ -89,62 +89,49 @@ class SweepTable:
 
     def candidates(self) -> Table:
         """Return a row per candidate: its losses over seeds, and what it costs."""
-        losses = [
-            Column(key=name, title=TITLES[name], type="estimate", digits=4)
-            for name in self.outcomes.losses
-        ]
-        rows = []
-        for i, candidate in enumerate(self.outcomes.candidates):
-            cells: dict[str, Value] = {"candidate": candidate.label}
-            for name, values in self.outcomes.losses.items():
-                own = values[:, i]
-                spread = float(own.std(ddof=1)) if len(own) > 1 else None
-                cells[name] = TableCell(float(own.mean()), spread=spread)
-            rows.append(TableRow(cells=cells | {"cost": self.outcomes.costs[i]["ratio"]}))
-        return Table(columns=(_CANDIDATE, *losses, _COST), rows=rows)
+        columns = list(zip(self.outcomes.candidates, range(len(self.outcomes.costs)), strict=True))
+        return Table.of(
+            columns,
+            (words("candidate"), lambda own: own[0].label),
+            *(
+                (numbers(name, TITLES[name], digits=4), lambda own, v=values: _spread(v[:, own[1]]))
+                for name, values in self.outcomes.losses.items()
+            ),
+            (
+                numbers("FLOPs/replaced", type="number", digits=1),
+                lambda own: self.outcomes.costs[own[1]]["ratio"],
+            ),
+        )
 
     def ranked(self, loss: str) -> Table:
         """Return a row per predictor: how well it had told a loss that was ranked."""
         some = self.ranking[loss]
         labels = [candidate.label for candidate in self.outcomes.candidates]
         best = labels[next(iter(some.values())).observed]
-        rows = [
-            TableRow(cells={"predictor": name, **_ranked(own, labels)})
-            for name, own in some.items()
-        ]
-        title = f"{TITLES[loss]}: lowest at {best}"
-        return Table(title=title, columns=_RANKED, rows=rows)
-
-
-_CANDIDATE = Column(key="candidate", title="candidate")
-_COST = Column(key="cost", title="FLOPs/replaced", type="number", digits=1)
-_RANKED = (
-    Column(key="predictor", title="predictor"),
-    *(
-        Column(key=key, title=title, type="estimate", digits=2, signed=True)
-        for key, title in (
-            ("kendall", "Kendall τ"),
-            ("advantage", "τ - τ(depth)"),
-            ("spearman", "Spearman ρ"),
-            ("partial", "partial ρ"),
+        return Table.of(
+            some.items(),
+            (words("predictor"), lambda row: row[0]),
+            (differences("Kendall τ"), lambda row: row[1].kendall.cell),
+            (differences("τ - τ(depth)"), lambda row: row[1].advantage.cell),
+            (differences("Spearman ρ"), lambda row: row[1].spearman.cell),
+            (differences("partial ρ"), lambda row: _partial(row[1])),
+            (words("predicts"), lambda row: labels[row[1].predicted]),
+            (numbers("gap"), lambda row: row[1].rank_gap.cell),
+            (numbers("regret", digits=4), lambda row: row[1].regret.cell),
+            (
+                words(f"in top {TOP}"),
+                lambda row: ("yes" if row[1].hit else "no") if len(labels) > TOP else None,
+            ),
+            title=f"{TITLES[loss]}: lowest at {best}",
         )
-    ),
-    Column(key="predicts", title="predicts"),
-    Column(key="gap", title="gap", type="estimate"),
-    Column(key="regret", title="regret", type="estimate", digits=4),
-    Column(key="hit", title=f"in top {TOP}"),
-)
 
 
-def _ranked(own: Agreement, labels: list[str]) -> dict[str, Value]:
-    orders = own.kendall.value is not None
-    return {
-        "kendall": own.kendall.cell,
-        "advantage": own.advantage.cell,
-        "spearman": own.spearman.cell,
-        "partial": own.partial.cell or (UNDEFINED if orders else None),
-        "predicts": labels[own.predicted],
-        "gap": own.rank_gap.cell,
-        "regret": own.regret.cell,
-        "hit": ("yes" if own.hit else "no") if len(labels) > TOP else None,
-    }
+def _spread(values: Array) -> TableCell:
+    """Return the mean over seeds with its standard deviation, if there are several."""
+    spread = float(values.std(ddof=1)) if len(values) > 1 else None
+    return TableCell(float(values.mean()), spread=spread)
+
+
+def _partial(own: Agreement) -> Value:
+    """Return the correlation given the depth; of what only selects there is none to be had."""
+    return own.partial.cell or (None if own.kendall.value is None else UNDEFINED)
