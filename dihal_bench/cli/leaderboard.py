@@ -150,17 +150,19 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.records:
         _refuse(arguments, "verify RECORD", "dir")
         paths = [file_of(named) for named in arguments.records]
-        problems, taken = verify_all(paths, read_named)
+        problems, rest = verify_all(paths, read_named)
     else:
         paths = _store(arguments).paths()
-        problems, taken = verify_all(paths)
+        problems, rest = verify_all(paths)
     for problem in problems:
         print(problem)
     print(f"{len(paths) - len(problems)} of {len(paths)} records say the same as their sums")
-    if taken:
+    if rest.unknown:
+        print(f"unknown to this version, and not computed anew: {', '.join(sorted(rest.unknown))}")
+    if rest.taken:
         print(
-            f"{counted(taken, 'score')} could not be computed anew: a record has no sums of other "
-            "tasks, nor of bounds"
+            f"{counted(rest.taken, 'score')} could not be computed anew: a record has no sums of "
+            "other tasks, nor of bounds"
         )
     return 1 if problems else 0
 

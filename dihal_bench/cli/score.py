@@ -175,12 +175,13 @@ def _shown(record: Record, order: list[str], task: Task) -> str:
         return f"{task.name}\n{_table(scores, order)}"
     from dihal_bench.evaluation.samples.frontier import Point
     from dihal_bench.reporting.samples_table import show_frontier, show_samples
+    from dihal_bench.results.metrics import ENTROPY
 
     audit = record.data["audits"][task.name]
     text = f"{task.name}\n{show_samples(scores, audit, order)}"
     points = [Point(**point) for point in audit["frontier"]]
     if points:
-        text += "\n\n" + show_frontier(scores, points, audit["data"]["entropy"]["value"])
+        text += "\n\n" + show_frontier(scores, points, audit["data"][ENTROPY.key]["value"])
     return text
 
 
@@ -188,6 +189,7 @@ def _table(scores: list[Score], order: list[str]) -> str:
     """Return the teacher-forced table, or other metrics row by row."""
     from dihal_bench.reporting.run_table import run_table, task_table
     from dihal_bench.reporting.writers import text
+    from dihal_bench.results.metrics import NLL, base_name
 
-    teacher_forced = any(score.metric.endswith("nll") for score in scores)
+    teacher_forced = any(base_name(score.metric) == NLL.key for score in scores)
     return text((run_table if teacher_forced else task_table)(scores, order))

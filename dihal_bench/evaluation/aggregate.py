@@ -9,14 +9,29 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.evaluation.intervals import DocumentBootstrap
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row, Totals
 from dihal_bench.results.constants import CONVERGED
+from dihal_bench.results.metrics import (
+    BITS_PER_BYTE,
+    DIFFUSION_GAIN,
+    KL,
+    KL_MINUS_INTERFACE,
+    METRICS,
+    NLL,
+    NLL_MINUS_INTERFACE,
+    NLL_MINUS_TEACHER,
+    PPL,
+    SEQUENCE_PREFIX,
+    WORD_PPL,
+)
 from dihal_bench.results.record import Score
 from dihal_bench.results.table import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dihal_bench.results.metrics import Metric
+
 _LARGEST_EXPONENT = 700.0  # of a perplexity that a float can hold
-_PREFIX = {"causal": "", "sequence": "first_token_"}  # scores of regimes never share a name
+_PREFIX = {"causal": "", "sequence": SEQUENCE_PREFIX}  # scores of regimes never share a name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +77,7 @@ def scores_of(
     *,
     reference: Row,
 ) -> list[Score]:
-    """Turn sums into scores: NLL and its units, Brier-1, KL, agreement, differences, gain.
+    """Turn sums into scores: NLL and its units, all means over tokens, differences, gain.
 
     Args:
         totals: sums per document of every row; the teacher's must be there.
@@ -83,7 +98,7 @@ def scores_of(
             make = _Maker(row, chains, own, sums, measured)
             if make.traits.likelihood:
                 scores += _likelihoods(make, sums, chains, bootstrap)
-            scores += _brier(make, sums, chains, bootstrap)
+            scores += _means(make, chains, bootstrap, of_teacher=True)
             if row.subject != TEACHER:
                 scores += _against(make, sums, chains, teacher, bootstrap)
             comparable = make.traits.likelihood and traits[reference.subject].likelihood
@@ -103,17 +118,17 @@ class _Maker:
         self.sums, self.measured = sums, measured
 
     def __call__(
-        self, metric: str, unit: str, estimate: Estimate, *, kind: str = "ensemble", **details: Any
+        self, metric: Metric, estimate: Estimate, *, kind: str = "ensemble", **details: Any
     ) -> Score:
         return Score(
             subject=self.row.subject,
-            metric=self.measured.metric(metric),
+            metric=self.measured.metric(metric.key),
             value=estimate.value,
             lo=estimate.lo,
             hi=estimate.hi,
             kind=kind if self.traits.stochastic else "exact",
             n=int(self.sums.tokens.sum()),
-            unit=unit,
+            unit=metric.unit,
             task=self.measured.task,
             regime=self.measured.regime,
             version=VERSION,
@@ -127,13 +142,13 @@ class _Maker:
 
 
 def _ensemble_sizes(sums: Totals) -> list[int]:
-    return sorted(int(name.removeprefix("nll@")) for name in sums.sums if name.startswith("nll@"))
+    return NLL.sizes(sums.sums)
 
 
 def _likelihoods(
     make: _Maker, sums: Totals, chains: int, bootstrap: DocumentBootstrap
 ) -> Iterator[Score]:
-    nll = sums.sums[f"nll@{chains}"]
+    nll = sums.sums[NLL.at(chains)]
     details: dict[str, Any] = {
         "sum_nll": float(nll.sum()),
         "tokens": int(sums.tokens.sum()),
@@ -142,48 +157,49 @@ def _likelihoods(
         "documents": len(nll),
     }
     if chains > 1:
-        change = float((sums.sums[f"nll@{chains // 2}"] - nll).sum() / sums.tokens.sum())
+        change = float((sums.sums[NLL.at(chains // 2)] - nll).sum() / sums.tokens.sum())
         details |= {"change_from_half": change, "converged": change < CONVERGED}
     per_token = bootstrap.ratio(nll, sums.tokens)
-    yield make("nll", "nats/token", per_token, **details)
-    yield from _perplexity(make, "ppl", "per token", per_token)
+    yield make(NLL, per_token, **details)
+    yield from _perplexity(make, PPL, per_token)
     if sums.words.sum():
-        per_word = bootstrap.ratio(nll, sums.words)
-        yield from _perplexity(make, "word_ppl", "per word", per_word)
+        yield from _perplexity(make, WORD_PPL, bootstrap.ratio(nll, sums.words))
     if sums.bytes.sum():
-        bits = bootstrap.ratio(nll / math.log(2), sums.bytes)
-        yield make("bits_per_byte", "bits/byte", bits)
+        yield make(BITS_PER_BYTE, bootstrap.ratio(nll / math.log(2), sums.bytes))
 
 
-def _perplexity(make: _Maker, metric: str, unit: str, nll: Estimate) -> Iterator[Score]:
+def _perplexity(make: _Maker, metric: Metric, nll: Estimate) -> Iterator[Score]:
     if nll.hi < _LARGEST_EXPONENT:
-        yield make(metric, unit, Estimate(*(math.exp(v) for v in (nll.value, nll.lo, nll.hi))))
+        yield make(metric, Estimate(*(math.exp(v) for v in (nll.value, nll.lo, nll.hi))))
 
 
-def _brier(
-    make: _Maker, sums: Totals, chains: int, bootstrap: DocumentBootstrap
+def _means(
+    make: _Maker, chains: int, bootstrap: DocumentBootstrap, *, of_teacher: bool
 ) -> Iterator[Score]:
-    if chains == make.row.chains:  # unbiased however many chains there are: one value per row
-        yield make("brier1", "score", bootstrap.ratio(*sums.per_token("brier1")), kind="estimate")
+    """Make the scores that are means over tokens, but for NLL, which has units of its own.
+
+    Those that are unbiased however many chains there are have one value per row; distances to the
+    teacher have one of all chains, and one that is a mean over single ones.
+    """
+    for metric in sorted(METRICS, key=lambda own: own.mean is not None and own.mean.likelihood):
+        mean = metric.mean
+        if mean is None or metric is NLL or mean.of_teacher is not of_teacher:
+            continue
+        name = metric.sum_of(chains, make.row.chains)
+        able = make.traits.likelihood or not mean.likelihood
+        if able and name in make.sums.sums:  # older sums, and those of others, may lack it
+            kind = "estimate" if mean.unbiased else "ensemble"
+            yield make(metric, bootstrap.ratio(*make.sums.per_token(name)), kind=kind)
 
 
 def _against(
     make: _Maker, sums: Totals, chains: int, teacher: Totals, bootstrap: DocumentBootstrap
 ) -> Iterator[Score]:
-    """Distances to the teacher; those of one chain are means over the chains that were drawn."""
-    able = make.traits.likelihood
-    if able:
-        pair = sums.per_token(f"nll@{chains}"), teacher.per_token("nll@1")
-        excess = bootstrap.difference(*pair)
-        yield make("nll_minus_teacher", "nats/token", excess, paired="documents")
-    if chains not in (1, make.row.chains):
-        return
-    suffix = "_chain" if chains == 1 else ""
-    yield make("top1", "share", bootstrap.ratio(*sums.per_token(f"top1{suffix}")))
-    if able:
-        yield make("kl", "nats/token", bootstrap.ratio(*sums.per_token(f"kl{suffix}")))
-    if able and chains == make.row.chains:
-        yield make("kl_reverse", "nats/token", bootstrap.ratio(*sums.per_token("kl_reverse")))
+    """Distances to the teacher."""
+    if make.traits.likelihood:
+        pair = sums.per_token(NLL.at(chains)), teacher.per_token(NLL.at(1))
+        yield make(NLL_MINUS_TEACHER, bootstrap.difference(*pair), paired="documents")
+    yield from _means(make, chains, bootstrap, of_teacher=False)
 
 
 def _versus(
@@ -200,11 +216,11 @@ def _versus(
         "reference_steps": reference.steps,
         "paired": "documents",
     }
-    pair = bootstrap.difference(sums.per_token(f"nll@{chains}"), other.per_token("nll@1"))
-    yield make("nll_minus_interface", "nats/token", pair, **details)
+    pair = bootstrap.difference(sums.per_token(NLL.at(chains)), other.per_token(NLL.at(1)))
+    yield make(NLL_MINUS_INTERFACE, pair, **details)
     if chains == 1:
-        pair = bootstrap.difference(sums.per_token("kl_chain"), other.per_token("kl_chain"))
-        yield make("kl_minus_interface", "nats/token", pair, **details)
+        pair = bootstrap.difference(sums.per_token(KL.single), other.per_token(KL.single))
+        yield make(KL_MINUS_INTERFACE, pair, **details)
 
 
 def _gains(
@@ -224,9 +240,9 @@ def _gains(
             able = [r for r in controls if r.steps + known[r].decoder_steps <= spent]
             if not able:
                 continue
-            best = min(able, key=lambda r: float(totals[r].sums["nll@1"].sum()))
-            pair = totals[best].per_token("nll@1"), totals[row].per_token(f"nll@{chains}")
+            best = min(able, key=lambda r: float(totals[r].sums[NLL.at(1)].sum()))
+            pair = totals[best].per_token(NLL.at(1)), totals[row].per_token(NLL.at(chains))
             gain = bootstrap.difference(*pair)
             make = _Maker(row, chains, own, totals[row], measured)
             details: dict[str, Any] = {"control": best.subject, "control_steps": best.steps}
-            yield make("diffusion_gain", "nats/token", gain, **details)
+            yield make(DIFFUSION_GAIN, gain, **details)

@@ -14,6 +14,7 @@ from dihal_bench.evaluation.gate import VERSION as GATE_VERSION
 from dihal_bench.evaluation.gate import GateResult, leak_gates
 from dihal_bench.evaluation.intervals import DocumentBootstrap
 from dihal_bench.evaluation.likelihood import SHUFFLED, TEACHER, TRUE, VERSION, ZEROED, Row, Totals
+from dihal_bench.results.metrics import BLOCK_BOUND
 from dihal_bench.results.record import Score
 
 if TYPE_CHECKING:
@@ -147,21 +148,21 @@ def _bound(interface: Interface, scorer: ScoreCache, config: ScoreConfig) -> Tot
         draws=config.bound_draws,
     )
     zeros = np.zeros_like(tokens)
-    return Totals(tokens, zeros, zeros, {"block_bound": nats})
+    return Totals(tokens, zeros, zeros, {BLOCK_BOUND.key: nats})
 
 
 def _bound_score(row: Row, sums: Totals, config: ScoreConfig, measured: Measured) -> Score:
     bootstrap = DocumentBootstrap(len(sums.tokens), resamples=config.resamples, seed=measured.seed)
-    estimate = bootstrap.ratio(*sums.per_token("block_bound"))
+    estimate = bootstrap.ratio(*sums.per_token(BLOCK_BOUND.key))
     return Score(
         subject=row.subject,
-        metric="block_bound",
+        metric=BLOCK_BOUND.key,
         value=estimate.value,
         lo=estimate.lo,
         hi=estimate.hi,
         kind="bound",
         n=int(sums.tokens.sum()),
-        unit="nats/token",
+        unit=BLOCK_BOUND.unit,
         task=measured.task,
         regime=measured.regime,
         version=VERSION,

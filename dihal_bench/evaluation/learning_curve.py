@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.evaluation.likelihood import Row
+from dihal_bench.results.metrics import BRIER1, KL, NLL
 from dihal_bench.training.checkpoint import load_phase
 from dihal_bench.training.phases import kept_weights
 from dihal_bench.training.trainer import SHARES
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dihal_bench.evaluation.cache import ScoreCache
     from dihal_bench.interfaces.base import Interface
 
-_METRICS = ("nll@1", "brier1", "kl_chain")
+_METRICS = (NLL.at(1), BRIER1.key, KL.single)
 
 
 def scores_on_the_way(
@@ -46,7 +47,7 @@ def scores_on_the_way(
             then = _at(interface, file(name, interface, "diffusion"), share)
             scored = scorer.score(_rows(name, then, config), {name: then})
             for row, totals in scored.items():
-                metrics = _METRICS if then.likelihood else ("brier1",)
+                metrics = _METRICS if then.likelihood else (BRIER1.key,)
                 means = {m: float(totals.sums[m].sum() / totals.tokens.sum()) for m in metrics}
                 found.append({"subject": name, "share": share, "steps": row.steps, **means})
     return found

@@ -20,6 +20,7 @@ from dihal_bench.core.progress import progress
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.evaluation.checks import require_finite
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.results.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -148,12 +149,15 @@ def token_scores(chains: Iterator[Tensor], teacher: Tensor, targets: Tensor) -> 
     log_sum = teacher.new_full((), -torch.inf)
     square = kl = top1 = torch.zeros(())
     best, prior = teacher.argmax(-1), teacher.exp()
+    single: dict[str, Tensor] = {}
     for log_q in chains:
         own.append(log_q.gather(1, index)[:, 0].double())
         log_sum = torch.logaddexp(log_sum, log_q)
         square = square + (2 * log_q).exp().sum(-1).double()
         kl = kl + (prior * (teacher - log_q)).sum(-1).double()
         top1 = top1 + (log_q.argmax(-1) == best).double()
+        for name, value in _declared(log_q, teacher, targets).items():
+            single[name] = single.get(name, 0) + value
     count, log_p = len(own), torch.stack(own)
     log_mixture = log_sum - math.log(count)
     mixture = log_mixture.exp()
@@ -165,6 +169,17 @@ def token_scores(chains: Iterator[Tensor], teacher: Tensor, targets: Tensor) -> 
         "kl_chain": kl / count,
         "top1": (mixture.argmax(-1) == best).double(),
         "top1_chain": top1 / count,
+        **_declared(log_mixture, teacher, targets),
+        **{METRICS[name].single: value / count for name, value in single.items()},
+    }
+
+
+def _declared(log_q: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return the metrics that others declared with the function that computes them."""
+    return {
+        metric.key: metric.mean.compute(log_q, teacher, targets).double()
+        for metric in METRICS
+        if metric.mean and metric.mean.compute
     }
 
 

@@ -24,6 +24,7 @@ from dihal_bench.evaluation.context import EvalContext, System, TaskResult
 from dihal_bench.evaluation.generation import Choice, decode
 from dihal_bench.evaluation.incremental import TeacherDecoder, decoder_of
 from dihal_bench.evaluation.intervals import DocumentBootstrap, holding
+from dihal_bench.results.metrics import BRIER, BRIER_MINUS_TEACHER, BRIERLM, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,14 +147,14 @@ class RolloutTask:
         bootstrap = DocumentBootstrap(
             len(counts), resamples=bench.config.resamples, seed=bench.seed
         )
-        estimates = {f"brier{n}": bootstrap.ratio(own, counts) for n, own in enumerate(sums, 1)}
+        estimates = {BRIER[n].key: bootstrap.ratio(own, counts) for n, own in enumerate(sums, 1)}
         if source.traits is not None:
             estimates |= {
-                f"brier{n}_minus_teacher": bootstrap.difference((own, counts), (theirs, counts))
+                BRIER_MINUS_TEACHER[n].key: bootstrap.difference((own, counts), (theirs, counts))
                 for n, (own, theirs) in enumerate(zip(sums, other, strict=True), 1)
             }
-        if all(estimates[f"brier{n}"].lo > 0 for n in range(1, ORDERS + 1)):
-            estimates["brierlm"] = _geometric(sums, counts, bootstrap)
+        if all(estimates[BRIER[n].key].lo > 0 for n in range(1, ORDERS + 1)):
+            estimates[BRIERLM.key] = _geometric(sums, counts, bootstrap)
         else:
             bench.say(
                 f"task {self.name}: no BrierLM of {source.subject} S={source.steps}: the lower "
@@ -170,7 +171,7 @@ class RolloutTask:
                 hi=own.hi,
                 kind="estimate",
                 n=values.shape[1],
-                unit="score" if name != "brierlm" else "score x 100",
+                unit=METRICS[name].unit,
                 version=VERSION,
                 details={"lengths": list(self.lengths), "filter": "none"},
             )

@@ -14,6 +14,7 @@ from dihal_bench.evaluation.intervals import over_trainings
 from dihal_bench.leaderboard.groups import grouped, public
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import place_of, task_tables, under_teacher
+from dihal_bench.results.metrics import ENTROPY, GEN_PPL, KL
 from dihal_bench.studies.sweep.outcomes import SHORT, TITLES
 from dihal_bench.studies.sweep.predictors import DEPTH, SCORE
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
-_MAIN_LOSS = "kl"  # of a sweep
+_MAIN_LOSS = KL.key  # of a sweep
 _PREDICTORS = (SCORE, f"{SCORE}, matched", DEPTH)  # that a reader looks for first
 
 
@@ -138,7 +139,7 @@ def _beside(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for row, measures in measured.items():
         place = place_of(measures)
         if place:
-            yield {"row": row, "entropy": place[0], "gen_ppl": place[1]}
+            yield {"row": row, ENTROPY.key: place[0], GEN_PPL.key: place[1]}
 
 
 def _thinned(value: Any) -> Any:

@@ -16,6 +16,7 @@ from dihal_bench.core.names import safe
 from dihal_bench.evaluation.likelihood import TEACHER
 from dihal_bench.leaderboard.verify import within_budget
 from dihal_bench.results.constants import LEAST_SEEDS
+from dihal_bench.results.metrics import BRIER1, NLL
 from dihal_bench.results.record import own_task
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _of_teacher(record: Record) -> dict[str, float]:
     """Return every sum of the teacher's row per token: its NLL first, by which they are sorted."""
     sums = record.data["sums"]
     (row,) = [row["sums"] for row in sums["rows"] if row["subject"] == TEACHER]
-    names = sorted(row, key=lambda name: (name != "nll@1", name))
+    names = sorted(row, key=lambda name: (name != NLL.at(1), name))
     return {name: float(sum(row[name]) / sum(sums["tokens"])) for name in names}
 
 
@@ -207,7 +208,7 @@ def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 
 def _told(means: Mapping[str, float], usual: Mapping[str, float]) -> str:
     """Return as text the NLL, the Brier-1, and whatever else is not as usual."""
-    names = [n for n in means if n in ("nll@1", "brier1") or means[n] != usual.get(n)]
+    names = [n for n in means if n in (NLL.at(1), BRIER1.key) or means[n] != usual.get(n)]
     return ", ".join(f"{name} {means[name]:.3f}" for name in names)
 
 

@@ -21,6 +21,7 @@ from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.reporting import writers
+from dihal_bench.results.metrics import main_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,10 +35,7 @@ _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
 _OWNED = ("tables", "figures", "runs", "data", "assets", "index.html", "compare.html")
 _NAME = re.compile(rf"(?=.{{1,255}}\Z){PLAIN}")  # of a file or folder that is rendered
 _MARKED = re.compile(r"(<!-- leaderboard -->\n)(?:.*?\n)?(<!-- end -->)", re.DOTALL)
-_HEADLINE = (
-    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "flop_ratio"),
-    *("steps", "nfe", "kind", "seeds", "n"),
-)
+_HEADLINE = ("row", "rank", "gain_over", "flop_ratio", "steps", "nfe", "kind", "seeds", "n")
 
 
 @contextmanager
@@ -269,7 +267,9 @@ def headline(board: Board) -> str:
         if row.value("role") != "trial"
         and largest[row.value("row"), row.value("steps")] == row.value("chains")
     ]
-    return writers.excerpt(replace(table.only(*_HEADLINE), rows=rows))
+    kept = {*_HEADLINE, *(metric.name for metric in main_metrics())}
+    columns = [column for column in table.columns if column.key in kept]
+    return writers.excerpt(replace(table, rows=rows, columns=columns))
 
 
 def fill_readme(path: Path, board: Board) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.markdown import one_line
+from dihal_bench.results.metrics import BRIER1
 from dihal_bench.results.table import FEWER, FLAGS, TIED, UNCONVERGED, Table
 from dihal_bench.studies.comparison.columns import likelihood_columns
 from dihal_bench.studies.comparison.paired import Paired
@@ -62,10 +63,10 @@ def _ordered(found: Sequence[TableRow]) -> list[TableRow]:
     standing = {
         (row.value("interface"), row.value("steps")): (
             row.value("rank") or len(found),
-            -row.value("brier1"),
+            -row.value(BRIER1.name),
         )
         for row in found
-        if row.value("role") == "interface" and row.value("brier1") is not None
+        if row.value("role") == "interface" and row.value(BRIER1.name) is not None
     }
 
     def place(row: TableRow) -> tuple[Any, ...]:

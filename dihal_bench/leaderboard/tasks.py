@@ -10,8 +10,9 @@ import numpy as np
 
 from dihal_bench.core.names import safe
 from dihal_bench.evaluation.intervals import over_trainings
-from dihal_bench.evaluation.samples.frontier import AT_ENTROPY, Place, under
+from dihal_bench.evaluation.samples.frontier import Place, under
 from dihal_bench.leaderboard.tables import facts, group_table, versions
+from dihal_bench.results.metrics import ENTROPY, GEN_PPL, GEN_PPL_AT_ENTROPY
 from dihal_bench.results.table import FLAGS, FOOLED, TableCell, TableRow
 from dihal_bench.studies.comparison.columns import TASK_COSTS, TASK_ROW, of_task
 
@@ -137,7 +138,7 @@ def _fooled(told: Mapping[_Key, list[_Told]]) -> dict[str, list[str]]:
 def _under(audit: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return what is under the teacher's frontier, which older records do not say."""
     names = sorted(under_teacher(audit))
-    return {AT_ENTROPY: names} if names else {}
+    return {GEN_PPL_AT_ENTROPY.key: names} if names else {}
 
 
 def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
@@ -150,9 +151,9 @@ def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
         name -> its share of the teacher's perplexity there.
     """
     points = [
-        (point["temperature"], point["entropy"], point["gen_ppl"])
+        (point["temperature"], point[ENTROPY.key], point[GEN_PPL.key])
         for point in audit.get("frontier") or ()
-        if point["row"] == _TEACHER and point["gen_ppl"] > 0
+        if point["row"] == _TEACHER and point[GEN_PPL.key] > 0
     ]
     places = {own["name"]: place_of(own["measures"]) for own in audit.get("impostors") or ()}
     known = {name: place for name, place in places.items() if place}
@@ -161,9 +162,9 @@ def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
 
 def place_of(measures: Mapping[str, Any]) -> Place | None:
     """Return the entropy and generative perplexity of what was measured, if both were."""
-    if not {"entropy", "gen_ppl"} <= measures.keys():
+    if not {ENTROPY.key, GEN_PPL.key} <= measures.keys():
         return None
-    return measures["entropy"]["value"], measures["gen_ppl"]["value"]
+    return measures[ENTROPY.key]["value"], measures[GEN_PPL.key]["value"]
 
 
 def _order(key: _Key) -> tuple[bool, str, bool, _Key]:

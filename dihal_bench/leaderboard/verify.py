@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
@@ -13,6 +13,14 @@ from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER, TRUE, VERSION, R
 from dihal_bench.leaderboard.blame import blamed_on
 from dihal_bench.leaderboard.store import read_stranger
 from dihal_bench.leaderboard.verify_texts import off_the_frontier
+from dihal_bench.results.metrics import (
+    BLOCK_BOUND,
+    DIFFUSION_GAIN,
+    METRICS,
+    NLL,
+    SEQUENCE_PREFIX,
+    base_name,
+)
 from dihal_bench.results.record import REMEDY, own_task
 from dihal_bench.training.budget import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
 
@@ -25,21 +33,33 @@ if TYPE_CHECKING:
 
 _RELATIVE = 1e-6  # sums are kept to ten digits, and scores of many tokens add them up
 _ABSOLUTE = 1e-7
-_BOUND = "block_bound"
+_ROUNDING = 1e-3  # of a value at an end of its metric's range, added up in float32
 _SAME = ("n", "kind", "unit", "dtype", "regime", "version", "nfe")
 _Name = tuple[str, str, int, int, str]
 
 
-def verify(record: Record) -> int:
+@dataclass(frozen=True)
+class Verified:
+    """What could not be computed anew of a record.
+
+    Attributes:
+        taken: scores that follow from nothing in it: of other tasks, and bounds of blocks.
+        unknown: metrics and sums on its own text that are not declared here: of a newer version,
+            or of a plug-in.
+    """
+
+    taken: int
+    unknown: frozenset[str] = frozenset()
+
+
+def verify(record: Record) -> Verified:
     """Compute anew what can be computed from the record alone.
 
     Scores on the run's own text follow from its sums per document, with their intervals if no
     documents were added up; perplexities at the entropy of real text follow from the points of the
     frontier; whether it kept to its budget follows from what it spent; what learnt from tokens was
-    seen to hear of them by its leak gate.
-
-    Returns:
-        How many scores follow from nothing in the record: of other tasks, and bounds of blocks.
+    seen to hear of them by its leak gate. A record must have the metrics that its version promises;
+    others are computed anew where it has their sums.
 
     Raises:
         UserError: a number is not what the rest of the record says; names the field.
@@ -47,16 +67,37 @@ def verify(record: Record) -> int:
     data = record.data
     followed: set[int] = set()  # places of scores that could be computed
     texts = off_the_frontier(record, followed)
-    for problem in (*_scores(record, followed), *texts, *_budget(data), *_gates(data)):
+    scores = (*_outside(record), *_scores(record, followed))
+    for problem in (*scores, *texts, *_budget(data), *_gates(data)):
         raise UserError(
             f"{data['id']}: {problem}; a record that contradicts itself is not taken: {REMEDY}."
         )
-    return len(record.scores) - len(followed)
+    return Verified(len(record.scores) - len(followed), frozenset(_unknown(record)))
 
 
 def within_budget(data: Mapping[str, Any]) -> bool:
     """Whether the interface spent what its budget gives, as far as the record's numbers say."""
     return not list(_overspent(data))
+
+
+def _unknown(record: Record) -> Iterator[str]:
+    """Yield the names of what is measured on the run's own text and not declared here."""
+    for score in record.own_scores:
+        if base_name(score.metric) not in METRICS:
+            yield score.metric
+    for row in record.data["sums"]["rows"]:
+        yield from row["sums"].keys() - METRICS.sums(row["chains"]).keys()
+
+
+def _outside(record: Record) -> Iterator[str]:
+    """Say which scores are none that their metric can have."""
+    for index, score in enumerate(record.scores):
+        low, high = METRICS.named(score.metric).range
+        if not low - _ROUNDING <= score.value <= high + _ROUNDING:
+            yield (
+                f"scores[{index}].value ({score.subject} {score.metric}) is {score.value:g}, and "
+                f"it is from {low:g} to {high:g}"
+            )
 
 
 def _scores(record: Record, followed: set[int]) -> Iterator[str]:
@@ -68,7 +109,9 @@ def _scores(record: Record, followed: set[int]) -> Iterator[str]:
         if score.task != own_task(data):
             continue
         name, own = f"{score.subject} {score.metric}", _IN_BLOCKS.get(score.metric)
-        if score.metric != _BOUND:
+        if base_name(score.metric) not in METRICS:
+            continue
+        if score.metric != BLOCK_BOUND.key:
             followed.add(index)
         if own is not None and data["regime"] == "sequence":
             yield from (f"scores[{index}] ({name}) {problem}" for problem in own(score, totals))
@@ -146,23 +189,28 @@ def _gain(score: Score, totals: Mapping[Row, Totals]) -> Iterator[str]:
     name, steps = score.details.get("control"), score.details.get("control_steps")
     rows = {(row.subject, row.steps): row for row in totals if row.signal == SAMPLED}
     row, control = rows.get((score.subject, score.steps)), rows.get((str(name), steps or 0))
-    nll = f"nll@{score.chains}"
+    nll = NLL.at(score.chains)
     if row is None or control is None or nll not in totals[row].sums:
         yield f"is of no row, or over none: {name} in {steps} steps"
         return
-    pairs = totals[control].per_token("nll@1"), totals[row].per_token(nll)
+    pairs = totals[control].per_token(NLL.at(1)), totals[row].per_token(nll)
     over, own = (float(above.sum() / below.sum()) for above, below in pairs)
     if not _near(score.value, over - own):
         yield f"is {score.value}, and its sums say {over - own:.10g} over {name}"
 
 
-_IN_BLOCKS = {_BOUND: _bound, "first_token_diffusion_gain": _gain}  # what follows from no sums
+_IN_BLOCKS = {  # what follows from no sums
+    BLOCK_BOUND.key: _bound,
+    f"{SEQUENCE_PREFIX}{DIFFUSION_GAIN.key}": _gain,
+}
 
 
 def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
     """Return the scores that follow from the sums."""
     data = record.data
-    own = [score for score in record.own_scores if score.metric != _BOUND]  # has an NFE of its own
+    own = [
+        score for score in record.own_scores if score.metric != BLOCK_BOUND.key
+    ]  # has an NFE of its own
     subjects = {row.subject for row in totals} - {TEACHER}
     first = data["interface"]["name"]
     traits = {
@@ -171,7 +219,7 @@ def _known(record: Record, totals: Mapping[Row, Totals]) -> dict[_Name, Score]:
                 row.chains > 1 or row.signal == TRUE for row in totals if row.subject == name
             ),
             likelihood=name != first  # of a control always: gains are over the best of them
-            or any(s.metric.endswith("nll") for s in own if s.subject == name),
+            or any(base_name(s.metric) == NLL.key for s in own if s.subject == name),
             decoder_steps=max(
                 (s.nfe // s.chains - s.steps for s in own if s.subject == name and s.steps),
                 default=0,
@@ -234,7 +282,7 @@ def _gates(data: Mapping[str, Any]) -> Iterator[str]:
 
 def verify_all(
     paths: Sequence[Path], read: Callable[[Path], Record] = read_stranger
-) -> tuple[list[str], int]:
+) -> tuple[list[str], Verified]:
     """Verify record files.
 
     Args:
@@ -242,16 +290,17 @@ def verify_all(
         read: reads one.
 
     Returns:
-        A sentence for every file that cannot be read or contradicts itself, and how many scores of
-        the others follow from nothing in their records.
+        A sentence for every file that cannot be read or contradicts itself, and what could not be
+        computed anew of the others.
     """
-    problems, taken = [], 0
+    problems, found = [], []
     with progress("verify", len(paths), unit="records") as bar:
         for path in paths:
             try:
                 with blamed_on(path, "verified"):
-                    taken += verify(read(path))
+                    found.append(verify(read(path)))
             except UserError as error:
                 problems.append(str(error))
             bar.update(1)
-    return problems, taken
+    unknown = frozenset[str]().union(*(own.unknown for own in found))
+    return problems, Verified(sum(own.taken for own in found), unknown)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dihal_bench.evaluation.samples.frontier import AT_ENTROPY, curve_at
+from dihal_bench.evaluation.samples.frontier import curve_at
 from dihal_bench.results.fields import TEACHER
+from dihal_bench.results.metrics import ENTROPY, GEN_PPL, GEN_PPL_AT_ENTROPY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,14 +32,14 @@ def off_the_frontier(record: Record, followed: set[int]) -> Iterator[str]:
     """
     for index, score in enumerate(record.scores):
         audit = record.data.get("audits", {}).get(score.task, {})
-        real, points = audit.get("data", {}).get("entropy"), _points(score, audit)
-        if score.metric != AT_ENTROPY or real is None or not points:
+        real, points = audit.get("data", {}).get(ENTROPY.key), _points(score, audit)
+        if score.metric != GEN_PPL_AT_ENTROPY.key or real is None or not points:
             continue
         followed.add(index)
         with np.errstate(all="ignore"):  # a stranger's perplexity may be 0
             found = curve_at(
-                [point["entropy"] for point in points],
-                [point["gen_ppl"] for point in points],
+                [point[ENTROPY.key] for point in points],
+                [point[GEN_PPL.key] for point in points],
                 real["value"],
             )
         if not math.isclose(score.value, found, rel_tol=_RELATIVE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
+from dihal_bench.results.metrics import BRIER1
 from dihal_bench.studies.comparison.plan import BLOCKS
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def draw(blocks: Mapping[str, Sequence[TableRow]], stem: Path) -> list[Path]:
     Returns:
         The paths of PNG and SVG.
     """
-    shown = {key: [x for x in rows if x.cells["brier1"]] for key, rows in blocks.items() if rows}
+    shown = {
+        key: [x for x in rows if x.cells.get(BRIER1.name)] for key, rows in blocks.items() if rows
+    }
     names = list(dict.fromkeys(row.value("row") for rows in shown.values() for row in rows))
     with style():
         from matplotlib.figure import Figure
@@ -76,7 +79,7 @@ def _panel(axis: Axes, rows: Sequence[TableRow], names: Sequence[str]) -> None:
     headline = max((row.value("steps") for row in rows if _leads(row)), default=1)
     for row in rows:
         role = row.value("role")
-        value, lo, hi = (getattr(row.cells["brier1"], end) for end in ("value", "lo", "hi"))
+        value, lo, hi = (getattr(row.cells[BRIER1.name], end) for end in ("value", "lo", "hi"))
         if role == "teacher":
             axis.axvline(value, color="black", linewidth=0.9, linestyle=":")
         few = _leads(row) and row.value("steps") < headline

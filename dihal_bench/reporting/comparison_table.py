@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.core.files import write_text
 from dihal_bench.reporting.comparison_figure import draw
 from dihal_bench.reporting.writers import csv, text
-from dihal_bench.results.metrics import Shown
+from dihal_bench.results.metrics import BRIER1, DIFFUSION_GAIN, NLL, Shown
 from dihal_bench.results.table import FEWER, FLAGS, OTHER_TASK, TIED, UNCONVERGED, Table
 from dihal_bench.studies.comparison.columns import compared_columns, pair_columns, ranked_first
 from dihal_bench.studies.comparison.paired import Paired, pairs
@@ -36,7 +36,11 @@ _COSTS = (
     *("recovery_tokens", "trunk", "recovery", "flops", "seconds", "oracle", "oracle_kl"),
     *("sigma_half", "course"),
 )
-_BESIDE = {"nll": ("versus",), "brier1": ("brier1_versus",), "gain": ("gain_over",)}
+_BESIDE = {
+    NLL.name: ("versus",),
+    BRIER1.name: ("brier1_versus",),
+    DIFFUSION_GAIN.name: ("gain_over",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

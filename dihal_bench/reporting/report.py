@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.reporting.run_table import LEGEND, run_table
 from dihal_bench.reporting.writers import text
+from dihal_bench.results.metrics import DIFFUSION_GAIN, NLL, base_name
 from dihal_bench.results.table import Column, Table, differences, numbers, words
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import (
@@ -94,8 +95,10 @@ def _spent(data: dict[str, Any]) -> list[str]:
 
 
 def _scored(record: Record) -> str:
-    nll = next(s for s in record.own_scores if s.subject == "teacher" and s.metric.endswith("nll"))
-    where = "tokens" if nll.metric == "nll" else "first tokens of blocks"
+    nll = next(
+        s for s in record.own_scores if s.subject == "teacher" and base_name(s.metric) == NLL.key
+    )
+    where = "tokens" if nll.metric == NLL.key else "first tokens of blocks"
     return (
         f"scored {nll.n:,} {where} of {nll.task} in {nll.details['documents']} documents; "
         "intervals: 95 %, bootstrap over documents; S: network evaluations per chain"
@@ -103,7 +106,7 @@ def _scored(record: Record) -> str:
 
 
 def _gain(record: Record) -> list[str]:
-    gains = [s for s in record.own_scores if s.metric.endswith("diffusion_gain")]
+    gains = [s for s in record.own_scores if base_name(s.metric) == DIFFUSION_GAIN.key]
     if not gains:
         return []
     best = ", ".join(sorted({s.details["control"] for s in gains}))

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dihal_bench.evaluation.likelihood import SAMPLED
-from dihal_bench.results.metric import METRICS, SEQUENCE_PREFIX, Shown, base_name
+from dihal_bench.results.metrics import (
+    METRICS,
+    NLL,
+    NLL_MINUS_INTERFACE,
+    SEQUENCE_PREFIX,
+    Shown,
+    base_name,
+)
 from dihal_bench.results.table import (
     FLAGS,
     UNCONVERGED,
@@ -58,14 +65,14 @@ def metric_columns(table: Shown, scores: Sequence[Score]) -> list[Column]:
 
 def _cells(key: _Key, scores: Mapping[str, Score]) -> dict[str, Value]:
     subject, steps, chains, signal = key
-    nll = scores.get("nll")
+    nll = scores.get(NLL.key)
     exact = (nll or next(iter(scores.values()))).kind == "exact"
     unsure = nll is not None and not nll.details.get("converged", True)
     cells: dict[str, Value] = {
         "row": subject if signal == SAMPLED else f"{subject}, signal {signal}",
         "steps": None if exact and steps <= 1 else steps,
         "kind": "exact" if exact else f"ensemble({chains})",
-        "nll_minus_interface": "reference" if nll else "no likelihood",
+        NLL_MINUS_INTERFACE.key: "reference" if nll else "no likelihood",
     }
     for metric in METRICS.shown_in(Shown.RUN):
         own = scores.get(metric.key)

@@ -7,9 +7,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.evaluation.likelihood import TEACHER
-from dihal_bench.evaluation.samples.frontier import AT_ENTROPY
 from dihal_bench.reporting.writers import text
-from dihal_bench.results.metric import HIGHER, LOWER, METRICS
+from dihal_bench.results.metrics import ENERGY, GEN_PPL_AT_ENTROPY, HIGHER, LOWER, MAUVE, METRICS
 from dihal_bench.results.table import (
     FLAGS,
     PUBLISHED,
@@ -43,7 +42,7 @@ def show_samples(scores: Sequence[Score], audit: Mapping[str, Any], order: Seque
     """
     subjects: dict[str, dict[str, Mapping[str, Any]]] = {"real text": dict(audit["data"])}
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
-        if score.metric != AT_ENTROPY:
+        if score.metric != GEN_PPL_AT_ENTROPY.key:
             nfe = "" if score.subject == TEACHER else f"\nNFE {score.nfe}"
             subjects.setdefault(score.subject + nfe, {})[score.metric] = asdict(score)
     found = {name for own in subjects.values() for name in own}
@@ -77,7 +76,7 @@ def _rows(
     yield TableRow(
         cells=cells | {f"of {row}": cell_text(_halved(own), column) for row, own in found.items()}
     )
-    more = {"mauve": ("MAUVE over seeds", _spread), "energy": ("energy, p", _p)}.get(name)
+    more = {MAUVE.key: ("MAUVE over seeds", _spread), ENERGY.key: ("energy, p", _p)}.get(name)
     if more:
         label, shown = more
         others = {f"of {row}": shown(own["details"]) for row, own in found.items()}
@@ -126,7 +125,7 @@ def _verdict(verdicts: Mapping[str, Any], name: str) -> str:
 def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
     some = scores[0]
     details = some.details
-    few = any(s.details.get("few") for s in scores if s.metric == "mauve")
+    few = any(s.details.get("few") for s in scores if s.metric == MAUVE.key)
     notes = [
         f"{details['samples']} samples of {details['tokens']} tokens, temperature "
         f"{details['temperature']:g}, top-p {details['top_p']:g}, prompts of {details['prefix']} "
@@ -150,7 +149,9 @@ def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
 def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: float) -> str:
     """Return the table of the frontier: every row's perplexity at the entropy of real text."""
     found = {
-        f"{score.subject} S={score.steps}": score for score in scores if score.metric == AT_ENTROPY
+        f"{score.subject} S={score.steps}": score
+        for score in scores
+        if score.metric == GEN_PPL_AT_ENTROPY.key
     }
     reached: dict[str, list[float]] = {}
     for point in points:
@@ -159,7 +160,7 @@ def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: flo
         reached.items(),
         (words("row"), lambda own: own[0]),
         (
-            Column.of(METRICS[AT_ENTROPY], title=f"gen-PPL at entropy {entropy:.2f} [95 %]"),
+            Column.of(GEN_PPL_AT_ENTROPY, title=f"gen-PPL at entropy {entropy:.2f} [95 %]"),
             lambda own: TableCell.of(found.get(own[0]) or found.get(f"{own[0]} S=1")),
         ),
         (words("entropies reached"), lambda own: f"{min(own[1]):.2f} to {max(own[1]):.2f}"),

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.markdown import escaped, one_line
+from dihal_bench.results.metrics import main_metrics
 from dihal_bench.results.table import cell_text
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from dihal_bench.results.table import Column, Table, TableRow
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
-_BRIEF = (  # what a paper has room for
-    *("row", "rank", "brier1", "nll", "kl", "gain", "gain_over", "replaced", "flop_ratio"),
+_BRIEF = (  # what a paper has room for, beside the main metrics
+    *("row", "rank", "gain_over", "replaced", "flop_ratio"),
     *("steps", "chains", "nfe", "kind", "seeds", "n"),
 )
 _SYMBOLS = {
@@ -89,7 +90,8 @@ def csv(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """Return the table's main columns for a paper: booktabs, special characters escaped."""
-    columns = [c for c in table.columns if c.key in _BRIEF or c.key[:7] == "metric:"]
+    kept = {*_BRIEF, *(metric.name for metric in main_metrics())}
+    columns = [c for c in table.columns if c.key in kept or c.key[:7] == "metric:"]
     shown = _tabulated(table, columns, one_line, "latex_booktabs")
     # What begins a row with a bracket or a star would be an argument of the line break before it.
     shown = re.sub(r"(?m)^( *)(?=[\[*])", r"\1{}", shown)

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.results.fields import TEACHER
+from dihal_bench.results.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from dihal_bench.results.metrics import Metric
 
 COUNTS = ("tokens", "words", "bytes")
 _PARTS = 1024  # that a record tells apart
@@ -17,23 +20,19 @@ _MOST_ROWS = 200
 _MOST_COUNTED = 2.0**53  # of tokens, words or bytes: whole numbers that a float tells apart
 _ROW = ("subject", "steps", "chains", "signal")
 _OWN, *_TRIALS = "sampled", "zeroed", "shuffled", "true"  # signals
-_METRIC = re.compile(r"nll@[1-9][0-9]{0,4}|[a-z][a-z0-9_]{0,40}")  # of sums
-_MOST_NATS = 1e9  # of a token
-NATS, _SHARE = (0.0, _MOST_NATS), (0.0, 1.0)
-RANGES = {  # of a token; of a likelihood NATS
-    "brier1": (-1.0, 1.0),
-    **dict.fromkeys(("kl", "kl_reverse", "kl_chain"), NATS),
-    **dict.fromkeys(("top1", "top1_chain"), _SHARE),
-}
-_OF_TEACHER = {  # held against itself; top1 is of rounded laws, in which two tokens may tie
-    **dict.fromkeys(("kl", "kl_reverse", "kl_chain"), (0.0, 0.0)),
-    "top1_chain": (1.0, 1.0),
-}
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}(@[1-9][0-9]{0,4})?")  # of sums
+_MOST = 1e9  # of a token, whatever is added up
 _ROUNDING = 1e-3  # of a token, in float32
 
 
-def check_sums(sums: Mapping[str, Any], where: str) -> None:
+def check_sums(sums: Mapping[str, Any], where: str, *, version: int) -> None:
     """Check the structure of sums, and that they are possible ones.
+
+    Args:
+        sums: of a record.
+        where: for messages.
+        version: of the record, which must have the metrics promised by it. Sums of others may be
+            there, and of metrics that are unknown here.
 
     Raises:
         UserError: names the field that is wrong.
@@ -58,7 +57,7 @@ def check_sums(sums: Mapping[str, Any], where: str) -> None:
     if not isinstance(sums["rows"], list) or len(sums["rows"]) > _MOST_ROWS:
         raise UserError(f"{where}: the field rows is no list of at most {_MOST_ROWS} rows.")
     for index, row in enumerate(sums["rows"]):
-        _check_row(row, sums["tokens"], f"{where}.rows[{index}]")
+        _check_row(row, sums["tokens"], f"{where}.rows[{index}]", version)
     named = [tuple(row[name] for name in _ROW) for row in sums["rows"]]
     if len(set(named)) < len(named):
         raise UserError(f"{where}: the field rows has one row twice.")
@@ -94,7 +93,7 @@ def check_subjects(
             )
 
 
-def _check_row(row: Any, tokens: Sequence[float], where: str) -> None:
+def _check_row(row: Any, tokens: Sequence[float], where: str, version: int) -> None:
     _check_keys(row, (*_ROW, "sums"), where)
     kinds = {"subject": str, "steps": int, "chains": int, "signal": str, "sums": dict}
     for name, kind in kinds.items():
@@ -108,26 +107,27 @@ def _check_row(row: Any, tokens: Sequence[float], where: str) -> None:
         )
     if row["signal"] not in (_OWN, *_TRIALS):
         raise UserError(f"{where}: the field signal is {row['signal'][:80]!r}, which there is not.")
-    needed = set(_needed(chains))
+    known = METRICS.sums(chains)
     for name, values in row["sums"].items():
-        if not _METRIC.fullmatch(name) or (name.startswith("nll@") and name not in needed):
+        if not _NAME.fullmatch(name) or (name not in known and name.partition("@")[0] in METRICS):
             raise UserError(f"{where}.sums: {name[:80]!r} is the name of no sum of such a row.")
         _check_parts(values, len(tokens), f"{where}.sums.{name}")
-    for name in sorted(needed - set(row["sums"])):
-        raise UserError(f"{where}.sums: the field {name} is missing.")
-    own = RANGES | (_OF_TEACHER if row["subject"] == TEACHER else {})
+    for name, metric in known.items():
+        if name not in row["sums"] and metric.since is not None and metric.since <= version:
+            raise UserError(f"{where}.sums: the field {name} is missing.")
     for name, values in row["sums"].items():
-        usual = NATS if name.startswith("nll@") else (-_MOST_NATS, _MOST_NATS)
-        _check_range(values, tokens, own.get(name, usual), f"{where}.sums.{name}")
+        ends = _range(known.get(name), name, row["subject"])
+        _check_range(values, tokens, ends, f"{where}.sums.{name}")
 
 
-def _needed(chains: int) -> Iterator[str]:
-    """Yield the names of the sums of a row: likelihoods of 1, 2, 4, ... chains, and all others."""
-    yield from RANGES
-    size = 1
-    while size <= chains:
-        yield f"nll@{size}"
-        size *= 2
+def _range(metric: Metric | None, name: str, subject: str) -> tuple[float, float]:
+    """Return what a token may have."""
+    mean = metric.mean if metric else None
+    if metric is None or mean is None:
+        return -_MOST, _MOST
+    if subject == TEACHER and mean.itself is not None and not (mean.ties and name == metric.key):
+        return mean.itself, mean.itself  # of rounded laws, in which tokens may tie, it may be less
+    return metric.range
 
 
 def _check_range(

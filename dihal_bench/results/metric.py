@@ -16,7 +16,7 @@ from dihal_bench.core import registry
 from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
 
@@ -83,6 +83,7 @@ class Metric:
         mean: how it follows from sums per document; None: it does not, or by code of its own.
         since: version of the records that must have it; None: every record may lack it.
         likelihood: values of different kinds (exact, ensemble) must not be ranked by it.
+        bound: of a likelihood, which it does not stand beside.
         ranked: rows are ranked by it.
         signed: a difference, shown with its sign.
         wide: shown with its interval even in narrow tables.
@@ -104,6 +105,7 @@ class Metric:
     mean: TokenMean | None = field(default=None, kw_only=True)
     since: int | None = field(default=None, kw_only=True)
     likelihood: bool = field(default=False, kw_only=True)
+    bound: bool = field(default=False, kw_only=True)
     ranked: bool = field(default=False, kw_only=True)
     signed: bool = field(default=False, kw_only=True)
     wide: bool = field(default=False, kw_only=True)
@@ -123,21 +125,31 @@ class Metric:
         """Return the names of its sums, of a row of so many chains (a power of two)."""
         own = self.mean.sums if self.mean else Sums(0)
         sizes = [2**power for power in range(chains.bit_length())] if Sums.SIZES in own else []
-        plain = {self.key: Sums.WHOLE, f"{self.key}_chain": Sums.SINGLE}
+        plain = {self.key: Sums.WHOLE, self.single: Sums.SINGLE}
         return [*(n for n, flag in plain.items() if flag in own), *map(self.at, sizes)]
+
+    @property
+    def single(self) -> str:
+        """The name of its sum that is a mean over single chains."""
+        return f"{self.key}_chain"
 
     def at(self, size: int) -> str:
         """Return the name of the sum of its ensembles of one size."""
         return f"{self.key}@{size}"
 
-    def sum_of(self, size: int, chains: int) -> str | None:
-        """Return the name of the sum of ``size`` chains out of so many; None: there is none."""
+    def sizes(self, names: Iterable[str]) -> list[int]:
+        """Return the sizes of ensembles among the names of sums."""
+        parts = (name.partition("@") for name in names)
+        return sorted(int(size) for key, at, size in parts if at and key == self.key)
+
+    def sum_of(self, size: int, chains: int) -> str:
+        """Return the name of the sum of ``size`` chains out of so many; empty: there is none."""
         own = self.mean.sums if self.mean else Sums(0)
         if Sums.SIZES in own:
             return self.at(size)
         if Sums.SINGLE in own and size == 1:
-            return f"{self.key}_chain"
-        return self.key if Sums.WHOLE in own and size == chains else None
+            return self.single
+        return self.key if Sums.WHOLE in own and size == chains else ""
 
 
 class Metrics:

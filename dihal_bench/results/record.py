@@ -225,7 +225,7 @@ def _check_schema(data: dict[str, Any], where: str) -> None:
 def _check_sums(data: Mapping[str, Any], where: str) -> None:
     """Check the sums, and that a score on the run's own text is of every row."""
     sums, own, task = data["sums"], data["interface"], own_task(data)
-    check_sums(sums, f"{where}: sums")
+    check_sums(sums, f"{where}: sums", version=data["schema"])
     scored = {
         (score["subject"], score["steps"], score["signal"])
         for score in data["scores"]

@@ -27,6 +27,7 @@ from dihal_bench.results.fields import (
     Value,
     ordered,
 )
+from dihal_bench.results.metrics import DIFFUSION_GAIN, base_name
 from dihal_bench.results.schema_details import AuditFields, BridgeFields, LocateFields, TaskFields  # noqa: TC001 - of fields
 
 SCHEMA = 3
@@ -219,7 +220,7 @@ class ScoreFields(Closed):
             raise ValueError(f"kind is {self.kind!r}, not one of {', '.join(KINDS)}")
         if not ordered(self.value, self.lo, self.hi):
             raise ValueError(f"value is {self.value:g}, outside of its own interval")
-        if self.metric.endswith("diffusion_gain") and self.details.control is None:
+        if base_name(self.metric) == DIFFUSION_GAIN.key and self.details.control is None:
             raise ValueError("details name no control that the gain is over")
         return self
 

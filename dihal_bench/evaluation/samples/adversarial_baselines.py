@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dihal_bench.core.progress import progress
-from dihal_bench.evaluation.samples.frontier import AT_ENTROPY, under
-from dihal_bench.evaluation.samples.metrics import METRICS, measure
+from dihal_bench.evaluation.samples.frontier import under
+from dihal_bench.evaluation.samples.metrics import measure, measures
 from dihal_bench.evaluation.samples.ngram_samplers import GRID, PUBLISHED, Counts
 from dihal_bench.evaluation.samples.sampling import Samples
+from dihal_bench.results.metrics import ENTROPY, GEN_PPL, GEN_PPL_AT_ENTROPY, LOWER, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -126,19 +127,20 @@ def verdicts(
         data: measures of real text that the distances do not know.
     """
     found = {}
-    for name, metric in METRICS.items():
-        if name not in teacher or (metric.best == "data" and name not in data):
+    for name in measures():
+        better = METRICS[name].better
+        if name not in teacher or (better is None and name not in data):
             continue
-        goal = data[name].value if metric.best == "data" else None
-        bar = distance(metric.best, teacher[name].value, goal)
-        worst_case = max(_ends(metric.best, teacher[name], goal))
+        goal = data[name].value if better is None else None
+        bar = distance(better, teacher[name].value, goal)
+        worst_case = max(_ends(better, teacher[name], goal))
         able = {row.name: row.measures[name] for row in rows if name in row.measures}
-        beaten = {row: distance(metric.best, own.value, goal) for row, own in able.items()}
+        beaten = {row: distance(better, own.value, goal) for row, own in able.items()}
         fooled = {row: value for row, value in beaten.items() if value < bar}
         close = [
             row
             for row, own in able.items()
-            if row not in fooled and min(_ends(metric.best, own, goal)) < worst_case
+            if row not in fooled and min(_ends(better, own, goal)) < worst_case
         ]
         worst = min(fooled, key=lambda row: fooled[row]) if fooled else ""
         found[name] = Verdict(name, tuple(fooled), worst, tuple(close))
@@ -154,29 +156,37 @@ def at_entropy(rows: list[NaiveSampler], teacher: Sequence[Point]) -> dict[str, 
     """
     curve = [(point.entropy, point.gen_ppl) for point in teacher]
     places = {
-        row.name: (row.measures["entropy"].value, row.measures["gen_ppl"].value)
+        row.name: (row.measures[ENTROPY.key].value, row.measures[GEN_PPL.key].value)
         for row in rows
-        if row.measures.keys() >= {"entropy", "gen_ppl"}
+        if row.measures.keys() >= {ENTROPY.key, GEN_PPL.key}
     }
     if not (curve and places):
         return {}
     fooled = tuple(under(curve, places))
-    return {AT_ENTROPY: Verdict(AT_ENTROPY, fooled, fooled[0] if fooled else "")}
+    return {
+        GEN_PPL_AT_ENTROPY.key: Verdict(GEN_PPL_AT_ENTROPY.key, fooled, fooled[0] if fooled else "")
+    }
 
 
-def _ends(best: str, own: Measure, goal: float | None) -> tuple[float, float]:
+def _ends(better: str | None, own: Measure, goal: float | None) -> tuple[float, float]:
     """Return the least and the largest distance that a measure's interval leaves open."""
     lo, hi = (own.lo, own.hi)
     if lo is None or hi is None:
         lo, hi = own.details.get("least", own.value), own.details.get("largest", own.value)
-    ends = distance(best, lo, goal), distance(best, hi, goal)
+    ends = distance(better, lo, goal), distance(better, hi, goal)
     across = goal is not None and lo <= goal <= hi
     return (0.0 if across else min(ends)), max(ends)
 
 
-def distance(best: str, value: float, goal: float | None) -> float:
-    """Return how far a value is from what the metric calls good: less is better."""
-    if best == "data":
+def distance(better: str | None, value: float, goal: float | None) -> float:
+    """Return how far a value is from what the metric calls good: less is better.
+
+    Args:
+        better: "higher" or "lower"; None: as near to real text's as can be.
+        value: of samples.
+        goal: that of real text.
+    """
+    if better is None:
         assert goal is not None
         return abs(value - goal)
-    return value if best == "low" else -value
+    return value if better == LOWER else -value

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dihal_bench.evaluation.intervals import Array, DocumentBootstrap
     from dihal_bench.results.table import Estimate
 
-AT_ENTROPY = "gen_ppl_at_entropy"  # the metric
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 _PERCENTILES = (2.5, 97.5)
 

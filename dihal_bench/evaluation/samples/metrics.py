@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,20 @@ from dihal_bench.evaluation.samples.diversity import (
     words,
 )
 from dihal_bench.evaluation.samples.settings import Measure
+from dihal_bench.results.metrics import (
+    DISTINCT,
+    DUPLICATES,
+    ENERGY,
+    ENTROPY,
+    GEN_PPL,
+    GEN_PPL_BEGUN,
+    MAUVE,
+    METRICS,
+    OVERLAP,
+    REPEATED,
+    SELF_BLEU,
+    TYPICALITY,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -27,24 +41,10 @@ if TYPE_CHECKING:
 
     from dihal_bench.evaluation.intervals import Array
     from dihal_bench.evaluation.samples.settings import MeasuredSamples
+    from dihal_bench.results.metrics import Metric
 
 _LARGEST = 700.0  # nats per token, of which a perplexity is still a number
 _GROUPS = 20  # of a jackknife
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a metric is.
-
-    Attributes:
-        label: for people.
-        best: "low", "high", or "data": as near as can be to what real text has.
-        compute: of a subject.
-    """
-
-    label: str
-    best: str
-    compute: Callable[[MeasuredSamples], Measure]
 
 
 class NotGiven(Exception):
@@ -56,11 +56,11 @@ def measure(
 ) -> tuple[dict[str, Measure], dict[str, str]]:
     """Return metrics by name, all by default, and why others cannot be given."""
     found, missing = {}, {}
-    for name, metric in METRICS.items():
+    for name, compute in measures().items():
         if only and name not in only:
             continue
         try:
-            found[name] = metric.compute(subject)
+            found[name] = replace(compute(subject), unit=METRICS[name].unit)
         except NotGiven as reason:
             missing[name] = str(reason)
     return found, missing
@@ -72,14 +72,14 @@ def bootstrap(subject: MeasuredSamples, count: int) -> DocumentBootstrap:
     return DocumentBootstrap(count, resamples=own.resamples, seed=own.seed)
 
 
-def _mean(subject: MeasuredSamples, values: Array, unit: str) -> Measure:
+def _mean(subject: MeasuredSamples, values: Array) -> Measure:
     """Return the mean over the samples that have a value."""
     able = np.isfinite(values)
     count = int(able.sum())
     if not count:
         raise NotGiven("all samples are too short")
     estimate = bootstrap(subject, count).ratio(values[able], np.ones(count))
-    return Measure(value=estimate.value, lo=estimate.lo, hi=estimate.hi, unit=unit, n=count)
+    return Measure(value=estimate.value, lo=estimate.lo, hi=estimate.hi, n=count)
 
 
 def _perplexity(subject: MeasuredSamples, nll: Array, tokens: Array) -> Measure:
@@ -92,9 +92,7 @@ def _perplexity(subject: MeasuredSamples, nll: Array, tokens: Array) -> Measure:
         raise NotGiven("the perplexity is no number that could be written")
     value, lo, hi = map(math.exp, values)
     details = {"empty": subject.judged.empty, "sum_nll": float(nll.sum()), "samples": len(nll)}
-    return Measure(
-        value=value, lo=lo, hi=hi, unit="per token", n=int(tokens.sum()), details=details
-    )
+    return Measure(value=value, lo=lo, hi=hi, n=int(tokens.sum()), details=details)
 
 
 def _generative_begun(subject: MeasuredSamples) -> Measure:
@@ -110,7 +108,7 @@ def _distinct(n: int) -> Callable[[MeasuredSamples], Measure]:
             raise NotGiven("all samples are too short")
         lo, hi = _jackknife(len(rows), value, lambda kept: distinct([rows[i] for i in kept], n))
         details = {"over": "all samples together"}
-        return Measure(value=value, lo=lo, hi=hi, unit="share", n=len(rows), details=details)
+        return Measure(value=value, lo=lo, hi=hi, n=len(rows), details=details)
 
     return compute
 
@@ -121,18 +119,22 @@ def _self_bleu(subject: MeasuredSamples) -> Measure:
     texts = subject.samples.texts[: len(subject.equal)]
     chosen = np.random.default_rng(own.seed).permutation(len(texts))[: own.bleu]
     scores = self_bleu([words(texts[i]) for i in chosen])
-    return Measure(value=float(scores.mean()), lo=None, hi=None, unit="share", n=len(chosen))
+    return Measure(value=float(scores.mean()), lo=None, hi=None, n=len(chosen))
 
 
 def _duplicates(subject: MeasuredSamples) -> Measure:
     rows = subject.equal
     share = float(duplicates(rows).mean())
-    return Measure(value=share, lo=None, hi=None, unit="share", n=len(rows))
+    return Measure(value=share, lo=None, hi=None, n=len(rows))
+
+
+def _repeated(n: int) -> Callable[[MeasuredSamples], Measure]:
+    return lambda subject: _mean(subject, repetitions(subject.samples.ids, n))
 
 
 def _overlap(n: int) -> Callable[[MeasuredSamples], Measure]:
     def compute(subject: MeasuredSamples) -> Measure:
-        found = _mean(subject, subject.yard.seen[n].shares(subject.samples.ids), "share")
+        found = _mean(subject, subject.yard.seen[n].shares(subject.samples.ids))
         tokens, covered = subject.yard.covered
         found.details.update(trained_on=tokens, covered=covered)
         return found
@@ -158,7 +160,7 @@ def _mauve(subject: MeasuredSamples) -> Measure:
         "few": least < FEW,
         "real": len(real),
     }
-    return Measure(value=spread.value, lo=None, hi=None, unit="score", n=least, details=details)
+    return Measure(value=spread.value, lo=None, hi=None, n=least, details=details)
 
 
 def _energy(subject: MeasuredSamples) -> Measure:
@@ -179,7 +181,6 @@ def _energy(subject: MeasuredSamples) -> Measure:
         value=found.value,
         lo=lo,
         hi=hi,
-        unit="standard deviations",
         n=len(own),
         details=details,
     )
@@ -196,21 +197,22 @@ def _jackknife(
     return whole - 1.96 * error, whole + 1.96 * error
 
 
-METRICS: dict[str, Metric] = {
-    "gen_ppl": Metric("gen-PPL", "low", lambda s: _perplexity(s, s.judged.nll, s.judged.tokens)),
-    "gen_ppl_begun": Metric("gen-PPL after BOS", "low", _generative_begun),
-    "entropy": Metric("entropy", "data", lambda s: _mean(s, s.entropies, "nats/sample")),
-    "distinct_1": Metric("distinct-1", "data", _distinct(1)),
-    "distinct_2": Metric("distinct-2", "data", _distinct(2)),
-    "rep_2": Metric("rep-2", "data", lambda s: _mean(s, repetitions(s.samples.ids, 2), "share")),
-    "rep_4": Metric("rep-4", "data", lambda s: _mean(s, repetitions(s.samples.ids, 4), "share")),
-    "self_bleu": Metric("self-BLEU", "data", _self_bleu),
-    "duplicates": Metric("duplicates", "data", _duplicates),
-    "overlap_4": Metric("4-grams seen", "data", _overlap(4)),
-    "overlap_8": Metric("8-grams seen", "data", _overlap(8)),
-    "mauve": Metric("MAUVE", "high", _mauve),
-    "energy": Metric("energy", "low", _energy),
-    "typicality": Metric(
-        "typicality", "data", lambda s: _mean(s, typicality(s.features, s.yard.features), "share")
-    ),
-}
+def measures() -> dict[str, Callable[[MeasuredSamples], Measure]]:
+    """Return what computes each metric of samples; plug-ins bring their own."""
+    declared = {metric.key: metric.of_samples for metric in METRICS if metric.of_samples}
+    return {metric.key: compute for metric, compute in _MEASURES} | declared
+
+
+_MEASURES: tuple[tuple[Metric, Callable[[MeasuredSamples], Measure]], ...] = (
+    (GEN_PPL, lambda s: _perplexity(s, s.judged.nll, s.judged.tokens)),
+    (GEN_PPL_BEGUN, _generative_begun),
+    (ENTROPY, lambda s: _mean(s, s.entropies)),
+    *((metric, _distinct(n)) for n, metric in DISTINCT.items()),
+    *((metric, _repeated(n)) for n, metric in REPEATED.items()),
+    (SELF_BLEU, _self_bleu),
+    (DUPLICATES, _duplicates),
+    *((metric, _overlap(n)) for n, metric in OVERLAP.items()),
+    (MAUVE, _mauve),
+    (ENERGY, _energy),
+    (TYPICALITY, lambda s: _mean(s, typicality(s.features, s.yard.features))),
+)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from dihal_bench.core.errors import UserError
 from dihal_bench.evaluation.generation import Choice
 from dihal_bench.evaluation.samples.compat import COMPAT
-from dihal_bench.evaluation.samples.metrics import METRICS
+from dihal_bench.evaluation.samples.metrics import measures
 from dihal_bench.evaluation.samples.settings import LEAST, Settings
 
 
@@ -69,11 +69,12 @@ class SamplePlan:
             raise UserError(
                 f"--compat {self.compat} is unknown; choose one of {', '.join(COMPAT)}."
             )
-        unknown = [name for name in self.metrics if name not in METRICS]
+        known = measures()
+        unknown = [name for name in self.metrics if name not in known]
         if unknown:
             raise UserError(
                 f"task {self.name}: there is no metric {unknown[0]} of samples; those are "
-                f"{', '.join(METRICS)}."
+                f"{', '.join(known)}."
             )
 
     @property

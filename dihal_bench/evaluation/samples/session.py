@@ -15,6 +15,7 @@ from dihal_bench.evaluation.samples.compat import compat_perplexity
 from dihal_bench.evaluation.samples.metrics import measure
 from dihal_bench.evaluation.samples.sampling import Drawing, Samples
 from dihal_bench.evaluation.samples.settings import VERSION, Measure, SampleMetricContext
+from dihal_bench.results.metrics import ENTROPY, GEN_PPL, GEN_PPL_AT_ENTROPY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,11 +121,11 @@ class SampleSession:
             value=found.value,
             lo=found.lo,
             hi=found.hi,
-            unit="per token",
             n=len(self.prompts),
             details=details,
+            unit=GEN_PPL_AT_ENTROPY.unit,
         )
-        return {frontier.AT_ENTROPY: own}
+        return {GEN_PPL_AT_ENTROPY.key: own}
 
     def scores(
         self, source: System, found: Mapping[str, Measure], said: Mapping[str, Verdict]
@@ -141,7 +142,7 @@ class SampleSession:
             "judge": model.name,
             "judge_fingerprint": model.info.fingerprint,
         }
-        kept = {*task.metrics, "entropy", frontier.AT_ENTROPY, f"gen_ppl_{task.compat}"}
+        kept = {*task.metrics, ENTROPY.key, GEN_PPL_AT_ENTROPY.key, f"{GEN_PPL.key}_{task.compat}"}
         return [
             self.bench.score(
                 source,
@@ -172,4 +173,4 @@ class SampleSession:
         texts = self.bench.teacher.tokenizer.batch_decode(samples.ids)
         value = compat_perplexity(mode, self.yard.judge, texts, length=self.task.tokens)
         own = Measure(value=value, lo=None, hi=None, unit=f"as {mode}", n=len(texts))
-        return {f"gen_ppl_{mode}": own}
+        return {f"{GEN_PPL.key}_{mode}": own}

@@ -32,17 +32,17 @@ class Measure:
         value: the number.
         lo: lower end of its 95 % interval over samples; None: there is none that would cover.
         hi: upper end of it.
-        unit: of the value.
         n: samples, or tokens, that it is a mean over.
         details: what else belongs to it.
+        unit: of the value, which ``measure`` fills in.
     """
 
     value: float
     lo: float | None
     hi: float | None
-    unit: str
     n: int
     details: dict[str, Any] = field(default_factory=dict)
+    unit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

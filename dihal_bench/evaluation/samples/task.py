@@ -25,6 +25,7 @@ from dihal_bench.evaluation.samples.plan import SamplePlan
 from dihal_bench.evaluation.samples.sampling import Samples, beginnings
 from dihal_bench.evaluation.samples.session import SampleSession, row_name
 from dihal_bench.evaluation.samples.settings import LEAST, VERSION, Measure, SampleMetricContext
+from dihal_bench.results.metrics import ENTROPY, GEN_PPL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,7 +71,7 @@ class SampleTask(SamplePlan):
             for (subject, steps), samples in written.samples.items()
         }
         if written.points:
-            data = written.data["entropy"].value, written.data["gen_ppl"].value
+            data = written.data[ENTROPY.key].value, written.data[GEN_PPL.key].value
             files[f"{self.name}-frontier"] = partial(
                 frontier.draw, written.points, data, title=self.name
             )
@@ -166,7 +167,7 @@ def _write(task: SampleTask, bench: EvalContext) -> Written:
     scores = []
     for source, sweep in zip(bench.sources, sweeps, strict=True):
         found = measures[source.subject, source.steps]
-        found = found | desk.at_entropy(sweep, data["entropy"].value)
+        found = found | desk.at_entropy(sweep, data[ENTROPY.key].value)
         scores += desk.scores(source, found, said)
     return Written(scores, samples, data, rows, said, points, _excerpts(desk, held_out))
 

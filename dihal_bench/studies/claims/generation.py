@@ -13,6 +13,7 @@ import numpy as np
 from dihal_bench.core.markdown import counted
 from dihal_bench.evaluation.intervals import over_trainings
 from dihal_bench.evaluation.samples.frontier import curve_at
+from dihal_bench.results.metrics import DISTINCT, ENERGY, ENTROPY, GEN_PPL, SELF_BLEU
 from dihal_bench.studies.claims.claim import (
     UNDECIDED,
     Claim,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from dihal_bench.studies.claims.evidence import Evidence
 
 REFERENCE = "hidden"
-_PERPLEXITY = "gen_ppl"
 
 _APART = ("seed", "interface", "layer", "from_layer", "controls", "options")  # rows may differ in
 
@@ -150,8 +150,8 @@ def _texts(record: Record) -> Iterator[tuple[_Place, int, int, _Text]]:
         row = f"{own['name']} S={steps}"
         points = [point for point in audit.get("frontier", ()) if point["row"] == row]
         points.sort(key=lambda point: point["temperature"])
-        text.entropies = [point["entropy"] for point in points]
-        text.perplexities = [point["gen_ppl"] for point in points]
+        text.entropies = [point[ENTROPY.key] for point in points]
+        text.perplexities = [point[GEN_PPL.key] for point in points]
         common = {key: value for key, value in config.items() if key not in _APART}
         terms = [common, task, record.data["tasks"][task]["key"]]
         place = _Place(
@@ -170,7 +170,7 @@ def _pairs(
     common = sorted(set(own) & set(other))
     for steps in sorted({s for s, _ in common}):
         pairs = [(own[key], other[key]) for key in common if key[0] == steps]
-        if any(_PERPLEXITY not in one.values for pair in pairs for one in pair):
+        if any(GEN_PPL.key not in one.values for pair in pairs for one in pair):
             continue
         where = f"{reference} against {rival}, S = {steps}, {counted(len(pairs), 'seed')}"
         parts = [_part(pairs, gain) for gain in _GAINS.values()]
@@ -201,15 +201,15 @@ def _part(pairs: list[tuple[_Text, _Text]], gain: _Gain) -> tuple[str, str]:
 
 
 def _less_perplexing(own: _Text, other: _Text) -> float:
-    return float(np.log(other.values[_PERPLEXITY] / own.values[_PERPLEXITY]))
+    return float(np.log(other.values[GEN_PPL.key] / own.values[GEN_PPL.key]))
 
 
 def _at_equal_entropy(own: _Text, other: _Text) -> float:
     """Compare at the other's entropy, or else at the own one; NaN: curves do not reach so far."""
-    there = float(np.log(other.values[_PERPLEXITY] / own.at(other.values["entropy"])))
+    there = float(np.log(other.values[GEN_PPL.key] / own.at(other.values[ENTROPY.key])))
     if np.isfinite(there):
         return there
-    return float(np.log(other.at(own.values["entropy"]) / own.values[_PERPLEXITY]))
+    return float(np.log(other.at(own.values[ENTROPY.key]) / own.values[GEN_PPL.key]))
 
 
 def _nearer(metric: str) -> _Gain:
@@ -222,18 +222,18 @@ def _nearer(metric: str) -> _Gain:
 
 
 def _more_varied(own: _Text, other: _Text) -> float:
-    return own.values.get("distinct_2", np.nan) - other.values.get("distinct_2", np.nan)
+    return own.values.get(DISTINCT[2].key, np.nan) - other.values.get(DISTINCT[2].key, np.nan)
 
 
 def _less_distant(own: _Text, other: _Text) -> float:
-    return other.values.get("energy", np.nan) - own.values.get("energy", np.nan)
+    return other.values.get(ENERGY.key, np.nan) - own.values.get(ENERGY.key, np.nan)
 
 
 _GAINS: dict[str, _Gain] = {
     "gen-PPL, nats less": _less_perplexing,
     "at equal entropy": _at_equal_entropy,
-    "distinct-2, nearer to real text": _nearer("distinct_2"),
-    "self-BLEU, nearer": _nearer("self_bleu"),
+    "distinct-2, nearer to real text": _nearer(DISTINCT[2].key),
+    "self-BLEU, nearer": _nearer(SELF_BLEU.key),
 }
 _BESIDE: dict[str, _Gain] = {  # of no part in the verdict
     "distinct-2: more varied by, whatever real text's is": _more_varied,
@@ -243,9 +243,8 @@ _BESIDE: dict[str, _Gain] = {  # of no part in the verdict
 
 def _means(pairs: list[tuple[_Text, _Text]]) -> str:
     """Return what the other's text is beside the reference's: means over seeds."""
-    shown_as = {"gen_ppl": "gen-PPL", "entropy": "entropy", "distinct_2": "distinct-2"}
     parts = []
-    for metric, label in shown_as.items():
-        mean = [np.mean([pair[i].values.get(metric, np.nan) for pair in pairs]) for i in (1, 0)]
-        parts.append(f"{label} {mean[0]:,.3g} ({mean[1]:,.3g})")
+    for metric in (GEN_PPL, ENTROPY, DISTINCT[2]):
+        mean = [np.mean([pair[i].values.get(metric.key, np.nan) for pair in pairs]) for i in (1, 0)]
+        parts.append(f"{metric.title} {mean[0]:,.3g} ({mean[1]:,.3g})")
     return ", ".join(parts)

@@ -7,9 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dihal_bench.results.metrics import (
-    BLOCK_BOUND,
     BRIER1,
-    DIFFUSION_GAIN,
     HIGHER,
     LOWER,
     METRICS,
@@ -82,8 +80,8 @@ TASK_COSTS = (_REPLACED, _NFE, _KIND, _SEEDS, _TOKENS, *_CODE)
 
 
 def ranked_first(table: Shown) -> list[Metric]:
-    """Return a table's metrics: what rows are ranked by, what is brief, and all others."""
-    return sorted(METRICS.shown_in(table), key=lambda metric: (not metric.ranked, not metric.brief))
+    """Return a table's metrics: what rows are ranked by comes before all others."""
+    return sorted(METRICS.shown_in(table), key=lambda metric: not metric.ranked)
 
 
 def likelihood_columns() -> list[Column]:
@@ -92,17 +90,13 @@ def likelihood_columns() -> list[Column]:
 
 
 def _columns(table: Shown, *, signed: bool) -> Iterator[Column]:
-    found = {m.key: Column.of(m, signed=signed and m.signed) for m in ranked_first(table)}
-    bound = found.pop(BLOCK_BOUND.key)
+    shown = [(m, Column.of(m, signed=signed and m.signed)) for m in ranked_first(table)]
     yield from (_ROW, _RANK)
-    for key, column in found.items():
-        if column.brief:
-            yield column
-        if key == DIFFUSION_GAIN.key:
-            yield _OVER
-    yield from (_REPLACED, _RETAINED, _RATIO, _STEPS, _CHAINS, _NFE, _KIND, bound)
+    yield from (column for metric, column in shown if metric.brief and not metric.bound)
+    yield from (_OVER, _REPLACED, _RETAINED, _RATIO, _STEPS, _CHAINS, _NFE, _KIND)
+    yield from (column for metric, column in shown if metric.bound)
     yield from (_SEEDS, _TOKENS, _SEEN, *_CODE)
-    yield from (column for column in found.values() if not column.brief)
+    yield from (column for metric, column in shown if not metric.brief)
     yield from _BESIDE
 
 

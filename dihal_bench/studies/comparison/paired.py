@@ -10,7 +10,7 @@ import numpy as np
 
 from dihal_bench.evaluation.intervals import DocumentBootstrap, holding
 from dihal_bench.evaluation.likelihood import TEACHER
-from dihal_bench.results.document_sums import NATS, RANGES
+from dihal_bench.results.metrics import BRIER1, NLL, base_name
 from dihal_bench.results.table import TableCell, TableRow
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.evaluation.intervals import Ratio
     from dihal_bench.evaluation.likelihood import Totals
+    from dihal_bench.results.metrics import Metric
     from dihal_bench.results.table import Estimate
     from dihal_bench.studies.comparison.pool import Key, SeedPool
 
@@ -37,28 +38,37 @@ class Paired:
 
     def sizes(self, key: Key) -> list[int]:
         """Return the sizes of ensembles that a row has an NLL of."""
-        names = self._any(key).sums
-        return sorted(int(n.removeprefix("nll@")) for n in names if n.startswith("nll@"))
+        return NLL.sizes(self._any(key).sums)
 
     def _any(self, key: Key) -> Totals:
         return next(iter(self.pool.totals[key].values()))
 
-    def ratio(self, key: Key, metric: str) -> Estimate:
-        """Estimate a metric per token; Student's interval ends where the metric's range does."""
-        own = self._bootstrap.estimate(self._of(key, metric, tuple(self.pool.seeds(key))))
-        low, high = RANGES.get(metric, NATS)
-        return holding(own.value, max(own.lo, low), min(own.hi, high))
+    def mean(self, key: Key, metric: Metric, chains: int) -> Estimate | None:
+        """Estimate a metric that is a mean over tokens, of so many of a row's chains.
+
+        None: it is not of so many, or not all of the row's records have it.
+        """
+        name = metric.sum_of(chains, key.row.chains)
+        if not all(name in own.sums for own in self.pool.totals[key].values()):
+            return None
+        return self._estimate(key, metric, name)
 
     def nll(self, key: Key, chains: int) -> Estimate:
         """Estimate the NLL of ensembles of so many chains, nats per token."""
-        return self.ratio(key, f"nll@{chains}")
+        return self._estimate(key, NLL, NLL.at(chains))
+
+    def _estimate(self, key: Key, metric: Metric, name: str) -> Estimate:
+        """Estimate a mean; Student's interval ends where the metric's range does."""
+        own = self._bootstrap.estimate(self._of(key, name, tuple(self.pool.seeds(key))))
+        low, high = metric.range
+        return holding(own.value, max(own.lo, low), min(own.hi, high))
 
     def likely(self, key: Key) -> bool:
         """Whether the row's run has an NLL of it: not every recovery is a distribution."""
         data = self.pool.first(key.interface)
         return any(
             s["subject"] == key.row.subject
-            and s["metric"].endswith("nll")
+            and base_name(s["metric"]) == NLL.key
             and s["task"] not in data.get("tasks", {})
             for s in data["scores"]
         )
@@ -66,11 +76,11 @@ class Paired:
     def nll_difference(self, one: tuple[Key, int], other: tuple[Key, int]) -> Estimate | None:
         """Estimate the NLL of one row's ensembles minus another's; None: too few seeds."""
         (first, chains), (second, size) = one, other
-        return self._difference((first, f"nll@{chains}"), (second, f"nll@{size}"))
+        return self._difference((first, NLL.at(chains)), (second, NLL.at(size)))
 
     def brier_difference(self, one: Key, other: Key) -> Estimate | None:
         """Estimate the Brier-1 of one row minus another's; None: too few seeds."""
-        return self._difference((one, "brier1"), (other, "brier1"))
+        return self._difference((one, BRIER1.key), (other, BRIER1.key))
 
     def better(self, keys: Sequence[Key]) -> dict[Key, set[Key]]:
         """Return for every row those that have a surely higher Brier-1.
@@ -83,7 +93,7 @@ class Paired:
         for key in keys:
             alike[tuple(self.pool.seeds(key))].append(key)
         for seeds, own in alike.items():
-            above = self._bootstrap.surely_above([self._of(key, "brier1", seeds) for key in own])
+            above = self._bootstrap.surely_above([self._of(key, BRIER1.key, seeds) for key in own])
             for i, j in np.argwhere(above):
                 found[own[j]].add(own[i])
         for one, other in itertools.permutations(alike, 2):
@@ -148,7 +158,7 @@ def _pair(paired: Paired, block: str, key: Key, other: Key) -> TableRow:
             "steps": key.row.steps,
             "chains": chains,
             "against": other.row.subject if other.control else paired.pool.name(other),
-            "nll": TableCell.of(paired.nll_difference(*sizes) if likely else None),
-            "brier1": TableCell.of(paired.brier_difference(key, other)),
+            NLL.name: TableCell.of(paired.nll_difference(*sizes) if likely else None),
+            BRIER1.name: TableCell.of(paired.brier_difference(key, other)),
         }
     )

@@ -12,6 +12,7 @@ import numpy as np
 from dihal_bench.core.errors import UserError
 from dihal_bench.evaluation.document_sums import from_plain
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER, TRUE, Row
+from dihal_bench.results.metrics import NLL
 from dihal_bench.results.record import own_task
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class SeedPool:
         found: dict[Any, list[Key]] = defaultdict(list)
         for key, sums in self.totals.items():
             if key.row.subject != TEACHER:
-                same = [(seed, own.sums["nll@1"].tobytes()) for seed, own in sorted(sums.items())]
+                same = [(seed, own.sums[NLL.at(1)].tobytes()) for seed, own in sorted(sums.items())]
                 found[(key.row, tuple(same)) if key.control else key].append(key)
         return {keys[0]: [key.interface for key in keys] for keys in found.values()}
 

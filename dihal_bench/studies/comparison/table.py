@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.core.markdown import counted
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER
 from dihal_bench.results.constants import CONVERGED, LEAST_SEEDS
-from dihal_bench.results.metrics import DIFFUSION_GAIN, NLL, Shown
+from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, NLL, Shown
 from dihal_bench.results.table import (
     FEWER,
     OTHER_TASK,
@@ -25,7 +25,7 @@ from dihal_bench.studies.comparison.plan import REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dihal_bench.results.metric import Metric, TokenMean
+    from dihal_bench.results.metric import Metric
     from dihal_bench.results.table import Estimate, Value
     from dihal_bench.studies.comparison.paired import Paired
     from dihal_bench.studies.comparison.pool import Key
@@ -119,26 +119,22 @@ class _Builder:
 
     def _scores(self, key: Key, chains: int, gain: TableCell | None) -> dict[str, Value]:
         """Return every metric that is a mean over tokens, and the diffusion gain."""
-        cells: dict[str, Value] = {}
-        for metric in dict.fromkeys(metric for table in _TABLES for metric in ranked_first(table)):
-            if metric.mean:
-                cells[metric.name] = self._mean_over_tokens(metric, metric.mean, key, chains)
-            elif metric.key == DIFFUSION_GAIN.key:
-                cells[metric.name] = gain
-        return cells
+        shown = dict.fromkeys(m for table in _TABLES for m in ranked_first(table) if not m.bound)
+        return {
+            metric.name: gain if metric is DIFFUSION_GAIN else self._mean_cell(metric, key, chains)
+            for metric in sorted(shown, key=lambda metric: not metric.brief)
+        }
 
-    def _mean_over_tokens(
-        self, metric: Metric, mean: TokenMean, key: Key, chains: int
-    ) -> TableCell | None:
-        teacher = key == self.pool.teacher()
-        name = metric.sum_of(chains, key.row.chains)
-        able = teacher or self.paired.likely(key) or not mean.likelihood
-        if name is None or not able or (teacher and not mean.of_teacher):
+    def _mean_cell(self, metric: Metric, key: Key, chains: int) -> TableCell | None:
+        """Return a mean over tokens; a distance to the teacher is not the teacher's own."""
+        teacher, mean = key == self.pool.teacher(), metric.mean
+        able = mean and (teacher or self.paired.likely(key) or not mean.likelihood)
+        if not (mean and able) or (teacher and not mean.of_teacher):
             return None
         tied = metric.ranked and key in self.standings and bool(self.standings[key].ties)
-        unsure = metric.key == NLL.key and self._unconverged(key, chains)
+        unsure = metric is NLL and self._unconverged(key, chains)
         flags = (TIED if tied else "", UNCONVERGED if unsure else "")
-        return TableCell.of(self.paired.ratio(key, name), *flags)
+        return TableCell.of(self.paired.mean(key, metric, chains), *flags)
 
     def _unconverged(self, key: Key, chains: int) -> bool:
         """Whether doubling the chains still moves the NLL."""
@@ -228,7 +224,7 @@ class _Builder:
             s["value"]
             for r in self.pool.records[key.interface].values()
             for s in r["scores"]
-            if s["metric"] == "block_bound" and s["steps"] == key.row.steps
+            if s["metric"] == BLOCK_BOUND.key and s["steps"] == key.row.steps
         ]
         return TableCell(_mean(values)) if values else None
 
@@ -249,7 +245,7 @@ class _Builder:
         for record in self.pool.records[key.interface].values():
             for point in record["bridge"]["progress"]:
                 if (point["subject"], point["steps"]) == (key.row.subject, key.row.steps):
-                    points.setdefault(point["share"], []).append(point["brier1"])
+                    points.setdefault(point["share"], []).append(point[BRIER1.key])
         return tuple(_mean(points[share]) for share in sorted(points))
 
     @cached_property

@@ -9,6 +9,7 @@ import numpy as np
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.evaluation.likelihood import SAMPLED
+from dihal_bench.results.metrics import BRIER1, KL, NLL, base_name
 from dihal_bench.results.record import Record
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _setting(records: Sequence[Record], seeds: Sequence[int]) -> str:
         f"{score.value:.3f}"
         for record in records
         for score in record.own_scores
-        if score.subject == "teacher" and score.metric.removeprefix("first_token_") == "nll"
+        if score.subject == "teacher" and base_name(score.metric) == NLL.key
     ]
     parts = {
         "backbone": backbones,
@@ -132,17 +133,17 @@ def _losses(record: Record) -> dict[str, float]:
     data = record.data
     subject, most = data["interface"]["name"], max(data["config"]["score"]["steps"])
     own = {
-        (score.metric.removeprefix("first_token_"), score.steps, score.chains): score.value
+        (base_name(score.metric), score.steps, score.chains): score.value
         for score in record.own_scores
         if score.subject == subject and score.signal == SAMPLED
     }
     steps = most if any(key[1] == most for key in own) else 1
-    brier = [value for (metric, s, _), value in own.items() if (metric, s) == ("brier1", steps)]
+    brier = [value for (metric, s, _), value in own.items() if (metric, s) == (BRIER1.key, steps)]
     found = {
         "fvu_mmse": float(data["bridge"]["fvu_mmse"]),
-        "kl_one_step": own.get(("kl", 1, 1)) if steps > 1 else None,
-        "kl": own.get(("kl", steps, 1)),
-        "nll": own.get(("nll", steps, 1)),
+        "kl_one_step": own.get((KL.key, 1, 1)) if steps > 1 else None,
+        "kl": own.get((KL.key, steps, 1)),
+        "nll": own.get((NLL.key, steps, 1)),
         "brier": 1 - brier[0] if brier else None,
     }
     return {name: value for name, value in found.items() if value is not None}
