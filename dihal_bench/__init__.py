@@ -10,20 +10,38 @@ The public names are imported at first use, so that ``import dihal_bench`` stays
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core import moved
+
 if TYPE_CHECKING:
     from dihal_bench.config.schema import RunConfig
+    from dihal_bench.core.errors import UserError
+    from dihal_bench.core.registry import DENOISERS, INTERFACES, SAMPLERS
     from dihal_bench.models.model import Backbone
     from dihal_bench.results.record import Record, Score
     from dihal_bench.runs.execute import run
 
 __version__ = "0.1.0"
-__all__ = ["Backbone", "Record", "RunConfig", "Score", "run"]
+__all__ = [
+    "DENOISERS",
+    "INTERFACES",
+    "SAMPLERS",
+    "Backbone",
+    "Record",
+    "RunConfig",
+    "Score",
+    "UserError",
+    "run",
+]
 
 _HOMES = {
     "Backbone": "dihal_bench.models.model",
+    "DENOISERS": "dihal_bench.core.registry",
+    "INTERFACES": "dihal_bench.core.registry",
     "Record": "dihal_bench.results.record",
     "RunConfig": "dihal_bench.config.schema",
+    "SAMPLERS": "dihal_bench.core.registry",
     "Score": "dihal_bench.results.record",
+    "UserError": "dihal_bench.core.errors",
     "run": "dihal_bench.runs.execute",
 }
 
@@ -36,3 +54,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+moved.install()

@@ -22,12 +22,12 @@ def hidden_tensors(interface: Interface) -> dict[str, Tensor]:
     Lists, dictionaries and objects of any kind are looked into; the teacher is not.
     """
     known = {id(p) for p in interface.parameters()}
-    found = {}
-    for path, value in _reachable(interface, {id(interface.backbone)}):
-        for inner, tensor in _tensors(path, value):
-            if tensor.is_leaf and tensor.requires_grad and id(tensor) not in known:
-                found[inner] = tensor
-    return found
+    return {
+        inner: tensor
+        for path, value in _reachable(interface, {id(interface.backbone)})
+        for inner, tensor in _tensors(path, value)
+        if tensor.is_leaf and tensor.requires_grad and id(tensor) not in known
+    }
 
 
 def leaves(values: Iterable[Tensor]) -> list[Tensor]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from dihal_bench.results.record import Record
     from dihal_bench.runs.context import RunContext
     from dihal_bench.runs.work_unit import WorkUnit
-    from dihal_bench.studies.comparison.plan import ComparisonEntry
+    from dihal_bench.studies.comparison.plan import Contender
+    from dihal_bench.studies.study import Entry
 
 
 def add(verbs: Verbs) -> None:
@@ -49,9 +50,10 @@ def _work(arguments: argparse.Namespace) -> int:
     executor = executor_of(arguments)
     from dihal_bench.reporting.comparison_table import Tables, show, write
     from dihal_bench.runs.folder import claimed, run_folder
-    from dihal_bench.studies.comparison.compare import errands_of, planned
+    from dihal_bench.studies.comparison.compare import planned
     from dihal_bench.studies.comparison.plan import BLOCKS
     from dihal_bench.studies.comparison.pool import SeedPool
+    from dihal_bench.studies.study import work_units
 
     seeds, command = seeds_of(arguments.seeds), command_of(arguments)
     blocks = list(dict.fromkeys(listed(arguments.blocks))) or [
@@ -82,7 +84,7 @@ def _work(arguments: argparse.Namespace) -> int:
             dry=arguments.dry_run,
             say=say,
         )
-        errands = errands_of(entries, out / "shared", command)
+        errands = work_units(entries, shared=out / "shared", command=command)
         if arguments.dry_run:
             return _print_runs(entries, errands, job, as_json=arguments.json)
         job.inputs.check(out)
@@ -99,29 +101,20 @@ def _work(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _named(entries: list[ComparisonEntry], block: str) -> Iterator[tuple[str, Record]]:
+def _named(entries: list[Entry[Contender]], block: str) -> Iterator[tuple[str, Record]]:
     from dihal_bench.results.record import Record
 
-    own = [entry for entry in entries if entry.block == block]
-    return ((entry.label, Record.read(entry.folder / "record.json")) for entry in own)
+    own = [entry for entry in entries if entry.candidate.block == block]
+    return ((e.candidate.label, Record.read(e.run.folder / "record.json")) for e in own)
 
 
 def _print_runs(
-    entries: list[ComparisonEntry], errands: list[WorkUnit], job: RunContext, *, as_json: bool
+    entries: list[Entry[Contender]], errands: list[WorkUnit], job: RunContext, *, as_json: bool
 ) -> int:
     from dihal_bench.reporting.report import plan_runs
     from dihal_bench.runs.cost_estimate import CostEstimate
 
     rows = [
-        {
-            "block": entry.block,
-            "interface": entry.label,
-            "seed": entry.config.seed,
-            "from": entry.config.from_layer,
-            "layer": entry.config.layer,
-            "done": (entry.folder / "record.json").exists(),
-            "folder": str(entry.folder),
-        }
-        for entry in entries
+        {"block": e.candidate.block, "interface": e.candidate.label, **e.row()} for e in entries
     ]
     return print_runs(rows, plan_runs([(job, errands)], CostEstimate()), as_json=as_json)

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from dihal_bench import __version__
 from dihal_bench.cli import (
@@ -48,19 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = perform(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        return _unread()
+        broken = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream.fileno())]
+        if not broken:  # it is no stream of this process
+            raise
+        return _unread(broken)
     return status
 
 
-def _unread() -> int:
-    """End as Unix tools do when whoever read their output has ended, as ``head`` does.
-
-    Raises:
-        BrokenPipeError: it is no stream of this process that broke.
-    """
-    broken = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream.fileno())]
-    if not broken:
-        raise
+def _unread(broken: Sequence[TextIO]) -> int:
+    """End as Unix tools do when the program that reads their output has ended, as ``head`` does."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in broken:
         os.dup2(nowhere, stream.fileno())  # else Python complains when it flushes at exit

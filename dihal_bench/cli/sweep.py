@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dihal_bench.cli.common import Verbs
     from dihal_bench.config.schema import RunConfig
     from dihal_bench.runs.work_unit import WorkUnit
-    from dihal_bench.studies.sweep.plan import Axis
+    from dihal_bench.studies.sweep.plan import Axis, SweepCandidate
     from dihal_bench.studies.sweep.sweep import Sweep
 
 _LAYERS = "all (default), early, middle, late, or numbers and ranges such as 1,2,5-7"
@@ -60,6 +60,7 @@ def _work(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from dihal_bench.reporting.sweep_table import report
     from dihal_bench.runs.folder import claimed
+    from dihal_bench.studies.study import work_units
     from dihal_bench.studies.sweep.earlier import check_earlier, check_together
     from dihal_bench.studies.sweep.replicate import check_distinct
 
@@ -76,7 +77,10 @@ def _work(arguments: argparse.Namespace) -> int:
             check_earlier(sweep)
         check_together(sweeps, _root(arguments, sweeps))
         per_pass = arguments.layers_per_pass
-        errands = [s.errands(per_pass=per_pass, command=command) for s in sweeps]
+        errands = [
+            work_units(s.entries, shared=s.job.shared, command=command, per_pass=per_pass)
+            for s in sweeps
+        ]
         if arguments.dry_run:
             return _print_runs(sweeps, errands, as_json=arguments.json)
         for sweep in sweeps:
@@ -140,7 +144,7 @@ def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[i
     from dihal_bench.runs.cost_estimate import checked
     from dihal_bench.runs.folder import run_folder
     from dihal_bench.studies.protocol_grid.grid import check_grid
-    from dihal_bench.studies.sweep.plan import plan
+    from dihal_bench.studies.study import plan
     from dihal_bench.studies.sweep.presets import SWEEPS
     from dihal_bench.studies.sweep.sweep import Sweep
 
@@ -170,7 +174,12 @@ def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[i
         raise UserError(f"--over {arguments.over}: give two or more different values, as KEY=A,B.")
     if arguments.grid:
         check_grid(base.locate)
-    entries = plan(axis, seeds, _with_layer(arguments, job, configure), folder)
+    chosen = _with_layer(arguments, job, configure)
+
+    def of(own: SweepCandidate, seed: int) -> RunConfig:
+        return chosen([*own.settings, f"seed={seed}"])
+
+    entries = plan(axis.candidates, seeds, of, folder)
     return Sweep(name=name, folder=folder, axis=axis, entries=entries, job=job, grid=arguments.grid)
 
 
@@ -228,15 +237,7 @@ def _print_runs(sweeps: list[Sweep], errands: list[list[WorkUnit]], *, as_json: 
     from dihal_bench.runs.cost_estimate import CostEstimate
 
     rows = [
-        {
-            "backbone": sweep.name,
-            "candidate": entry.candidate.label,
-            "seed": entry.run.config.seed,
-            "from": entry.run.config.from_layer,
-            "layer": entry.run.config.layer,
-            "done": entry.run.done,
-            "folder": str(entry.run.folder),
-        }
+        {"backbone": sweep.name, "candidate": entry.candidate.label, **entry.row()}
         for sweep in sweeps
         for entry in sweep.entries
     ]

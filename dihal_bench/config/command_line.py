@@ -6,8 +6,8 @@ import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.config.resolve import PRESETS, flatten, of_preset
-from dihal_bench.config.schema import RunConfig
+from dihal_bench.config.resolve import PRESETS, of_preset
+from dihal_bench.config.schema import RunConfig, keys_of
 from dihal_bench.core.markdown import one_line
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def alone(command: str, config: Mapping[str, Any]) -> str:
 
 def run_command(config: Mapping[str, Any]) -> str:
     """Return ``dihal-bench run`` with flags that give this configuration again."""
-    own = {key.removeprefix("options."): value for key, value in flatten(config).items()}
+    own = keys_of(config)
     denoiser = str(own.get("denoiser.name"))
     others = {preset: _differences(own, _usual(preset, denoiser)) for preset in PRESETS}
     preset = min(others, key=lambda name: len(others[name]))
@@ -54,7 +54,7 @@ def run_command(config: Mapping[str, Any]) -> str:
 @cache
 def _usual(preset: str, denoiser: str) -> dict[str, str]:
     """Return what a preset says of every key, defaults included, as a flag would."""
-    usual = {**flatten(RunConfig().to_dict()), **of_preset(preset, denoiser)}
+    usual = {**RunConfig().keys(), **of_preset(preset, denoiser)}
     return {key: _said(value) for key, value in usual.items()}
 
 

@@ -9,7 +9,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from dihal_bench.config.schema import RunConfig
+from dihal_bench.config.identity import baseline_of
+from dihal_bench.config.schema import RunConfig, flatten, keys_of
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import INTERFACES, include
 
@@ -125,6 +126,32 @@ def resolve(
     return dataclasses.replace(config, options=options)  # type: ignore[no-any-return]
 
 
+def kept(tree: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that a run or a record has kept as nested plain values.
+
+    A key that is newer than what was kept has its baseline value, also where the default is another
+    by now: that is how the run was made.
+
+    Raises:
+        UserError: a key is unknown, or an included file does not run.
+    """
+    values = keys_of(tree)
+    for path in included(values):
+        include(path)  # its interfaces may have options
+    newer = {
+        key: baseline_of(key, default)
+        for key, default in _every_default().items()
+        if key not in values and baseline_of(key, default) != default
+    }
+    return resolve(values={**newer, **values})
+
+
+def _every_default() -> dict[str, Any]:
+    """Return the default of every key, options of interfaces among them."""
+    own = {name: dataclasses.asdict(kind()) for name, kind in _sections().items()}
+    return {**RunConfig().keys(), **flatten(own)}
+
+
 def of_preset(preset: str, denoiser: str) -> dict[str, Any]:
     """Return the keys that a preset sets, with its sizes of a denoiser."""
     return {**PRESETS[preset], **_OF_DENOISERS.get((preset, denoiser), {})}
@@ -161,15 +188,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise UserError(f"--config {path}: write one object of configuration keys.")
     return loaded
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys as dotted ones."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
 
 
 def _build(cls: Any, flat: Mapping[str, Any], prefix: str, others: Sequence[str] = ()) -> Any:

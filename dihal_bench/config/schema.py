@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config.evaluation import ScoreConfig
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.registry import find
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.geometry.locate import LocateConfig
@@ -21,8 +19,7 @@ from dihal_bench.training.budget import BudgetConfig
 from dihal_bench.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
 AUTO = "auto"  # of the controls and the residual: what suits the interface and the regime
 _BLOCK = 16  # tokens
@@ -168,32 +165,23 @@ class RunConfig:
         """Return the resolved configuration as nested plain values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
-    def digest(self) -> str:
-        """Return a short hash of the configuration and of the included files' content.
-
-        Runs are told apart by it: an interface that was edited is another run.
-
-        Raises:
-            UserError: an included file cannot be read.
-        """
-        return digest_of(self.to_dict(), map(find, self.include))
+    def keys(self) -> dict[str, Any]:
+        """Return it as a user gives it: dotted keys, options under the name of what has them."""
+        return keys_of(self.to_dict())
 
 
-def digest_of(values: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """Return a short hash of a configuration's plain values and of its included files' content.
+def keys_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dotted keys of a configuration that is kept as nested plain values."""
+    return {key.removeprefix("options."): value for key, value in flatten(tree).items()}
 
-    Raises:
-        UserError: a file cannot be read.
-    """
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for path in files:
-        try:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        except OSError as error:
-            raise UserError(
-                f"--include {path}: {error.strerror}; give the path of a Python file."
-            ) from error
-    return digest.hexdigest()[:12]
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys as dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, dict)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
 _LARGEST_SEED = 2**32 - 1

@@ -15,7 +15,7 @@ import datetime
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from dihal_bench.core.errors import UserError
 
@@ -44,7 +44,10 @@ class _World:
         local_rank: its number on its machine.
         store: where the processes leave notes for each other.
         writes: whether it may write files now.
+        current: this process's own, while it is one of several.
     """
+
+    current: ClassVar[_World | None] = None
 
     rank: int
     size: int
@@ -70,9 +73,6 @@ class _World:
             return self.rank == 0
 
 
-_world: _World | None = None
-
-
 def launched() -> bool:
     """Return whether a launcher has started several processes, of which this is one."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -92,7 +92,6 @@ def joined(verb: str, *, parallel: bool) -> Iterator[None]:
         UserError: they cannot, or the work raised it, in the process that is to tell it.
         AlreadySaid: the same in the others, also where they have lost a process that failed.
     """
-    global _world
     if not launched():
         yield
         return
@@ -102,17 +101,17 @@ def joined(verb: str, *, parallel: bool) -> Iterator[None]:
         )
     import torch.distributed as dist
 
-    _world = _join()
+    world = _World.current = _join()
     quiet = contextlib.nullcontext() if is_main() else contextlib.redirect_stdout(_nowhere())
     try:
         with quiet:
             yield
     except UserError as error:
-        if _world.first_to_fail():
+        if world.first_to_fail():
             raise
         raise AlreadySaid from error
     except RuntimeError as error:  # of a library that waited for a process which has failed
-        if _world.first_to_fail():
+        if world.first_to_fail():
             raise
         raise AlreadySaid from error
     except KeyboardInterrupt:
@@ -123,7 +122,7 @@ def joined(verb: str, *, parallel: bool) -> Iterator[None]:
         barrier()
         dist.destroy_process_group()
     finally:
-        _world = None
+        _World.current = None
 
 
 def leave(status: int) -> NoReturn:
@@ -192,12 +191,12 @@ def reached() -> Iterator[None]:
 
 def rank() -> int:
     """Return this process's number, from 0."""
-    return _world.rank if _world else 0
+    return _World.current.rank if _World.current else 0
 
 
 def size() -> int:
     """Return how many processes there are."""
-    return _world.size if _world else 1
+    return _World.current.size if _World.current else 1
 
 
 def is_main() -> bool:
@@ -207,7 +206,7 @@ def is_main() -> bool:
 
 def writes() -> bool:
     """Return whether this process may write files now."""
-    return _world is None or _world.writes
+    return _World.current is None or _World.current.writes
 
 
 def device(name: str) -> str:
@@ -216,13 +215,13 @@ def device(name: str) -> str:
     Raises:
         UserError: one GPU is named for all of them.
     """
-    if _world is None or not name.startswith("cuda"):
+    if _World.current is None or not name.startswith("cuda"):
         return name
     if name != "cuda":
         raise UserError(
             f"--device {name} is one GPU, and {size()} processes take one each; give --device cuda."
         )
-    return f"cuda:{_world.local_rank}"
+    return f"cuda:{_World.current.local_rank}"
 
 
 # --- in turn --------------------------------------------------------------------------------------
@@ -234,7 +233,7 @@ def on_main(work: Callable[[], _T]) -> _T:
     Raises:
         UserError: it raised that, in all processes.
     """
-    if _world is None:
+    if _World.current is None:
         return work()
     found: list[Any] = [None, None]
     if is_main():
@@ -251,7 +250,7 @@ def on_main(work: Callable[[], _T]) -> _T:
 
 def from_main(value: _T) -> _T:
     """Return the main process's ``value``, whatever this one's is."""
-    if _world is None:
+    if _World.current is None:
         return value
     import torch.distributed as dist
 
@@ -270,18 +269,19 @@ def barrier() -> None:
 @contextlib.contextmanager
 def first_on_machine() -> Iterator[None]:
     """Let one process of every machine do it first, and write; the others find it done."""
-    if _world is None:
+    world = _World.current
+    if world is None:
         yield
         return
-    may, _world.writes = _world.writes, True
+    may, world.writes = world.writes, True
     try:
-        if _world.local_rank != 0:
+        if world.local_rank != 0:
             gather([None])
         yield
-        if _world.local_rank == 0:
+        if world.local_rank == 0:
             gather([None])
     finally:
-        _world.writes = may
+        world.writes = may
 
 
 # --- together -------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def turns(items: Sequence[_T]) -> Iterator[tuple[_T, bool]]:
 
 def gather(items: Sequence[_T]) -> list[_T]:
     """Return the items of all processes, those of process 0 first."""
-    if _world is None:
+    if _World.current is None:
         return list(items)
     import torch.distributed as dist
 
@@ -315,7 +315,7 @@ def gather(items: Sequence[_T]) -> list[_T]:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Return the rows [n, ...] of all processes, those of process 0 first."""
-    if _world is None:
+    if _World.current is None:
         return rows
     import torch
     import torch.distributed as dist
@@ -331,7 +331,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 def add_up(*tensors: Tensor) -> None:
     """Add to contiguous tensors, in place, those of the other processes."""
-    if _world is None:
+    if _World.current is None:
         return
     import torch.distributed as dist
 
@@ -342,7 +342,7 @@ def add_up(*tensors: Tensor) -> None:
 
 def copy_main(*tensors: Tensor) -> None:
     """Make tensors, in place, what they are in the main process."""
-    if _world is None:
+    if _World.current is None:
         return
     import torch.distributed as dist
 

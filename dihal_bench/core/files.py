@@ -86,7 +86,7 @@ def undone_on_error(folder: Path) -> Iterator[None]:
     before = set(folder.iterdir()) if there else set()
     try:
         yield
-    except Exception:
+    except Exception:  # whatever it was: it is raised again
         if folder.exists():
             for path in set(folder.iterdir()) - before:
                 path.unlink()

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dihal_bench.core.checkout import place_of
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.names import is_plain
 
@@ -100,6 +101,10 @@ class Registry:
             self._load_plugin(name)
         return dict(self._entries)
 
+    def name_of(self, entry: Any) -> str | None:
+        """Return the name that a class or function is registered under, if it is."""
+        return next((name for name, own in self._entries.items() if own is entry), None)
+
     def names(self) -> list[str]:
         """Return all names, sorted; plug-ins are named without being imported."""
         self._load()
@@ -122,6 +127,8 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
+        for module in self._modules:
+            place_of(module)
         self._loaded = True
         for module in self._modules:
             package = importlib.import_module(module)

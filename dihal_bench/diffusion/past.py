@@ -95,6 +95,9 @@ class _Store:
         return longer
 
 
+Past = KVCache  # its name in included files of earlier versions
+
+
 def visible(mask: Tensor, past: KVCache | None) -> Tensor:
     """Return a mask [B, 1, T, T] of the pass's own places with those before, [B, 1, T, P + T].
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dihal_bench.config.identity import interface_identity
 from dihal_bench.core import distributed
 from dihal_bench.core.files import short_hash, write_json
 from dihal_bench.evaluation.document_sums import read_sums, write_sums
 from dihal_bench.evaluation.likelihood import VERSION, Row, Totals, score
-from dihal_bench.interfaces.validate import source_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,15 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def fingerprint(interface: Interface) -> str:
     """Return a digest of an interface: its code, its settings, its weights."""
-    config = interface.config
-    parts = (interface, interface.trunk, interface.recovery)
-    kinds = [type(part) for part in parts if part is not None]
-    own = {
-        "code": [[f"{k.__module__}:{k.__qualname__}", source_hash(k)] for k in kinds],
-        "config": asdict(replace(config, options=None)),
-        "options": asdict(interface.options) if interface.options else None,
-        "span": asdict(interface.span),
-    }
+    own = {**interface_identity(interface), "span": asdict(interface.span)}
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
     for name, tensor in sorted(interface.state_dict().items()):
         plain = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core import distributed
 from dihal_bench.evaluation.likelihood import Row
 from dihal_bench.results.metrics import BRIER1, KL, NLL
 from dihal_bench.training.checkpoint import load_phase
@@ -32,6 +33,7 @@ def scores_on_the_way(
 
     Means per token over the given windows: NLL of single chains, Brier-1 and KL, at one step and at
     the headline's; the shares are of the diffusion phase, whose weights were averaged there.
+    A share whose weights are not kept any more, as of a run that was moved, is left out.
 
     Args:
         interfaces: as they are at the end.
@@ -45,6 +47,8 @@ def scores_on_the_way(
             continue
         for share in (*SHARES, 1.0):
             then = _at(interface, file(name, interface, "diffusion"), share)
+            if then is None:
+                continue
             scored = scorer.score(_rows(name, then, config), {name: then})
             for row, totals in scored.items():
                 metrics = _METRICS if then.likelihood else (BRIER1.key,)
@@ -53,11 +57,14 @@ def scores_on_the_way(
     return found
 
 
-def _at(interface: Interface, file: Path, share: float) -> Interface:
+def _at(interface: Interface, file: Path, share: float) -> Interface | None:
     if share == 1.0:
         return interface
+    path = kept_weights(file, share)
+    if not distributed.on_main(path.exists):
+        return None
     then = copy.deepcopy(interface, {id(interface.backbone): interface.backbone})
-    load_phase(kept_weights(file, share), then)
+    load_phase(path, then)
     return then
 
 

@@ -6,7 +6,6 @@ A task is asked for by name (a file ``NAME.yaml`` in a folder of tasks) or by th
 from __future__ import annotations
 
 from dataclasses import fields
-from importlib.resources import files
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dihal_bench.core.checkout import place_of
 from dihal_bench.core.errors import UserError
 from dihal_bench.evaluation.lm_eval_task import OUTPUT_TYPES, LmEvalTask, task_manager
 from dihal_bench.evaluation.rollouts import RolloutTask
@@ -31,7 +31,7 @@ _KEYS = ("task", "include", "output_type", "description", "metadata")
 
 def built_in() -> Path:
     """Return the folder of the tasks that come with the package."""
-    return Path(str(files("dihal_bench.tasks")))
+    return place_of("dihal_bench.tasks")
 
 
 def task_names(folders: Iterable[Path]) -> list[str]:

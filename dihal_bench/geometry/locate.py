@@ -335,8 +335,7 @@ def proxies_of_layers(
             done(distributed.size())
         if counts:
             own.append((layer, proxies))
-    found = dict(distributed.gather(own))
-    return found
+    return dict(distributed.gather(own))
 
 
 def _share(cell: ResampledScore, selected: int) -> float:

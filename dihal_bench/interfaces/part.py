@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dihal_bench.core import distributed
 
@@ -28,7 +28,10 @@ class MicrobatchShard:
         size: how many processes.
         first: the rank of the one that has the first windows.
         group: torch's handle of them.
+        current: the one that this process's batches belong to now; None: they are whole passes.
     """
+
+    current: ClassVar[MicrobatchShard | None] = None
 
     size: int
     first: int
@@ -52,18 +55,14 @@ def _group(sharers: int) -> Any:
     return group
 
 
-_part: MicrobatchShard | None = None
-
-
 @contextlib.contextmanager
 def sharing(part: MicrobatchShard | None) -> Iterator[None]:
     """Let the batches of a while be this process's windows of a part."""
-    global _part
-    _part = part
+    MicrobatchShard.current = part
     try:
         yield
     finally:
-        _part = None
+        MicrobatchShard.current = None
 
 
 def mean_of_part(total: Tensor, count: Tensor) -> Tensor:
@@ -75,23 +74,25 @@ def mean_of_part(total: Tensor, count: Tensor) -> Tensor:
         total: sum over this process's places, [].
         count: how many there are, [].
     """
-    if _part is None:
+    part = MicrobatchShard.current
+    if part is None:
         return total / count.clamp(min=1)
     import torch.distributed as dist
 
     everywhere = count.detach().clone()
     with distributed.reached():
-        dist.all_reduce(everywhere, group=_part.group)
-    return _part.size * total / everywhere.clamp(min=1)
+        dist.all_reduce(everywhere, group=part.group)
+    return part.size * total / everywhere.clamp(min=1)
 
 
 def leading(value: Tensor) -> Tensor:
     """Return ``value``; of a shared part, that of the process which has its first windows."""
-    if _part is None:
+    part = MicrobatchShard.current
+    if part is None:
         return value
     import torch.distributed as dist
 
     theirs = value.detach().clone()
     with distributed.reached():
-        dist.broadcast(theirs, src=_part.first, group=_part.group)
+        dist.broadcast(theirs, src=part.first, group=part.group)
     return theirs

@@ -53,7 +53,7 @@ def culprits(
     """
     try:
         attempt(records)
-    except Exception as error:  # the same as above
+    except Exception as error:  # noqa: BLE001 (the same as above)
         if len(records) == 1:
             name = str(records[0].data["id"])
             return {name: _sentence(f"{name}.json", what, error)}

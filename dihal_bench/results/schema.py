@@ -249,6 +249,7 @@ class Schema(Closed):
     sums: dict[str, Any]
     gates: GatesFields
     environment: EnvironmentFields
+    code: dict[Line, Line] | None = None  # digests of the files that are not the package's own
     # of runs that were scored further
     tasks: dict[Line, TaskFields] = Field(default_factory=dict)
     audits: dict[Line, AuditFields] = Field(default_factory=dict)

@@ -215,7 +215,7 @@ def read_result(
         UserError: it cannot be read, or a field is missing, wrong, or was changed after the file
             was written; the sentence names file and field.
     """
-    what = f"{path} is not a readable {kind.__name__.lower()}"
+    what = f"{path} is not a readable {kind.__name__.removesuffix('Fields').lower()}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind.model_validate(content)

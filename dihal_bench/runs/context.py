@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from dihal_bench.config.schema import AUTO
+from dihal_bench.config.identity import differing, interface_identity, settled
+from dihal_bench.config.schema import AUTO, flatten
 from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import atomic_path, short_hash, write_json
@@ -24,6 +25,8 @@ from dihal_bench.interfaces.settings import InterfaceConfig, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.interfaces.validate import blamed, declared, validate
 from dihal_bench.runs.inputs import Inputs
+from dihal_bench.training.checkpoint import load_interface
+from dihal_bench.training.ledger import TrainingCost
 from dihal_bench.training.phases import PhaseRunner, Trained
 
 if TYPE_CHECKING:
@@ -34,13 +37,22 @@ if TYPE_CHECKING:
     from dihal_bench.diffusion.denoisers import Denoiser, DenoiserConfig
     from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.interfaces.base import Interface
+    from dihal_bench.results.record import Record
 
 _STATISTICS_BATCH = 16  # windows per pass
 _VALIDATED = 2  # windows
 
 
 class RunContext:
-    """The steps of a run; each keeps its result in the folder and is not done twice."""
+    """The steps of a run; each keeps its result in the folder and is not done twice.
+
+    Attributes:
+        config: of the run.
+        folder: where it is kept.
+        shared: where lies what several runs have in common.
+        finished: the record of the run, if it is trained already: then nothing is located or
+            trained, and its weights are read.
+    """
 
     def __init__(
         self,
@@ -57,6 +69,7 @@ class RunContext:
         self.folder = folder
         self.shared = shared or folder / "shared"
         self.say = say
+        self.finished: Record | None = None
         for path in config.include:
             include(path)
         for name in self.names:
@@ -93,6 +106,8 @@ class RunContext:
     def located(self) -> Located:
         """Proxies and score of every candidate layer."""
         config, kept = self.config, self._located
+        if self.finished is not None:
+            return Located.from_dict(self.finished.data["locate"])
         if distributed.on_main(kept.exists):
             if self.cache is not None:
                 text = self.inputs.training_text
@@ -113,7 +128,7 @@ class RunContext:
     @property
     def _located(self) -> Path:
         config = self.config
-        depends = [*self.rests_on, asdict(config.locate), config.residual, config.seed]
+        depends = [*self.rests_on, settled("locate", config.locate), config.residual, config.seed]
         depends += sorted(Sample.__annotations__)
         return self.shared / f"locate-{short_hash(depends)}.json"
 
@@ -262,7 +277,26 @@ class RunContext:
     @cached_property
     def trained(self) -> Trained:
         """The interface and its controls, fitted, and trained side by side where they learn."""
+        if self.finished is not None:
+            return self._restored(self.finished)
         return self.trainer.run(self.fitted())
+
+    def weights(self, name: str) -> Interface:
+        """Return an interface with the weights that the run's folder has of it.
+
+        Raises:
+            UserError: there are none, or they do not fit it.
+        """
+        interface = self.new(name)
+        load_interface(self.folder / "weights" / f"{name}.safetensors", interface)
+        return interface
+
+    def _restored(self, record: Record) -> Trained:
+        trained = Trained.begin({name: self.weights(name) for name in self.names})
+        for name, phases in record.data["spent"].items():
+            trained.spent[name] = {phase: TrainingCost(**own) for phase, own in phases.items()}
+        trained.curves |= record.data["bridge"]["curves"]
+        return trained
 
     def fitted(self) -> dict[str, Interface]:
         """Return the interface and its controls anew, fitted but not trained."""
@@ -287,6 +321,8 @@ class RunContext:
             folder=self.folder,
             shared=self.shared,
             fit=self._fit,
+            identity=interface_identity,
+            settings=differing(flatten({"train": asdict(self.config.train)})),
             say=self.say,
         )
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from dihal_bench.config.identity import identity, settled
 from dihal_bench.core.registry import INTERFACES
 from dihal_bench.geometry.seconds import proxy_seconds
 from dihal_bench.runs.context import RunContext
@@ -120,7 +121,7 @@ def cost_of_errands(errands: Sequence[WorkUnit], job: RunContext) -> CostEstimat
 
     def of(config: RunConfig) -> RunContext:
         near = next((j for j in jobs.values() if j.inputs.serve(config)), job)
-        return jobs.setdefault(config.digest(), checked(config, near))
+        return jobs.setdefault(identity(config).evaluation, checked(config, near))
 
     return cost_of([[of(run.config) for run in errand.runs] for errand in errands])
 
@@ -150,7 +151,7 @@ def _place(job: RunContext) -> str:
     """What a job's located layers depend on."""
     config = job.config
     read = [config.backbone, config.corpus, config.dtype, asdict(config.text)]
-    return json.dumps([*read, asdict(config.locate), config.residual, config.seed])
+    return json.dumps([*read, settled("locate", config.locate), config.residual, config.seed])
 
 
 def _alike(job: RunContext, name: str) -> str:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from dihal_bench.config.identity import evaluated_as
 from dihal_bench.core import distributed
 from dihal_bench.results.record import Record
 from dihal_bench.runs.context import RunContext
@@ -34,6 +35,8 @@ def run(
 ) -> Record:
     """Do the whole job, or what is left of it.
 
+    A run that is complete and was scored with other settings is scored anew; nothing is trained.
+
     Args:
         config: everything that decides the result.
         out: the run's folder; by default the one that ``run_folder`` says.
@@ -54,12 +57,16 @@ def run(
     job = RunContext(config, folder, say, shared=shared, inputs=inputs)
     with claimed(folder, config):
         done = folder / "record.json"
-        if distributed.on_main(done.exists):
+        earlier = Record.read(done) if distributed.on_main(done.exists) else None
+        if earlier is not None and evaluated_as(earlier.data["config"], config):
             say(f"already complete: {done}")
-            return Record.read(done)
+            return earlier
         job.check_span()
         job.inputs.check(folder)
-        if job.locates:
+        if earlier is not None:
+            say(f"trained already: {done} was scored with other settings, and is scored anew")
+            job.finished = earlier
+        elif job.locates:
             show(job.located)
         record = RecordBuilder(job).record(command or shlex.join(sys.argv))
         record.write(done)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dihal_bench.config.resolve import flatten, included, resolve
-from dihal_bench.config.schema import digest_of
+from dihal_bench.config.identity import digest_of_file, version_3_digest
+from dihal_bench.config.resolve import included, kept
+from dihal_bench.config.schema import keys_of
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import INTERFACES, is_included
 from dihal_bench.results.record import Record
 from dihal_bench.runs.context import RunContext
-from dihal_bench.training.checkpoint import load_interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,20 +110,12 @@ class FinishedRun:
                 f"{', '.join(self.names)}."
             )
         self.check()
-        interface = self._job.new(name)
-        load_interface(self.folder / "weights" / f"{name}.safetensors", interface)
-        return interface
+        return self._job.weights(name)
 
     def _configuration(self) -> RunConfig:
-        path = self.folder / "config.json"
-        try:
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run it again.") from error
-        kept.pop("digest", None)
-        values = flatten(kept)
-        self._check_code(included(values))
-        return resolve(values=values)
+        data = self.record.data
+        self._check_code(included(keys_of(data["config"])))
+        return kept(data["config"])
 
     def _check_code(self, paths: Sequence[str]) -> None:
         """Make sure that included files are here, and have the content that they had in the run.
@@ -147,9 +138,18 @@ class FinishedRun:
                     f"{self.folder} brings the code in {path}, which is not run from there; read "
                     "it, and start the command in another folder, into which you copy it."
                 )
-        data, files = self.record.data, [Path(path).resolve() for path in paths]
-        if files and digest_of(data["config"], files) != data["run"].rpartition("-")[2]:
+        files = [Path(path).resolve() for path in paths]
+        if files and not self._has_code(files):
             raise UserError(
                 f"{self.folder}: the code in {', '.join(map(str, files))} is not that of the run; "
                 "put that back, as it was."
             )
+
+    def _has_code(self, files: Sequence[Path]) -> bool:
+        """Whether included files are those that the record was made with."""
+        data = self.record.data
+        digests = data.get("code")
+        if digests is None:  # of version 3, which had the digest of everything alone
+            digest = version_3_digest(keys_of(data["config"]), files)
+            return bool(digest == data["run"].rpartition("-")[2])
+        return all(digests.get(file.name) == digest_of_file(file) for file in files)

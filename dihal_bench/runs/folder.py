@@ -9,9 +9,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dihal_bench.config.identity import identity, version_3_digest
+from dihal_bench.config.resolve import kept
+from dihal_bench.config.schema import keys_of
 from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import take, write_json
+from dihal_bench.core.registry import find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,14 +28,25 @@ _OWN = {_LOCK, _CONFIG, INPUTS}  # which without anything else are no result
 
 
 def run_folder(config: RunConfig, out: Path | None = None, *, name: str | None = None) -> Path:
-    """Return ``out``, by default ``runs/<name>-<digest of the configuration>``.
+    """Return ``out``, by default ``runs/<name>-<training id>``; see ``folder_in``.
 
     Args:
         config: what runs.
         out: the user's choice.
         name: the interface's by default.
     """
-    return out or Path("runs") / f"{name or config.interface}-{config.digest()}"
+    return out or folder_in(Path("runs"), config, name=name)
+
+
+def folder_in(parent: Path, config: RunConfig, *, name: str | None = None) -> Path:
+    """Return where a run lies among others: by its training id, so that one training is one run.
+
+    One that version 3 has made and named otherwise stays where it is.
+    """
+    start = name or config.interface
+    folder = parent / f"{start}-{identity(config).training}"
+    earlier = parent / f"{start}-{version_3_digest(config.keys(), map(find, config.include))}"
+    return earlier if earlier.exists() and not folder.exists() else folder
 
 
 @contextlib.contextmanager
@@ -79,7 +94,8 @@ def _claimed(folder: Path, config: RunConfig) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     before = _entries(folder) if folder.is_dir() else {}
     with _lock(folder):
-        write_json(folder / _CONFIG, _check_configuration(folder, config))
+        _check_configuration(folder, config)
+        _keep_configuration(folder, config)
         try:
             yield
         finally:
@@ -104,15 +120,50 @@ def _lock(folder: Path) -> TextIO:
     return file
 
 
-def _check_configuration(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Return what is kept of a configuration, if the folder holds no other."""
-    kept = folder / _CONFIG
-    content = config.to_dict() | {"digest": config.digest()}  # the digest knows the included files
-    if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != content:
+def _keep_configuration(folder: Path, config: RunConfig) -> None:
+    """Write down what the folder is filled by, if it is not written yet."""
+    if not (folder / _CONFIG).exists():
+        own = identity(config)
+        about = {"training": own.training, "code": dict(own.code)}
+        write_json(folder / _CONFIG, config.to_dict() | {"identity": about})
+
+
+def _check_configuration(folder: Path, config: RunConfig) -> None:
+    """Refuse a folder that holds what another configuration, or other included code, has made.
+
+    How it was scored, and on what device, makes no difference.
+    """
+    path = folder / _CONFIG
+    if not path.exists():
+        return
+    content = _read(path)
+    about = content.pop("identity", None) or _of_version_3(content, config)
+    if about["training"] != identity(config).training:
         raise UserError(
             f"--out {folder} holds a run of another configuration (or of other code in an included "
             "file); choose another folder."
         )
+
+
+def _of_version_3(content: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Return what version 3 kept as it is kept now, if the included code is still the same.
+
+    Its digest is over all keys and the files; nothing is said of the code but by it.
+    """
+    digest = content.pop("digest", None)
+    known = keys_of(content)
+    paths = [find(path) for path in config.include]
+    same = len(paths) == len(known.get("include", ())) and version_3_digest(known, paths) == digest
+    return {"training": identity(kept(content)).training if same else ""}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); restore it, or choose another folder with --out."
+        ) from error
     return content
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.config.identity import identity
+from dihal_bench.config.resolve import kept
 from dihal_bench.core import environment
 from dihal_bench.core.registry import code_of
 from dihal_bench.data.selection import evaluation_windows
@@ -27,6 +29,23 @@ if TYPE_CHECKING:
     from dihal_bench.evaluation.cost import Cost
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.runs.context import RunContext
+
+
+_STAYS = ("run", "environment", "tasks", "audits")  # of a record whose run is scored anew
+_CURVE_DEPENDS = ("tokens", "steps", "oracle_tokens", "batch")  # settings of scores on the way
+
+
+def _continued(earlier: Record, made: dict[str, Any]) -> dict[str, Any]:
+    """Return what was scored anew with what an earlier record has besides.
+
+    That is where the run was trained, and its scores on other tasks, which have settings of their
+    own.
+    """
+    data = earlier.data
+    tasks = data.get("tasks", {})
+    others = [score for score in data["scores"] if score["task"] in tasks]
+    stays = {name: data[name] for name in _STAYS if name in data}
+    return {**made, **stays, "scores": [*made["scores"], *others]}
 
 
 class RecordBuilder:
@@ -54,9 +73,21 @@ class RecordBuilder:
             "sums": to_plain(sums),
             "gates": {"leak": {name: gate.to_dict() for name, gate in gates.items()}},
         }
-        return Record.of(
-            {**self._identity(command), **self._inputs(), **self._budget(costs), **results}
-        )
+        made = {**self._identity(command), **self._inputs(), **self._budget(costs), **results}
+        return Record.of(made if self.job.finished is None else _continued(self.job.finished, made))
+
+    def _learning_curve(self, part: ScoreCache) -> list[dict[str, Any]]:
+        """Return the scores on the way; those of a run that is scored anew, if they can be told.
+
+        They stay as they were where the settings that they depend on did.
+        """
+        config, finished = self.config.score, self.job.finished
+        if finished is not None:
+            before = kept(finished.data["config"]).score
+            if all(getattr(before, n) == getattr(config, n) for n in _CURVE_DEPENDS):
+                known: list[dict[str, Any]] = finished.data["bridge"]["progress"]
+                return known
+        return scores_on_the_way(self.job.trained.interfaces, self.job.trainer.file, part, config)
 
     def _measured(self) -> Measured:
         config = self.config
@@ -87,7 +118,7 @@ class RecordBuilder:
             **scorer.facts(f"bridge{config.steps[-1]}", own, reconstruct),
             "denoiser": self._denoiser_oracle(own),
             "oracle": part.facts("oracle", own, recover),
-            "progress": scores_on_the_way(interfaces, self.job.trainer.file, part, config),
+            "progress": self._learning_curve(part),
             "curves": self.job.trained.curves,
         }
 
@@ -114,11 +145,12 @@ class RecordBuilder:
         return interface.trunk.oracle(signal.repeat(1, copies))
 
     def _identity(self, command: str) -> dict[str, Any]:
-        config = self.config
+        config, own = self.config, identity(self.config)
         interface = self.job.trained.interfaces[config.interface]
         return {
             "schema": SCHEMA,
-            "run": f"{config.interface}-{config.digest()}",
+            "run": f"{config.interface}-{own.training}",
+            "code": dict(own.code),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
             "config": config.to_dict(),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench import __version__
-from dihal_bench.config.resolve import flatten, resolve
+from dihal_bench.config.identity import evaluated_as, identity
+from dihal_bench.config.resolve import kept
 from dihal_bench.core.environment import keep_freed_memory
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import lock, short_hash, write_json
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dihal_bench.config.schema import RunConfig
+
+
+_RECORD = "record.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,14 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether it has its record."""
-        return (self.folder / "record.json").exists()
+        """Whether it has its record, scored as its configuration says."""
+        path = self.folder / _RECORD
+        return path.exists() and evaluated_as(_config(path), self.config)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has a record, however it was scored."""
+        return (self.folder / _RECORD).exists()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +97,9 @@ class WorkUnit:
             return
         if inputs is None or not inputs.serve(todo[0].config):
             inputs = Inputs(todo[0].config, say)
-        if len(todo) > 1:
-            self._train(todo, inputs, say)
+        untrained = [one for one in todo if not one.trained]
+        if len(untrained) > 1:
+            self._train(untrained, inputs, say)
         failed = [sentence for one in todo if (sentence := self._finish(one, inputs, say))]
         if len(failed) > 1:
             raise UserError(f"{len(failed)} of {len(todo)} runs failed, the first: {failed[0]}")
@@ -128,7 +139,7 @@ class WorkUnit:
         runs = [
             {
                 "config": own.config.to_dict(),
-                "digest": own.config.digest(),
+                "identity": identity(own.config).evaluation,
                 "folder": str(own.folder),
                 "title": own.title,
             }
@@ -146,8 +157,8 @@ class WorkUnit:
         """
         runs = []
         for own in content["runs"]:
-            config, title = resolve(values=flatten(dict(own["config"]))), str(own["title"])
-            if config.digest() != own["digest"]:
+            config, title = kept(dict(own["config"])), str(own["title"])
+            if identity(config).evaluation != own["identity"]:
                 raise UserError(
                     f"{title}: an included file has changed since this was planned; issue the "
                     "command again."
@@ -156,6 +167,19 @@ class WorkUnit:
         if not runs:
             raise ValueError("no runs")
         return cls(runs=tuple(runs), shared=Path(content["shared"]), command=content["command"])
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return the configuration in a record, whose other fields are of no interest here.
+
+    Raises:
+        UserError: the file is no record.
+    """
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no record ({error}); restore it, or delete it.") from error
+    return config
 
 
 def write_work_unit(errand: WorkUnit, folder: Path) -> Path:

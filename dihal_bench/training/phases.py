@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core import distributed
@@ -70,6 +70,8 @@ class PhaseRunner:
         folder: of the run: checkpoints and weights.
         shared: where finished phases lie; runs that have one in common train it once.
         fit: estimates an interface's closed-form parts.
+        identity: of an interface: its code, its options, its other settings.
+        settings: the optimiser's, as far as they tell runs apart.
         say: takes one-line messages for a person.
     """
 
@@ -82,6 +84,8 @@ class PhaseRunner:
     folder: Path
     shared: Path
     fit: Callable[[Interface], None]
+    identity: Callable[[Interface], Mapping[str, Any]]
+    settings: Mapping[str, Any]
     say: Callable[[str], None]
 
     def run(self, interfaces: Mapping[str, Interface]) -> Trained:
@@ -105,27 +109,29 @@ class PhaseRunner:
 
     def file(self, name: str, interface: Interface, phase: str) -> Path:
         """Return where a finished phase lies; its name is a digest of all that it depends on."""
-        plan = self.budget.plan(interface.phases)
+        plan, own = self.budget.plan(interface.phases), self.identity(interface)
         depends: dict[str, Any] = {
-            "origin": f"{type(interface).__module__}:{type(interface).__qualname__}",
-            "source": source_hash(type(interface)),
-            "options": asdict(interface.options) if interface.options else None,
+            **{name: own[name] for name in ("code", "options")},
             "key": interface.recovery_key(),
             "backbone": self.backbone.info.fingerprint,
             "text": [self.data.fingerprint, self.data.window],
             "tokens": {"recovery": plan.get("recovery")},
-            "train": asdict(self.config),
+            "train": self.settings,
             "seed": self.seed,
         }
         if phase == "diffusion":
-            own = asdict(replace(interface.config, options=None))
-            depends |= {"config": own, "span": asdict(interface.span), "tokens": plan}
+            depends |= {"config": own["config"], "span": asdict(interface.span), "tokens": plan}
         return self.shared / f"{name}-{phase}-{short_hash(depends)}.safetensors"
 
     def take(self, done: Trained, name: str, phase: str) -> None:
         """Load a finished phase, and look whether its recovery is good enough."""
         interface = done.interfaces[name]
         facts = load_phase(self.file(name, interface, phase), interface)
+        if facts.get("source") not in (None, source_hash(type(interface))):
+            self.say(
+                f"{name}: its code was edited since its {phase} was trained, which is kept; raise "
+                "TRAINING_VERSION if it trains otherwise now"
+            )
         self.fit(interface)  # its condition may be another than that of the run which trained it
         done.spent[name][phase] = TrainingCost(**facts["spent"])
         done.curves[name][phase] = facts["curve"]
@@ -243,6 +249,7 @@ def _train(pupils: Mapping[Path, PhaseTask], phase: str, tokens: int) -> None:
     )
     for trainee, pupil in zip(trainees, pupils.values(), strict=True):
         facts = {"spent": trainee.spent.to_dict(), "curve": trainee.curve, "accuracy": 1.0}
+        facts["source"] = source_hash(type(pupil.interface))
         if phase == "recovery":
             pupil.interface.settle(pupil.trainer.batches(pupil.interface))
             facts["accuracy"] = pupil.trainer.accuracy(pupil.interface)

@@ -28,7 +28,7 @@ def adding(method: str) -> tuple[str, str]:
 
 DENOISER = """
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
-from dihal_bench.registry import DENOISERS
+from dihal_bench.core.registry import DENOISERS
 import torch
 from torch import nn
 

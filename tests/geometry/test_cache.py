@@ -176,10 +176,10 @@ def test_a_damaged_or_missing_shard_is_said_and_computed_again(
 KILLED = """
 import os, signal, sys
 import numpy as np
-from dihal_bench.backbone.model import Backbone
+from dihal_bench.models.model import Backbone
 from dihal_bench.geometry import cache
-from dihal_bench.text.sources import load_corpus
-from dihal_bench.text.tokens import pack
+from dihal_bench.data.sources import load_corpus
+from dihal_bench.data.tokens import pack
 
 folder, model, corpus = sys.argv[1:]
 backbone = Backbone.load(model)

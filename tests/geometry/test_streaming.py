@@ -14,9 +14,9 @@ PROGRAM = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from dihal_bench.backbone.model import Backbone
+from dihal_bench.models.model import Backbone
 from dihal_bench.geometry.locate import LocateConfig, locate
-from dihal_bench.text.tokens import Windows
+from dihal_bench.data.tokens import Windows
 
 folder, length = sys.argv[1], int(sys.argv[2])
 

@@ -101,7 +101,7 @@ def test_nothing_is_written_over_what_is_not_rendered(board: Path, tmp_path: Pat
 
 
 def test_a_record_edited_by_hand_stops_everything(board: Path) -> None:
-    path = sorted((board / "records").iterdir())[0]
+    path = min((board / "records").iterdir())
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('"metric": "nll"', '"metric": "kll"', 1), encoding="utf-8")
     before = contents(board)

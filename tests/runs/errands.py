@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from dihal_bench.config.identity import identity
 from dihal_bench.config.resolve import resolve
 from dihal_bench.runs.inputs import Inputs
 from dihal_bench.runs.work_unit import Run, WorkUnit
@@ -25,7 +26,7 @@ import time
 from pathlib import Path
 
 from dihal_bench.baselines.embedding import Embedding
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 GATE = Path({gate!r})
 
@@ -89,7 +90,7 @@ def config_for(tiny: Tiny, interface: str, **values: object):
 def errand(tiny: Tiny, out: Path, interface: str, **values: object) -> WorkUnit:
     config = config_for(tiny, interface, **{"controls": [], **values})
     title = f"{interface} seed {config.seed}"
-    one = Run(config=config, folder=out / "runs" / config.digest(), title=title)
+    one = Run(config=config, folder=out / "runs" / identity(config).training, title=title)
     return WorkUnit(runs=(one,), shared=out / "shared", command="dihal-bench test")
 
 

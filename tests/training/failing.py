@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from dihal_bench.cli import main as cli
+from dihal_bench.cli.main import main as cli
 from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError
 

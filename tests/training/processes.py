@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dihal_bench.cli import main as cli
+from dihal_bench.cli.main import main as cli
 from dihal_bench.core import distributed
 from dihal_bench.core.files import atomic_path, write_json
 from dihal_bench.data.documents import Corpus

@@ -102,7 +102,7 @@ def _in_processes(todo: Sequence[tuple[WorkUnit, str]], workers: int, outcome: W
                 elif error is not None:
                     faults.append(error)
                 bar.update(1)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: what has not begun shall not begin
             pool.shutdown(cancel_futures=True)
             raise
     if faults:

@@ -11,14 +11,15 @@ from dihal_bench.core.registry import DENOISERS, INTERFACES, include
 from dihal_bench.diffusion.denoisers import UNetConfig
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import checked
-from dihal_bench.runs.work_unit import Run, WorkUnit
 from dihal_bench.studies.comparison.plan import (
     BLOCKS,
     REFERENCE,
-    ComparisonEntry,
+    Contender,
     chosen_interfaces,
-    plan,
+    configure,
+    contenders,
 )
+from dihal_bench.studies.study import Entry, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ def planned(
     size: int,
     dry: bool,
     say: Callable[[str], None],
-) -> tuple[list[ComparisonEntry], RunContext]:
+) -> tuple[list[Entry[Contender]], RunContext]:
     """Choose the layer and return the runs, with the job of what they have in common.
 
     Args:
@@ -72,39 +73,18 @@ def planned(
     if entered or any(BLOCKS[key].replaced for key in blocks):
         job.check_span()
         layer = job.entered(REFERENCE, dry=dry)
-    entries = plan(
-        bases,
-        out,
-        interfaces=names,
-        seeds=seeds,
-        blocks=blocks,
-        size=size,
-        layer=layer,
-        depth=job.inputs.backbone.blocks,
-    )
-    for config in {entry.folder: entry.config for entry in entries}.values():
+    depth = job.inputs.backbone.blocks
+
+    def of(own: Contender, seed: int) -> RunConfig:
+        base = bases[own.denoiser]
+        return configure(base, own, seed=seed, size=size, layer=layer, depth=depth)
+
+    entries = plan(contenders(blocks, list(bases), names), seeds, of, out)
+    for config in {entry.run.folder: entry.run.config for entry in entries}.values():
         checked(config, job)
     for line in _left_out(entries, names, blocks, list(bases)):
         say(line)
     return entries, job
-
-
-def errands_of(entries: Sequence[ComparisonEntry], shared: Path, command: str) -> list[WorkUnit]:
-    """Return an errand for every run; runs that several blocks have in common are one.
-
-    Args:
-        entries: of the comparison.
-        shared: folder of what runs have in common.
-        command: the command line, for the records.
-    """
-    first = {entry.folder: entry for entry in reversed(entries)}
-    errands = []
-    for folder in dict.fromkeys(entry.folder for entry in entries):
-        entry = first[folder]
-        title = f"{entry.label}, seed {entry.config.seed}, {BLOCKS[entry.block].title}"
-        own = Run(config=entry.config, folder=folder, title=title)
-        errands.append(WorkUnit(runs=(own,), shared=shared, command=command))
-    return errands
 
 
 def _for(denoiser: str, base: RunConfig, count: int) -> RunConfig:
@@ -115,13 +95,13 @@ def _for(denoiser: str, base: RunConfig, count: int) -> RunConfig:
 
 
 def _left_out(
-    entries: Sequence[ComparisonEntry],
+    entries: Sequence[Entry[Contender]],
     names: Sequence[str],
     blocks: Sequence[str],
     denoisers: Sequence[str],
 ) -> list[str]:
     """Return a line for whatever was asked for and has no run, because its regime is another."""
-    planned = {(e.block, e.config.interface, e.config.denoiser.name) for e in entries}
+    planned = {(own.block, own.interface, own.denoiser) for own in (e.candidate for e in entries)}
     asked = [(key, name, denoiser) for key in blocks for name in names for denoiser in denoisers]
     return [
         f"left out: {name} with {denoiser} in {key}, whose regime is {BLOCKS[key].regime}"

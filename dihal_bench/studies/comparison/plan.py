@@ -1,17 +1,18 @@
-"""Which runs a comparison consists of: blocks of a table, interfaces, denoisers, seeds."""
+"""What is compared: interfaces, with denoisers, in the parts of a table."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dihal_bench.config.schema import AUTO
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import DENOISERS, INTERFACES
+from dihal_bench.studies.study import Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from dihal_bench.config.schema import RunConfig
 
@@ -53,20 +54,18 @@ BLOCKS: dict[str, Block] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonEntry:
-    """One run of a comparison.
+class Contender(Candidate):
+    """An interface in a part of the table.
 
     Attributes:
         block: key of ``BLOCKS``.
-        label: what its rows are called: the interface, and the denoiser if several are compared.
-        config: of the run.
-        folder: where it is kept; runs of several blocks with one configuration are one.
+        interface: name.
+        denoiser: name.
     """
 
     block: str
-    label: str
-    config: RunConfig
-    folder: Path
+    interface: str
+    denoiser: str
 
 
 def chosen_interfaces(names: Sequence[str]) -> list[str]:
@@ -86,64 +85,48 @@ def chosen_interfaces(names: Sequence[str]) -> list[str]:
     return sorted(found, key=lambda name: name != REFERENCE)
 
 
-def plan(
-    bases: Mapping[str, RunConfig],
-    out: Path,
-    *,
-    interfaces: Sequence[str],
-    seeds: Sequence[int],
-    blocks: Sequence[str],
-    size: int,
-    layer: int | None,
-    depth: int,
-) -> list[ComparisonEntry]:
-    """Return the runs of a comparison, seed by seed, so that an early stop leaves whole seeds.
+def contenders(
+    blocks: Sequence[str], denoisers: Sequence[str], interfaces: Sequence[str]
+) -> list[Contender]:
+    """Return everything that can be compared: block by block, as far as each has its regime.
 
     Args:
-        bases: denoiser -> what all runs with it have in common.
-        out: the comparison's folder.
-        interfaces: names, the reference first.
-        seeds: of training, data order and noise.
         blocks: keys of ``BLOCKS``.
+        denoisers: names.
+        interfaces: names, the reference first.
+    """
+    found = []
+    for key, denoiser, name in itertools.product(blocks, denoisers, interfaces):
+        regime = BLOCKS[key].regime
+        if regime in DENOISERS.get(denoiser).regimes and regime in INTERFACES.get(name).regimes:
+            label = f"{name} ({denoiser})" if len(denoisers) > 1 else name
+            title = f"{label}, {BLOCKS[key].title}"
+            own = Contender(label=label, title=title, block=key, interface=name, denoiser=denoiser)
+            found.append(own)
+    return found
+
+
+def configure(
+    base: RunConfig, own: Contender, *, seed: int, size: int, layer: int | None, depth: int
+) -> RunConfig:
+    """Return the configuration of a contender's run.
+
+    Args:
+        base: what all runs with its denoiser have in common.
+        own: the contender.
+        seed: of training, data order and noise.
         size: tokens per block in the sequence regime; 0: its default.
         layer: the upper end l of the span of interfaces that are entered at a layer; None: it is
             not known yet.
         depth: N, the backbone's blocks.
     """
-    entries = []
-    for seed in seeds:
-        for key in blocks:
-            for denoiser, base in bases.items():
-                if BLOCKS[key].regime not in DENOISERS.get(denoiser).regimes:
-                    continue
-                for name in interfaces:
-                    if BLOCKS[key].regime not in INTERFACES.get(name).regimes:
-                        continue
-                    config = _config(base, BLOCKS[key], name, seed, size, layer, depth)
-                    folder = out / "runs" / f"{name}-{config.digest()}"
-                    label = f"{name} ({denoiser})" if len(bases) > 1 else name
-                    entries.append(
-                        ComparisonEntry(block=key, label=label, config=config, folder=folder)
-                    )
-    return entries
-
-
-def _config(
-    base: RunConfig,
-    block: Block,
-    name: str,
-    seed: int,
-    size: int,
-    layer: int | None,
-    depth: int,
-) -> RunConfig:
-    kind = INTERFACES.get(name)
+    block, kind = BLOCKS[own.block], INTERFACES.get(own.interface)
     controls = [n for n in kind.controls if block.regime in INTERFACES.get(n).regimes]
     controls += kind.slow_controls if block.slow else ()
     bears = kind.bears_tokens
     return replace(
         base,
-        interface=name,
+        interface=own.interface,
         controls=tuple(controls) if base.controls == (AUTO,) else base.controls,
         layer=AUTO if bears or layer is None else str(layer),
         from_layer=depth - (layer - base.from_layer)
@@ -154,7 +137,7 @@ def _config(
         seed=seed,
         losses=base.losses if block.aux else replace(base.losses, ce=0.0, kd=0.0),
         budget=replace(base.budget, matched=block.matched),
-        options={k: v for k, v in base.options.items() if k in _sections(name, controls)},
+        options={k: v for k, v in base.options.items() if k in _sections(own.interface, controls)},
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 
+from dihal_bench.config.identity import settled
 from dihal_bench.core.files import short_hash
 from dihal_bench.geometry.anatomy import anatomy
 from dihal_bench.geometry.seconds import resamples_seconds
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def grid_of_run(job: RunContext) -> Grid:
     """Return every candidate layer's score under every protocol; what was read is kept."""
     config = job.config
-    depends = [*job.rests_on, asdict(config.locate), config.seed, AXES]
+    depends = [*job.rests_on, settled("locate", config.locate), config.seed, AXES]
     return locate_grid(
         job.inputs.backbone,
         job.inputs.training_text,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from dihal_bench.config.identity import settled
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import short_hash, write_json
 from dihal_bench.core.progress import progress
@@ -63,7 +64,7 @@ def geometry(job: RunContext, layers: Sequence[int], transforms: Sequence[str]) 
         transforms: as ``Transform`` reads them.
     """
     config = job.config
-    depends = [*job.rests_on, asdict(config.locate), config.seed, list(layers)]
+    depends = [*job.rests_on, settled("locate", config.locate), config.seed, list(layers)]
     depends += [config.budget.diffusion_tokens, list(transforms), config.from_layer]
     kept = job.shared / f"transforms-{short_hash(depends)}.json"
     if not kept.exists():

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dihal_bench.studies.ranking.agreement import Array
-    from dihal_bench.studies.sweep.plan import Candidate, Entry
+    from dihal_bench.studies.study import Entry
+    from dihal_bench.studies.sweep.plan import SweepCandidate
 
 TITLES = {
     "fvu_mmse": "FVU, one step",
@@ -47,7 +48,7 @@ class Outcomes:
         setting: what they were made with, in one line.
     """
 
-    candidates: list[Candidate]
+    candidates: list[SweepCandidate]
     seeds: list[int]
     losses: dict[str, Array]
     steps: int
@@ -58,7 +59,7 @@ class Outcomes:
     setting: str = ""
 
     @classmethod
-    def gather(cls, entries: Sequence[Entry]) -> Outcomes:
+    def gather(cls, entries: Sequence[Entry[SweepCandidate]]) -> Outcomes:
         """Read the records of a sweep.
 
         Raises:
@@ -149,7 +150,7 @@ def _losses(record: Record) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _check_budgets(entries: Sequence[Entry], records: Sequence[Record]) -> None:
+def _check_budgets(entries: Sequence[Entry[SweepCandidate]], records: Sequence[Record]) -> None:
     budgets = [record.data["config"]["budget"] for record in records]
     for entry, budget in zip(entries, budgets, strict=True):
         other = [key for key, value in budget.items() if budgets[0].get(key) != value]

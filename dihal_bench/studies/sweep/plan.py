@@ -1,39 +1,33 @@
-"""Which runs a sweep consists of: candidates along an axis, seeds, and runs of one teacher pass."""
+"""What is swept: candidates along an axis."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.interfaces.transform import Transform
-from dihal_bench.runs.work_unit import Run, WorkUnit
+from dihal_bench.studies.study import Candidate
 from dihal_bench.studies.sweep.predictors import POLICIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from dihal_bench.config.schema import RunConfig
+    from collections.abc import Sequence
 
 IDENTITY = "identity"  # what every other transform is compared with
 _SCALE = "scale:4"  # what "scale" alone means: a power of two, which changes no digit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class SweepCandidate(Candidate):
     """One place, or one setting, that is tried.
 
     Attributes:
-        label: what it is called in tables.
         settings: "key=value" strings that make it.
         layer: upper end of the replaced span; None where layers are not what is swept.
         transform: of the coordinates that are generated; none unless they are swept.
     """
 
-    label: str
     settings: tuple[str, ...]
     layer: int | None = None
     transform: str | None = None
@@ -51,7 +45,7 @@ class Axis:
 
     name: str
     title: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[SweepCandidate, ...]
 
     @property
     def layers(self) -> list[int]:
@@ -85,7 +79,9 @@ def layer_axis(layers: Sequence[int], *, start: int, span: int | None) -> Axis:
         if span is None
         else f"one bridge per layer l, blocks (l - {span}, l] replaced",
         candidates=tuple(
-            Candidate(label=str(layer), settings=(f"layer={layer}", f"from_layer={a}"), layer=layer)
+            SweepCandidate(
+                label=str(layer), settings=(f"layer={layer}", f"from_layer={a}"), layer=layer
+            )
             for layer, a in ends.items()
         ),
     )
@@ -94,7 +90,7 @@ def layer_axis(layers: Sequence[int], *, start: int, span: int | None) -> Axis:
 def transform_axis(layers: Sequence[int], transforms: Sequence[str]) -> Axis:
     """Return one candidate per layer and transform of what is generated there."""
     candidates = [
-        Candidate(
+        SweepCandidate(
             label=f"{layer} {transform}",
             settings=(f"layer={layer}", f"hidden.transform={transform}"),
             layer=layer,
@@ -126,7 +122,7 @@ def setting_axis(key: str, values: Sequence[str]) -> Axis:
     return Axis(
         name=f"over-{key}",
         title=f"one run per {key}",
-        candidates=tuple(Candidate(label=v, settings=(f"{key}={v}",)) for v in values),
+        candidates=tuple(SweepCandidate(label=v, settings=(f"{key}={v}",)) for v in values),
     )
 
 
@@ -173,68 +169,3 @@ def chosen_transforms(text: str) -> list[str]:
             raise UserError("--transform none: what it is compared with is identity; leave it out.")
         found.append(one)
     return list(dict.fromkeys(found))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One run of a sweep.
-
-    Attributes:
-        candidate: what it is of.
-        run: its configuration, its folder, its title.
-    """
-
-    candidate: Candidate
-    run: Run
-
-
-def plan(
-    axis: Axis, seeds: Sequence[int], configure: Callable[[list[str]], RunConfig], out: Path
-) -> list[Entry]:
-    """Return the runs of a sweep, seed by seed, so that an early stop leaves whole seeds.
-
-    Args:
-        axis: what is swept.
-        seeds: of training, data order and noise.
-        configure: returns the configuration that further "key=value" settings make.
-        out: the sweep's folder.
-    """
-    entries = []
-    for seed in seeds:
-        for candidate in axis.candidates:
-            config = configure([*candidate.settings, f"seed={seed}"])
-            run = Run(
-                config=config,
-                folder=out / "runs" / f"{config.interface}-{config.digest()}",
-                title=f"{candidate.label}, seed {seed}",
-            )
-            entries.append(Entry(candidate=candidate, run=run))
-    return entries
-
-
-def errands(
-    entries: Sequence[Entry], *, per_pass: int, shared: Path, command: str
-) -> list[WorkUnit]:
-    """Return the runs in groups that one process does, each trained on one pass of the teacher.
-
-    Args:
-        entries: of the sweep.
-        per_pass: runs of a group, at most.
-        shared: folder of what runs have in common.
-        command: the command line, for the records.
-    """
-    found = []
-    for _, group in itertools.groupby((entry.run for entry in entries), key=_together):
-        alike = list(group)
-        for lo in range(0, len(alike), per_pass):
-            some = tuple(alike[lo : lo + per_pass])
-            found.append(WorkUnit(runs=some, shared=shared, command=command))
-    return found
-
-
-def _together(run: Run) -> tuple[Any, ...]:
-    """What runs must have in common to learn from the same batches."""
-    config = run.config
-    parts = (config.text, config.budget, config.train)
-    place = (config.backbone, config.corpus, config.device, config.dtype, config.seed)
-    return (*place, *(astuple(part) for part in parts))

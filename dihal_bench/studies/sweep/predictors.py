@@ -7,12 +7,12 @@ values in every subsample of activations; a rival that has none stands alone.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from dihal_bench.config.identity import settled
 from dihal_bench.core.files import short_hash, write_json
 from dihal_bench.core.progress import progress
 from dihal_bench.data.selection import evaluation_windows
@@ -96,7 +96,11 @@ def _of_view(draws: Mapping[str, Array], suffix: str) -> dict[str, Prediction]:
 def _facts(job: RunContext, ends: Mapping[int, int]) -> dict[str, Any]:
     """Return what is measured once for all sweeps of a folder, from a file where it was before."""
     config = job.config
-    depends = [*job.rests_on, job.inputs.validation_text.fingerprint, asdict(config.locate)]
+    depends = [
+        *job.rests_on,
+        job.inputs.validation_text.fingerprint,
+        settled("locate", config.locate),
+    ]
     depends += [config.residual, config.seed, config.budget.diffusion_tokens]
     depends += [config.score.tokens, sorted(ends.items())]
     kept = job.shared / f"predictors-{short_hash(depends)}.json"

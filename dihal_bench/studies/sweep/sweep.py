@@ -10,7 +10,6 @@ from dihal_bench.studies.protocol_grid.of_run import grid_of_run, grid_seconds
 from dihal_bench.studies.sweep.cells import Cells
 from dihal_bench.studies.sweep.intervention import Intervention, geometry
 from dihal_bench.studies.sweep.outcomes import Outcomes
-from dihal_bench.studies.sweep.plan import Axis, Entry, errands
 from dihal_bench.studies.sweep.predictors import layer_predictions, subsamples
 from dihal_bench.studies.sweep.table import SweepTable
 
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dihal_bench.runs.context import RunContext
-    from dihal_bench.runs.work_unit import WorkUnit
+    from dihal_bench.studies.study import Entry
+    from dihal_bench.studies.sweep.plan import Axis, SweepCandidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,9 @@ class Sweep:
     name: str
     folder: Path
     axis: Axis
-    entries: list[Entry]
+    entries: list[Entry[SweepCandidate]]
     job: RunContext
     grid: bool = False
-
-    def errands(self, *, per_pass: int, command: str) -> list[WorkUnit]:
-        """Return the runs in groups of one teacher pass."""
-        shared = self.job.shared
-        return errands(self.entries, per_pass=per_pass, shared=shared, command=command)
 
     def table(self) -> SweepTable:
         """Read the runs and rank the candidates by all predictors.

@@ -257,7 +257,7 @@ def test_seeds_have_a_flag_of_their_own(tiny: Tiny, tmp_path, capsys) -> None:
 MINE = """
 from dataclasses import dataclass
 from dihal_bench.baselines.embedding import Embedding
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 @dataclass(frozen=True, kw_only=True)
 class Mine:

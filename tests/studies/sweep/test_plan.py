@@ -6,19 +6,19 @@ import pytest
 
 from dihal_bench.config.resolve import resolve
 from dihal_bench.core.errors import UserError
+from dihal_bench.studies.study import plan, work_units
 from dihal_bench.studies.sweep.plan import (
+    SweepCandidate,
     chosen_layers,
     chosen_transforms,
-    errands,
     layer_axis,
-    plan,
     setting_axis,
     transform_axis,
 )
 
 
-def configure(sets: list[str]):
-    return resolve(values={}, sets=sets)
+def configure(own: SweepCandidate, seed: int):
+    return resolve(values={}, sets=[*own.settings, f"seed={seed}"])
 
 
 def test_layers_are_read_as_they_are_written() -> None:
@@ -52,11 +52,11 @@ def test_an_unknown_transform_is_refused(text: str) -> None:
 
 
 def test_a_span_has_the_same_number_of_blocks_at_every_layer() -> None:
-    entries = plan(layer_axis([2, 3, 7], start=0, span=2), [0], configure, Path())
+    entries = plan(layer_axis([2, 3, 7], start=0, span=2).candidates, [0], configure, Path())
     assert [(e.run.config.from_layer, e.run.config.layer) for e in entries] == [
         *((0, "2"), (1, "3"), (5, "7"))
     ]
-    entries = plan(layer_axis([2, 3], start=1, span=None), [0], configure, Path())
+    entries = plan(layer_axis([2, 3], start=1, span=None).candidates, [0], configure, Path())
     assert [(e.run.config.from_layer, e.run.config.layer) for e in entries] == [(1, "2"), (1, "3")]
 
 
@@ -73,7 +73,9 @@ def test_a_span_of_no_blocks_is_refused(span: int) -> None:
 
 
 def test_runs_are_seed_by_seed_each_in_a_folder_of_its_own() -> None:
-    entries = plan(layer_axis([1, 2], start=0, span=None), [4, 5], configure, Path("out"))
+    entries = plan(
+        layer_axis([1, 2], start=0, span=None).candidates, [4, 5], configure, Path("out")
+    )
     assert [(e.candidate.label, e.run.config.seed) for e in entries] == [
         *(("1", 4), ("2", 4), ("1", 5), ("2", 5))
     ]
@@ -82,8 +84,8 @@ def test_runs_are_seed_by_seed_each_in_a_folder_of_its_own() -> None:
 
 def test_runs_of_one_pass_have_seed_and_budget_in_common() -> None:
     def sizes(axis, per_pass: int) -> list[int]:
-        entries = plan(axis, [0, 1], configure, Path("out"))
-        found = errands(entries, per_pass=per_pass, shared=Path("out"), command="")
+        entries = plan(axis.candidates, [0, 1], configure, Path("out"))
+        found = work_units(entries, per_pass=per_pass, shared=Path("out"), command="")
         assert all(len({r.config.seed for r in errand.runs}) == 1 for errand in found)
         return [len(errand.runs) for errand in found]
 

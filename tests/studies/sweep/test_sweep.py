@@ -14,8 +14,9 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.results.record import Record
 from dihal_bench.studies.claims.evidence import Evidence
+from dihal_bench.studies.study import plan
 from dihal_bench.studies.sweep.outcomes import TITLES, Outcomes
-from dihal_bench.studies.sweep.plan import layer_axis, plan
+from dihal_bench.studies.sweep.plan import layer_axis
 from dihal_bench.training import phases
 
 from ...conftest import Tiny, small_llama, small_tokenizer
@@ -330,7 +331,9 @@ def test_runs_of_different_budgets_are_not_ranked(swept) -> None:
 
     from dihal_bench.config.resolve import resolve
 
-    entries = plan(axis, [0], lambda sets: resolve(values={}, sets=sets), folder)
+    entries = plan(
+        axis.candidates, [0], lambda own, seed: resolve(values={}, sets=own.settings), folder
+    )
     kept = [replace(e, run=replace(e.run, folder=done[int(e.candidate.label)])) for e in entries]
     changed = folder.parent / "changed"
     record = json.loads((kept[1].run.folder / "record.json").read_text())

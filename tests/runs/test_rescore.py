@@ -9,7 +9,7 @@ import pytest
 from dihal_bench.results.record import Record
 from dihal_bench.runs.finished import FinishedRun
 
-from .conftest import Tiny, dihal
+from ..conftest import Tiny, dihal
 
 TASK = (
     "task: few\noutput_type: samples\nsamples: {count: 24, tokens: 12, bleu: 8, mauve_seeds: 1, "
@@ -51,7 +51,7 @@ def run(_run: Path, tmp_path: Path, tiny: Tiny) -> Path:
 
 @pytest.fixture
 def judge(tmp_path: Path, tiny: Tiny) -> Path:
-    from .conftest import small_llama
+    from ..conftest import small_llama
 
     folder = Path(shutil.copytree(tiny.backbone, tmp_path / "judge"))
     small_llama(blocks=3).save_pretrained(folder)
@@ -67,7 +67,7 @@ def task(tmp_path: Path, judge: Path) -> Path:
 
 MINE = """
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 
 @INTERFACES.register("mine")

@@ -9,7 +9,7 @@ import pytest
 from dihal_bench.cli.main import main
 from dihal_bench.core.registry import INTERFACES, include
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

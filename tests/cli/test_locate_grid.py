@@ -10,7 +10,7 @@ from dihal_bench.results.study_schema import GridFields, read_result
 from dihal_bench.runs.cost_estimate import duration
 from dihal_bench.studies.protocol_grid.grid import Protocol
 
-from .conftest import Tiny
+from ..conftest import Tiny
 
 LARGE = {"locate__stability_sample": 160, "locate__neighbours": 20}
 

@@ -6,7 +6,7 @@ from dihal_bench.config.resolve import resolve
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import CostEstimate, cost_of, duration
 
-from .conftest import SETTINGS, Tiny
+from ..conftest import SETTINGS, Tiny
 
 
 def job(tiny: Tiny, tmp_path, *sets: str) -> RunContext:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dihal_bench.config.identity import identity
 from dihal_bench.config.schema import RunConfig
 from dihal_bench.core.errors import UserError
 from dihal_bench.runs.folder import INPUTS, claimed, run_folder
@@ -16,8 +17,8 @@ CONFIG = RunConfig()
 HOLD = """
 import sys
 from pathlib import Path
-from dihal_bench.config import RunConfig
-from dihal_bench.folder import claimed
+from dihal_bench.config.schema import RunConfig
+from dihal_bench.runs.folder import claimed
 with claimed(Path(sys.argv[1]), RunConfig()):
     print("held", flush=True)
     sys.stdin.read()
@@ -25,8 +26,8 @@ with claimed(Path(sys.argv[1]), RunConfig()):
 
 
 def test_the_usual_folder_is_named_by_interface_and_digest(tmp_path):
-    assert run_folder(CONFIG) == Path("runs") / f"hidden-{CONFIG.digest()}"
-    assert run_folder(CONFIG, name="locate") == Path("runs") / f"locate-{CONFIG.digest()}"
+    assert run_folder(CONFIG) == Path("runs") / f"hidden-{identity(CONFIG).training}"
+    assert run_folder(CONFIG, name="locate") == Path("runs") / f"locate-{identity(CONFIG).training}"
     assert run_folder(CONFIG, tmp_path) == tmp_path
 
 

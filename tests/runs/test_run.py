@@ -22,12 +22,12 @@ from dihal_bench.results.record import Record
 from dihal_bench.training import trainer
 from dihal_bench.training.trainee import TrainState
 
-from .conftest import SETTINGS, Tiny
+from ..conftest import SETTINGS, Tiny
 
 CONTROLS = ["regress", "token-mean", "ridge", "mean", "identity"]
 MINE = """
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 
 @INTERFACES.register("mine")
@@ -166,7 +166,7 @@ def test_an_interrupted_run_continues_to_the_same_record(
 def test_a_complete_run_is_shown_and_not_done_again(
     first: Finished, tiny: Tiny, monkeypatch, capsys
 ):
-    monkeypatch.setattr(dihal_bench.runs.context.Trainer, "run", None)
+    monkeypatch.setattr(dihal_bench.runs.context.PhaseRunner, "run", None)
     monkeypatch.setattr(dihal_bench.runs.context, "locate", None)
     before = (first.folder / "record.json").read_bytes()
     words = ["run", *tiny.flags(), "--layer", "middle", "--out", str(first.folder)]
@@ -251,7 +251,7 @@ def interrupted(
 
     words = ["run", *tiny.flags(), "--backbone", str(backbone), "--out", str(folder)]
     with monkeypatch.context() as patch:
-        patch.setattr(dihal_bench.runs.context.Trainer, "run", stop)
+        patch.setattr(dihal_bench.runs.context.PhaseRunner, "run", stop)
         assert main(words) == 130
     return words
 

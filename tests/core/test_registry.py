@@ -24,7 +24,7 @@ from dihal_bench.core.registry import (
 
 USER_FILE = """
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 
 @INTERFACES.register({name!r})

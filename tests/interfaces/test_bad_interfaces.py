@@ -4,12 +4,12 @@ import pytest
 
 from dihal_bench.cli.main import main
 
-from .conftest import Tiny
+from ..conftest import Tiny
 
 FILE = """
 import torch
 from dihal_bench.interfaces.hidden import HiddenSpace
-from dihal_bench.registry import INTERFACES
+from dihal_bench.core.registry import INTERFACES
 
 
 @INTERFACES.register("mine")

@@ -17,12 +17,12 @@ from dihal_bench import __version__
 from dihal_bench.cli.main import main
 from dihal_bench.models.loading import JUDGE, locate
 
-from .conftest import Tiny
+from ..conftest import Tiny
 
 LEAKY = """
 import torch
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
-from dihal_bench.registry import DENOISERS
+from dihal_bench.core.registry import DENOISERS
 
 
 @DENOISERS.register("leaky")

@@ -1,0 +1,102 @@
+"""The value of every key that reproduces how version 3 behaved. Never edited, only added to.
+
+A run is identified by the keys whose value differs from these (``config.identity``), so a new key
+changes the identity of no earlier run, and a changed default only that of the runs that use it.
+Whoever adds a key adds a line here: the value with which everything is as it was without the key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSION_3: Mapping[str, Any] = {  # every key that there was; the digest of such a run is over all
+    "interface": "hidden",
+    "layer": "auto",
+    "from_layer": 0,
+    "backbone": "bundled",
+    "corpus": "bundled",
+    "regime": "causal",
+    "block": 0,
+    "controls": ["auto"],
+    "seed": 0,
+    "device": "cpu",
+    "dtype": "float32",
+    "include": [],
+    "text.window": 256,
+    "text.train_tokens": 0,
+    "text.validation_tokens": 0,
+    "budget.name": "tiny",
+    "budget.diffusion_tokens": 524_288,
+    "budget.recovery_tokens": 262_144,
+    "budget.matched": "diffusion",
+    "locate.neighbours": 20,
+    "locate.ridge": 0.001,
+    "locate.pairs": 5000,
+    "locate.windows": 640,
+    "locate.per_window": 8,
+    "locate.sample": 3000,
+    "locate.resamples": 10,
+    "locate.stability_sample": 500,
+    "locate.stability_resamples": 10,
+    "bridge.residual": "auto",
+    "denoiser.name": "transformer",
+    "denoiser.width": 128,
+    "denoiser.context_layers": 2,
+    "denoiser.layers": 2,
+    "denoiser.heads": 4,
+    "denoiser.unet.image": [8, 4],
+    "denoiser.unet.widths": [16, 48],
+    "denoiser.unet.vae": "",
+    "diffusion.sampler": "ddim",
+    "diffusion.betas": "squaredcos_cap_v2",
+    "diffusion.train_steps": 1000,
+    "diffusion.prediction": "x0",
+    "diffusion.zero_terminal_snr": True,
+    "diffusion.self_conditioning": False,
+    "losses.diff": 1.0,
+    "losses.rec": 1.0,
+    "losses.ce": 0.03,
+    "losses.kd": 0.03,
+    "train.batch": 8,
+    "train.micro": 8,
+    "train.optimizer": "muon",
+    "train.lr": 0.006,
+    "train.muon_lr": 0.04,
+    "train.weight_decay": 0.01,
+    "train.warmup": 0.05,
+    "train.final": 0.02,
+    "train.clip": 1.0,
+    "train.ema": 0.98,
+    "train.autocast": True,
+    "score.tokens": 24_576,
+    "score.steps": [1, 16],
+    "score.chains": 8,
+    "score.batch": 8,
+    "score.resamples": 2000,
+    "score.oracle_tokens": 4096,
+    "score.bound_draws": 8,
+    "score.bound_snr": 1.0,
+}
+
+BASELINE: Mapping[str, Any] = {
+    **VERSION_3,
+    "c2d.layer": 0,
+    "c2d.layers": 2,
+    "c2d.width": 0,
+    "c2d.heads": 0,
+    "c2d.temperature": 1.0,
+    "embedding.learned": False,
+    "embedding.rounding": "readout",
+    "embedding.clamp": False,
+    "embedding.sigma0": 0.01,
+    "hidden.transform": "none",
+    "latent.layer": 0,
+    "latent.dim": 0,
+    "latent.width": 0,
+    "latent.noise": 0.25,
+    "latent.states": False,
+    "latent.joint": False,
+}
