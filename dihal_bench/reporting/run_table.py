@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dihal_bench.evaluation.likelihood import SAMPLED
+from dihal_bench.results.document_sums import SAMPLED
 from dihal_bench.results.metrics import (
     METRICS,
     NLL,

@@ -8,6 +8,7 @@ from dihal_bench.core.markdown import escaped, one_line
 from dihal_bench.reporting.hub.origin import hub_dataset
 from dihal_bench.reporting.run_table import KIND, ROW, STEPS, metric_columns
 from dihal_bench.reporting.writers import text
+from dihal_bench.results.document_sums import SAMPLED
 from dihal_bench.results.metrics import DIFFUSION_GAIN, METRICS, SEQUENCE_PREFIX, Shown, base_name
 from dihal_bench.results.table import (
     FLAGS,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.results.record import Record, Score
 
-_OWN = ("sampled", "generated")  # signals that are the interface's own; others are trials
+_OWN = (SAMPLED, "generated")  # signals that are the interface's own; others are trials
 _CHAINS, _NFE = numbers("chains", "K", type="integer"), numbers("nfe", "NFE")
 _N = numbers("n", type="tokens")
 
