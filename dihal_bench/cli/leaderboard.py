@@ -99,7 +99,7 @@ def _render(arguments: argparse.Namespace) -> int:
         changed = render.put(fresh, folder)
     if stale:
         write_text(readme, filled)
-    shown = [counted(len(board["runs"]), "run"), counted(len(board["tables"]), "table")]
+    shown = [counted(len(board.runs), "run"), counted(len(board.tables), "table")]
     left_out = f"; {counted(out, 'file')} left out" if out else ""
     print(f"{', '.join(shown)}; {counted(len(changed), 'file')} changed{left_out}")
     print(f"open {folder / 'index.html'}")

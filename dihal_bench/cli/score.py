@@ -187,8 +187,9 @@ def _shown(record: Record, order: list[str], task: Task) -> str:
 
 def _table(scores: list[Score], order: list[str]) -> str:
     """Return the teacher-forced table, or other metrics row by row."""
-    from dihal_bench.reporting.run_table import render, render_plain
+    from dihal_bench.reporting.run_table import run_table, task_table
+    from dihal_bench.reporting.writers import text
     from dihal_bench.results.metrics import NLL, base_name
 
     teacher_forced = any(base_name(score.metric) == NLL.key for score in scores)
-    return render(scores, order) if teacher_forced else render_plain(scores, order)
+    return text((run_table if teacher_forced else task_table)(scores, order))

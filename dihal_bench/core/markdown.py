@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _SPECIAL = re.compile(r"[\\`*_|~#$]|\](?=[(\[:])")  # the last: what makes a link
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -34,14 +30,3 @@ def block(text: str, language: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
-
-
-def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return a table of plain values, escaped; columns in which nothing stands are left out."""
-    from tabulate import tabulate
-
-    names = dict.fromkeys(name for row in rows for name in row)
-    used = [name for name in names if any(row.get(name, "") != "" for row in rows)]
-    cells = [[escaped(row.get(name, "")) for name in used] for row in rows]
-    headers = [escaped(name) for name in used]
-    return str(tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.evaluation.intervals import DocumentBootstrap, Estimate
+from dihal_bench.evaluation.intervals import DocumentBootstrap
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row, Totals
 from dihal_bench.results.constants import CONVERGED
 from dihal_bench.results.metrics import (
@@ -23,6 +23,7 @@ from dihal_bench.results.metrics import (
     WORD_PPL,
 )
 from dihal_bench.results.record import Score
+from dihal_bench.results.table import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,21 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from dihal_bench.results.table import Estimate
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Array = NDArray[np.float64]
 _LEVEL = 0.95
 _PERCENTILES = (50 * (1 - _LEVEL), 50 * (1 + _LEVEL))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval."""
-
-    value: float
-    lo: float
-    hi: float
 
 
 def holding(point: float, lo: float, hi: float) -> Estimate:

@@ -23,7 +23,7 @@ from dihal_bench.evaluation.checks import require_law
 from dihal_bench.evaluation.context import EvalContext, System, TaskResult
 from dihal_bench.evaluation.generation import Choice, decode
 from dihal_bench.evaluation.incremental import TeacherDecoder, decoder_of
-from dihal_bench.evaluation.intervals import DocumentBootstrap, Estimate, holding
+from dihal_bench.evaluation.intervals import DocumentBootstrap, holding
 from dihal_bench.results.metrics import BRIER, BRIER_MINUS_TEACHER, BRIERLM, METRICS
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dihal_bench.evaluation.incremental import IncrementalDecoder
     from dihal_bench.evaluation.intervals import Array
     from dihal_bench.results.record import Score
+    from dihal_bench.results.table import Estimate
 
 VERSION = 1
 ORDERS = 4  # tokens that are predicted together, at most

@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from dihal_bench.geometry.proxies import LayerProxies, layer_proxies, sample_pairs
     from dihal_bench.geometry.score import (
         PROXIES,
-        Estimate,
         LayerScore,
         ResampledScore,
         layer_scores,
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROXIES",
-    "Estimate",
     "LayerProxies",
     "LayerScore",
     "ResampledScore",

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.results.table import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,15 +32,6 @@ PROXIES = ("curvature", "stiffness", "effective_rank")
 _REPORTED = (*PROXIES, "participation_ratio")
 _INTERVAL = (2.5, 97.5)  # percent
 _NO_SPREAD = 1e-12  # a relative range that rounding alone explains
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A value and the 2.5th and 97.5th percentile of the same quantity over the resamples."""
-
-    value: float
-    lo: float
-    hi: float
 
 
 @dataclass(frozen=True, kw_only=True)

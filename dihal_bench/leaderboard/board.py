@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.results.record import Record
+    from dihal_bench.results.table import Table
 
 VERSION = 1  # of the values that the site is drawn from
 _POINTS = 200  # of a curve
@@ -30,42 +32,65 @@ _MAIN_LOSS = KL.key  # of a sweep
 _PREDICTORS = (SCORE, f"{SCORE}, matched", DEPTH)  # that a reader looks for first
 
 
-def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """Everything that the leaderboard shows.
+
+    Attributes:
+        tables: in the order of their groups.
+        runs: plain values of every run.
+        sweeps: plain values of every sweep.
+    """
+
+    tables: list[Table]
+    runs: list[dict[str, Any]]
+    sweeps: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain values that the site is drawn from."""
+        return {
+            "version": VERSION,
+            "generated_by": f"dihal-bench {__version__}",
+            "tables": [table.to_dict() for table in self.tables],
+            "runs": self.runs,
+            "sweeps": self.sweeps,
+        }
+
+
+def board_of(records: Sequence[Record], sweeps: Iterable[Mapping[str, Any]]) -> Board:
     """Group records, compute their tables, and return all that is shown.
 
     Args:
         records: valid ones.
         sweeps: as ``read_sweeps`` returns them.
-
-    Returns:
-        {"version", "generated_by", "tables", "runs", "sweeps"}, plain values.
     """
     groups = grouped(records)
-    tables: list[dict[str, Any]] = []
+    tables: list[Table] = []
     with progress("tables", len(groups), unit="tables") as bar:
         for group in groups:
             tables += [likelihood_table(group), *task_tables(group)]
             bar.update(1)
-    _tell_apart(tables)
     shown = [_sweep(own) for own in sorted(sweeps, key=_telling_first)]
-    _tell_apart(shown)
-    return {
-        "version": VERSION,
-        "generated_by": f"dihal-bench {__version__}",
-        "tables": tables,
-        "runs": [_run(label, record, group) for group in groups for label, record in group.all],
-        "sweeps": shown,
-    }
+    names = _distinct([own["id"] for own in shown])
+    return Board(
+        tables=[
+            replace(table, id=name)
+            for table, name in zip(tables, _distinct([t.id for t in tables]), strict=True)
+        ],
+        runs=[_run(label, record, group) for group in groups for label, record in group.all],
+        sweeps=[own | {"id": name} for own, name in zip(shown, names, strict=True)],
+    )
 
 
-def _tell_apart(shown: Sequence[dict[str, Any]]) -> None:
-    """Give what has the id of something before it one of its own."""
-    taken: set[str] = set()
-    for own in shown:
-        name, number = own["id"], 2
-        while own["id"] in taken:
-            own["id"], number = f"{name}-{number}", number + 1
-        taken.add(own["id"])
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return names of which each that stood before has a number."""
+    taken: dict[str, None] = {}
+    for name in names:
+        own, number = name, 2
+        while own in taken:
+            own, number = f"{name}-{number}", number + 1
+        taken[own] = None
+    return list(taken)
 
 
 def _run(label: str, record: Record, group: Group) -> dict[str, Any]:

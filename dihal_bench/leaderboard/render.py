@@ -7,24 +7,28 @@ import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.markdown import escaped
 from dihal_bench.core.names import BUNDLED, PLAIN
-from dihal_bench.leaderboard import figures, text
+from dihal_bench.leaderboard import figures
 from dihal_bench.leaderboard.blame import culprits
 from dihal_bench.leaderboard.board import board_of
-from dihal_bench.leaderboard.columns import main_metrics
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.leaderboard.sweeps import read_sweeps
+from dihal_bench.reporting import writers
+from dihal_bench.results.metrics import main_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from dihal_bench.leaderboard.board import Board
     from dihal_bench.results.record import Record
+    from dihal_bench.results.table import Table
 
 RECORDS = "records"
 _MANIFEST = Path("assets/rendered.txt")  # the names of all rendered files
@@ -37,7 +41,7 @@ _HEADLINE = ("row", "rank", "gain_over", "flop_ratio", "steps", "nfe", "kind", "
 @contextmanager
 def rendered(
     folder: Path, *, beside: bool, keep_going: bool, say: Callable[[str], None]
-) -> Iterator[tuple[dict[str, Any], Path, int]]:
+) -> Iterator[tuple[Board, Path, int]]:
     """Read a leaderboard's records and sweeps, compute its tables, and render everything.
 
     Args:
@@ -80,7 +84,7 @@ def rendered(
         yield _board(records, sweeps, fresh), fresh, len(out)
 
 
-def _board(records: list[Record], sweeps: Sequence[Mapping[str, Any]], out: Path) -> dict[str, Any]:
+def _board(records: list[Record], sweeps: Sequence[Mapping[str, Any]], out: Path) -> Board:
     """Render a board of records, which are let go of once it is computed: they are large."""
     board = board_of(records, sweeps)
     records.clear()
@@ -210,65 +214,65 @@ def _refuse_foreign(changed: Sequence[Path], folder: Path) -> None:
             )
 
 
-def _render(board: Mapping[str, Any], out: Path) -> None:
+def _render(board: Board, out: Path) -> None:
     tables = out / "tables"
     tables.mkdir()
-    forms = {"md": text.markdown, "csv": text.csv, "tex": text.latex}
-    for table in board["tables"]:
+    forms = {"md": writers.markdown, "csv": writers.csv, "tex": writers.latex}
+    for table in board.tables:
         for suffix, form in forms.items():
-            (tables / f"{table['id']}.{suffix}").write_text(form(table), encoding="utf-8")
-    (tables / "README.md").write_text(_index(board), encoding="utf-8")
+            (tables / f"{table.id}.{suffix}").write_text(form(table), encoding="utf-8")
+    (tables / "README.md").write_text(_index(board.tables), encoding="utf-8")
+    plain = board.to_dict()
     with ThreadPoolExecutor(1) as beside:  # many figures are drawn by processes of their own
-        drawn = beside.submit(figures.draw, board, out / "figures")
-        render_site(board, out)
+        drawn = beside.submit(figures.draw, plain, out / "figures")
+        render_site(plain, out)
         drawn.result()
     names = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
     lines = sorted(str(name) for name in {*names, _MANIFEST})
     (out / _MANIFEST).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _index(data: Mapping[str, Any]) -> str:
+def _index(tables: Sequence[Table]) -> str:
     """Return the page that names all tables."""
     parts = ["# Tables\n\nWritten by `dihal-bench leaderboard` from `../records`; do not edit."]
     for section in ("matched", "unmatched"):
-        own = [table for table in data["tables"] if table["section"] == section]
+        own = [table for table in tables if table.section == section]
         if own:
             parts.append(f"## {section.capitalize()} budgets")
             parts += [
-                f"- {escaped(t['title'])}: [Markdown]({t['id']}.md), [CSV]({t['id']}.csv), "
-                f"[LaTeX]({t['id']}.tex)"
+                f"- {escaped(t.title)}: [Markdown]({t.id}.md), [CSV]({t.id}.csv), "
+                f"[LaTeX]({t.id}.tex)"
                 for t in own
             ]
     return "\n\n".join(parts[:1] + parts[1:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
 
 
-def headline(board: Mapping[str, Any]) -> str:
+def headline(board: Board) -> str:
     """Return a table's main columns, for a README: the largest ensembles alone.
 
     It is the first matched one of the bundled backbone, else the first: nobody's name comes before.
     """
-    matched = [t for t in board["tables"] if t["kind"] == "likelihood" and not t["reason"]]
+    matched = [t for t in board.tables if t.kind == "likelihood" and not t.reason]
     if not matched:
         return "No runs yet."
-    bundled = [t for t in matched if t["facts"]["backbone"] == BUNDLED]
+    bundled = [t for t in matched if t.facts["backbone"] == BUNDLED]
     table = (bundled or matched)[0]
     largest: dict[tuple[str, int], int] = {}
-    for row in table["rows"]:
-        cells = row["cells"]
-        key = cells["row"], cells["steps"]
-        largest[key] = max(largest.get(key, 0), cells["chains"])
+    for row in table.rows:
+        key = row.value("row"), row.value("steps")
+        largest[key] = max(largest.get(key, 0), row.value("chains"))
     rows = [
         row
-        for row in table["rows"]
-        if row["cells"]["role"] != "trial"
-        and largest[row["cells"]["row"], row["cells"]["steps"]] == row["cells"]["chains"]
+        for row in table.rows
+        if row.value("role") != "trial"
+        and largest[row.value("row"), row.value("steps")] == row.value("chains")
     ]
     kept = {*_HEADLINE, *(metric.name for metric in main_metrics())}
-    columns = [column for column in table["columns"] if column["key"] in kept]
-    return text.excerpt({**table, "rows": rows, "columns": columns})
+    columns = [column for column in table.columns if column.key in kept]
+    return writers.excerpt(replace(table, rows=rows, columns=columns))
 
 
-def fill_readme(path: Path, board: Mapping[str, Any]) -> str:
+def fill_readme(path: Path, board: Board) -> str:
     """Return a README with the headline table between its markers.
 
     Raises:

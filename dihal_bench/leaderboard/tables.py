@@ -1,30 +1,26 @@
-"""Tables of the leaderboard as plain values: a pure function of the records."""
+"""Tables of the leaderboard: a pure function of the records."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.core.markdown import counted, one_line
-from dihal_bench.leaderboard.columns import likelihood_columns
-from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, NLL
+from dihal_bench.core.markdown import one_line
+from dihal_bench.results.metrics import BRIER1
+from dihal_bench.results.table import FEWER, FLAGS, TIED, UNCONVERGED, Table
+from dihal_bench.studies.comparison.columns import likelihood_columns
 from dihal_bench.studies.comparison.paired import Paired
 from dihal_bench.studies.comparison.pool import SeedPool
-from dihal_bench.studies.comparison.table import Line, lines
+from dihal_bench.studies.comparison.table import lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from dihal_bench.evaluation.intervals import Estimate
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.results.record import Record
+    from dihal_bench.results.table import TableRow
 
 _MOST_RESAMPLES = 2000
-_PLAIN = (
-    *("replaced", "retained", "flop_ratio", "steps", "chains", "nfe", "seeds", "n"),
-    *("diffusion_tokens", "recovery_tokens", "trunk", "recovery", "flops", "seconds", "oracle"),
-    *("sigma_half",),
-)
-TIED, UNCONVERGED, FEWER = "tied", "not converged", "fewer tokens"
 LEGEND = (
     "Intervals are 95 %, over documents, and over trainings where there are several; of fewer than "
     "three seeds no row has a rank.",
@@ -32,48 +28,53 @@ LEGEND = (
     "that replace as many blocks, which stands beside it; one ranking's rows stand together.",
     "NLL of an ensemble is a proper likelihood of its own generator, at NFE = S x K evaluations; "
     "exact and ensemble rows are of different kinds, and so are other numbers of evaluations.",
-    f"= {TIED}: another interface is neither surely better nor surely worse.",
-    f"~ {UNCONVERGED}: doubling K still moves NLL by 0.02 or more.",
-    f"‡ {FEWER}: the control that the gain is over was trained on fewer tokens.",
+    *(FLAGS[flag] for flag in (TIED, UNCONVERGED, FEWER)),
 )
 
 
-def likelihood_table(group: Group) -> dict[str, Any]:
+def likelihood_table(group: Group) -> Table:
     """Return the table of a group's scores on the runs' own text."""
     pool = SeedPool.gather(group.all)
     wanted = max(r.data["config"]["score"]["resamples"] for _, r in group.all)
     paired = Paired(pool, resamples=min(wanted, _MOST_RESAMPLES))
-    owners = {(k.interface, pool.name(k), k.row.steps): pool.owners(k) for k in pool.rows}
-    rows = [
-        _row(line, group, owners.get((line.interface, line.row, line.steps), []))
-        for line in _ordered(lines(paired, group.name, reference=None))
-    ]
-    return {
-        "id": group.name,
-        "title": group.title,
-        "section": section(group),
-        "kind": "likelihood",
-        "facts": facts(group),
-        "columns": present(likelihood_columns(), rows),
-        "rows": rows,
-        "legend": list(LEGEND),
-        "reason": group.setting.reason,
-    }
+    found = _ordered(lines(paired, group.name, reference=None))
+    columns = likelihood_columns()
+    kept = {"interface", "role"} | {column.key for column in columns}
+    return group_table(
+        group,
+        id=group.name,
+        title=group.title,
+        kind="likelihood",
+        facts=facts(group),
+        columns=columns,
+        rows=[_row(row, group, kept) for row in found],
+        legend=LEGEND,
+    )
 
 
-def _ordered(found: Sequence[Line]) -> list[Line]:
+def group_table(group: Group, **fields: Any) -> Table:
+    """Return a table of a group, with the columns that at least one row has something in."""
+    table = Table(section=section(group), reason=group.setting.reason, **fields)
+    return replace(table, columns=table.used)
+
+
+def _ordered(found: Sequence[TableRow]) -> list[TableRow]:
     """Return the teacher, then ranking by ranking the interfaces, best first, then all the rest."""
     standing = {
-        (line.interface, line.steps): (line.rank or len(found), -line.estimates[BRIER1.name].value)
-        for line in found
-        if line.role == "interface" and BRIER1.name in line.estimates
+        (row.value("interface"), row.value("steps")): (
+            row.value("rank") or len(found),
+            -row.value(BRIER1.name),
+        )
+        for row in found
+        if row.value("role") == "interface" and row.value(BRIER1.name) is not None
     }
 
-    def place(line: Line) -> tuple[Any, ...]:
-        if line.role != "interface":
-            return (0 if line.role == "teacher" else 2,)
-        own = standing.get((line.interface, line.steps), (len(found), 0.0))
-        return 1, line.replaced, line.steps, *own, line.interface, -line.chains
+    def place(row: TableRow) -> tuple[Any, ...]:
+        role, label, steps = (row.value(key) for key in ("role", "interface", "steps"))
+        if role != "interface":
+            return (0 if role == "teacher" else 2,)
+        own = standing.get((label, steps), (len(found), 0.0))
+        return 1, row.value("replaced"), steps, *own, label, -row.value("chains")
 
     return sorted(found, key=place)
 
@@ -131,58 +132,9 @@ def versions(records: Iterable[Record]) -> str:
     )
 
 
-def cell(estimate: Estimate, *flags: str) -> dict[str, Any]:
-    """Return an estimate as the value of a cell."""
-    return {
-        "value": estimate.value,
-        "lo": estimate.lo,
-        "hi": estimate.hi,
-        "flags": [flag for flag in flags if flag],
-    }
-
-
-def _rank(line: Line) -> dict[str, Any] | None:
-    """Return a rank with what it is among: those that it was held against."""
-    if line.rank is None:
-        return None
-    blocks = counted(line.replaced or 0, "block")
-    return {"value": line.rank, "among": f"of {line.ranked}: S={line.steps}, {blocks}"}
-
-
-def _row(line: Line, group: Group, owners: list[str]) -> dict[str, Any]:
-    records = group.records[line.interface]
-    marks = {
-        BRIER1.name: TIED if line.ties else "",
-        NLL.name: UNCONVERGED if line.converged is False else "",
-        DIFFUSION_GAIN.name: FEWER if line.gain_fewer else "",
-    }
-    cells: dict[str, Any] = {name: getattr(line, name) for name in _PLAIN}
-    for name, estimate in line.estimates.items():
-        cells[name] = cell(estimate, marks.get(name, ""))
-    exact = line.kind == "exact"
-    return {
-        "cells": {
-            **cells,
-            "row": line.row,
-            "interface": line.interface,
-            "role": line.role,
-            "rank": _rank(line),
-            "gain_over": line.gain_over or None,
-            "kind": "exact" if exact else f"ensemble({line.chains})",
-            BLOCK_BOUND.name: None if line.bound is None else {"value": line.bound, "flags": []},
-            "dtype": group.setting.dtype,
-            "versions": versions(records),
-        },
-        "runs": [record.data["id"] for record in records],
-        "ties": list(line.ties),
-        "owners": owners,
-    }
-
-
-def present(columns: Iterable[Any], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the columns that at least one row has something in."""
-    return [
-        column.to_dict()
-        for column in columns
-        if any(row["cells"].get(column.key) is not None for row in rows)
-    ]
+def _row(row: TableRow, group: Group, kept: Collection[str]) -> TableRow:
+    """Return a row as the leaderboard has it: without what is held against a reference."""
+    records = group.records[row.value("interface")]
+    cells = {key: cell for key, cell in row.cells.items() if key in kept}
+    cells |= {"dtype": group.setting.dtype, "versions": versions(records)}
+    return replace(row, cells=cells, runs=[record.data["id"] for record in records])

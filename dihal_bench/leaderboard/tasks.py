@@ -11,22 +11,22 @@ import numpy as np
 from dihal_bench.core.names import safe
 from dihal_bench.evaluation.intervals import over_trainings
 from dihal_bench.evaluation.samples.frontier import Place, under
-from dihal_bench.leaderboard.columns import TASK_COSTS, TASK_ROW, Column, of_task
-from dihal_bench.leaderboard.tables import facts, present, section, versions
+from dihal_bench.leaderboard.tables import facts, group_table, versions
 from dihal_bench.results.metrics import ENTROPY, GEN_PPL, GEN_PPL_AT_ENTROPY
+from dihal_bench.results.table import FLAGS, FOOLED, TableCell, TableRow
+from dihal_bench.studies.comparison.columns import TASK_COSTS, TASK_ROW, of_task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.results.record import Score
+    from dihal_bench.results.table import Column, Table, Value
 
-FOOLED = "fooled"
 _LEGEND = (
     "Intervals are 95 %: of one training over what it was scored on; of several that of their "
     "mean, in which what trainings differ by is added to the mean of their own.",
-    f"* {FOOLED}: the metric ranks samplers that know no language model above the teacher's own "
-    "samples, so that it does not rank these rows either.",
+    FLAGS[FOOLED],
 )
 _TEACHER = "teacher"
 _REAL, _NAIVE = "reference", "no model"  # roles of rows without one
@@ -42,7 +42,7 @@ class _Told:
     score: Score
 
 
-def task_tables(group: Group) -> list[dict[str, Any]]:
+def task_tables(group: Group) -> list[Table]:
     """Return a table for every task that at least one run of a group was scored on.
 
     Scores of one name that were made otherwise (other settings, judge or scorer) are another task.
@@ -74,30 +74,28 @@ def _key(label: str, score: Score) -> _Key:
 
 def _table(
     group: Group, task: str, told: Mapping[_Key, list[_Told]], audit: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Table:
     metrics: dict[str, Column] = {}
     for own in told.values():
         for one in own:
             metrics.setdefault(one.score.metric, of_task(one.score.metric, one.score.unit))
     fooled = _fooled(told) | _under(audit)
     rows = [_row(group, key, told[key], fooled) for key in sorted(told, key=_order)]
-    after = sum(row["cells"]["role"] == _TEACHER for row in rows)
+    after = sum(row.value("role") == _TEACHER for row in rows)
     rows[after:after] = _rows_of({"real text": audit.get("data", {})}, metrics, fooled, _REAL)
     naive = {own["name"]: own["measures"] for own in audit.get("impostors", ()) if own["published"]}
     rows += _rows_of(naive, metrics, fooled, _NAIVE)
     told_by = sorted(metrics, key=lambda name: (name in fooled, metrics[name].better is None))
-    columns = present((*TASK_ROW, *(metrics[name] for name in told_by), *TASK_COSTS), rows)
-    return {
-        "id": safe(f"{group.name}-task-{task}"),
-        "title": f"{task}: {group.title}",
-        "section": section(group),
-        "kind": "task",
-        "facts": {**facts(group), "task": task},
-        "columns": columns,
-        "rows": rows,
-        "legend": [*_LEGEND, *(f"{m} is won by {', '.join(own)}." for m, own in fooled.items())],
-        "reason": group.setting.reason,
-    }
+    return group_table(
+        group,
+        id=safe(f"{group.name}-task-{task}"),
+        title=f"{task}: {group.title}",
+        kind="task",
+        facts={**facts(group), "task": task},
+        columns=(*TASK_ROW, *(metrics[name] for name in told_by), *TASK_COSTS),
+        rows=rows,
+        legend=(*_LEGEND, *(f"{m} is won by {', '.join(own)}." for m, own in fooled.items())),
+    )
 
 
 def _rows_of(
@@ -105,23 +103,27 @@ def _rows_of(
     metrics: Collection[str],
     fooled: Collection[str],
     role: str,
-) -> list[dict[str, Any]]:
+) -> list[TableRow]:
     """Return rows of what no training is behind: name -> metric -> value and interval."""
     rows = []
     for name, measures in measured.items():
-        cells = {
-            f"metric:{metric}": {
-                **{end: own[end] for end in ("value", "lo", "hi") if own[end] is not None},
-                "flags": [FOOLED] if metric in fooled else [],
-            }
+        cells: dict[str, Value] = {
+            f"metric:{metric}": TableCell(
+                own["value"], own["lo"], own["hi"], flags=_flags(metric, fooled)
+            )
             for metric, own in measures.items()
             if metric in metrics
         }
         if cells:
-            first = next(iter(measures.values()))
-            about = {"row": name, "interface": name, "role": role, "n": first["n"]}
-            rows.append({"cells": {**cells, **about}, "runs": [], "ties": [], "owners": []})
+            n = next(iter(measures.values()))["n"]
+            rows.append(
+                TableRow(cells=cells | {"row": name, "interface": name, "role": role, "n": n})
+            )
     return rows
+
+
+def _flags(metric: str, fooled: Collection[str]) -> tuple[str, ...]:
+    return (FOOLED,) if metric in fooled else ()
 
 
 def _fooled(told: Mapping[_Key, list[_Told]]) -> dict[str, list[str]]:
@@ -171,7 +173,7 @@ def _order(key: _Key) -> tuple[bool, str, bool, _Key]:
     return subject != _TEACHER, label, subject != label.partition(" ")[0], key
 
 
-def _row(group: Group, key: _Key, told: list[_Told], fooled: Mapping[str, Any]) -> dict[str, Any]:
+def _row(group: Group, key: _Key, told: list[_Told], fooled: Collection[str]) -> TableRow:
     label, subject, steps, chains, _ = key
     if subject == _TEACHER:  # the same in all records, which were told apart by it
         told = [one for one in told if one.run == told[0].run]
@@ -184,16 +186,12 @@ def _row(group: Group, key: _Key, told: list[_Told], fooled: Mapping[str, Any]) 
     runs = sorted(seeds, key=lambda run: (seeds[run], run))
     records = [r for _, r in group.all if r.data["id"] in runs]
     beside = "" if leads or not label else f" (beside {label})"
-    cells: dict[str, Any] = {
-        f"metric:{metric}": {
-            **_mean([one.score for one in own]),
-            "flags": [FOOLED] if metric in fooled else [],
-        }
-        for metric, own in by_metric.items()
-    }
-    return {
-        "cells": {
-            **cells,
+    return TableRow(
+        cells={
+            **{
+                f"metric:{metric}": _mean([one.score for one in own], *_flags(metric, fooled))
+                for metric, own in by_metric.items()
+            },
             "row": label if leads else f"{subject}{beside}",
             "interface": label or _TEACHER,
             "role": _TEACHER if subject == _TEACHER else "interface" if leads else "control",
@@ -207,24 +205,22 @@ def _row(group: Group, key: _Key, told: list[_Told], fooled: Mapping[str, Any]) 
             "dtype": first.dtype,
             "versions": versions(records),
         },
-        "runs": runs,
-        "ties": [],
-        "owners": [label] if label else [],
-    }
+        runs=runs,
+        owners=[label] if label else [],
+    )
 
 
-def _mean(scores: list[Score]) -> dict[str, Any]:
+def _mean(scores: list[Score], *flags: str) -> TableCell:
     """Return the mean over trainings; the same number from each (the teacher's) is one number."""
     values = np.array([score.value for score in scores])
     mean = float(values.mean())
     known = [(s.lo, s.hi) for s in scores if s.lo is not None and s.hi is not None]
     if len(known) < len(scores):
-        return {"value": mean}
+        return TableCell(mean, flags=flags)
     if np.ptp(values) == 0:
-        lo, hi = known[0]
-        return {"value": mean, "lo": lo, "hi": hi}
+        return TableCell(mean, *known[0], flags=flags)
     ends = np.array(known)
     lower, upper = over_trainings(values) or (mean, mean)
     below = float(np.hypot(mean - lower, np.mean(values - ends[:, 0])))
     above = float(np.hypot(upper - mean, np.mean(ends[:, 1] - values)))
-    return {"value": mean, "lo": mean - below, "hi": mean + above}
+    return TableCell(mean, mean - below, mean + above, flags=flags)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dihal_bench.core.markdown import table
+from dihal_bench.reporting.writers import text
+from dihal_bench.results.table import Table, words
 from dihal_bench.studies.claims.rules import RULES
 from dihal_bench.studies.theory.checks import verify
 
@@ -30,14 +31,14 @@ _HEAD = (
 def page(evidence: Evidence) -> str:
     """Return the page as Markdown."""
     claims = [rule(evidence) for rule in RULES]
-    from tabulate import tabulate
-
-    summary = tabulate(
-        [[c.key, c.statement, f"**{c.verdict}**"] for c in claims],
-        headers=["", "claim", "verdict"],
-        tablefmt="github",
+    summary = Table.of(
+        claims,
+        (words("key", ""), lambda claim: claim.key),
+        (words("claim", markup=True), lambda claim: claim.statement),
+        (words("verdict", markup=True), lambda claim: f"**{claim.verdict}**"),
     )
-    return "\n".join([_HEAD, summary, "", *(_section(claim) for claim in claims), _theory()])
+    found = text(summary, "github")
+    return "\n".join([_HEAD, found, "", *(_section(claim) for claim in claims), _theory()])
 
 
 def _section(claim: Claim) -> str:
@@ -66,49 +67,42 @@ def _tables(findings: Sequence[Finding]) -> list[str]:
 
 
 def _table(findings: Sequence[Finding]) -> str:
-    return table(
-        [
-            {
-                "scope": finding.scope,
-                "statistic": finding.statistic,
-                "value [95 %]": finding.value,
-                "rival": finding.rival,
-                "verdict": finding.verdict,
-            }
-            for finding in findings
-        ]
+    table = Table.of(
+        findings,
+        (words("scope"), lambda finding: finding.scope),
+        (words("statistic"), lambda finding: finding.statistic),
+        (words("value", "value [95 %]"), lambda finding: finding.value),
+        (words("rival"), lambda finding: finding.rival or None),
+        (words("verdict"), lambda finding: finding.verdict),
     )
+    return text(table, "github")
 
 
 def _theory() -> str:
     """Return what the theorems' two sides are on laws with dialled geometry, a row per law."""
-    from tabulate import tabulate
-
-    rows = []
     kinds: dict[tuple[str, bool, str, str], list[Check]] = {}
     for check in verify():
         key = (check.claim, check.control, check.statement, check.law)
         kinds.setdefault(key, []).append(check)
-    for (claim, control, statement, law), some in kinds.items():
-        expected = sum(check.as_expected for check in some)
-        ratio = max(check.measured / check.bound for check in some)
-        rows.append(
-            {
-                "": claim,
-                "inequality": f"`{statement}`",
-                "law": law,
-                "settings": len(some),
-                "largest measured / bound": f"{ratio:.3g}",
-                "has to": "fail" if control else "hold",
-                "does": f"{expected} of {len(some)}",
-            }
-        )
+    table = Table.of(
+        list(kinds.values()),
+        (words("claim", ""), lambda some: some[0].claim),
+        (words("inequality", markup=True), lambda some: f"`{some[0].statement}`"),
+        (words("law"), lambda some: some[0].law),
+        (words("settings"), lambda some: str(len(some))),
+        (
+            words("ratio", "largest measured / bound"),
+            lambda some: f"{max(check.measured / check.bound for check in some):.3g}",
+        ),
+        (words("has to"), lambda some: "fail" if some[0].control else "hold"),
+        (words("does"), lambda some: f"{sum(c.as_expected for c in some)} of {len(some)}"),
+    )
     return "\n\n".join(
         [
             "## Theorems 1 to 3 and Lemma 1, in numbers",
             "Both sides of each inequality on laws whose curvature and rank are dialled. Controls "
             "lack an assumption, or use a constant that only looks right: there the inequality has "
             "to fail. None of this says that activations satisfy the assumptions.",
-            tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True) + "\n",
+            text(table, "github") + "\n",
         ]
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from dihal_bench.studies.comparison.table import Line
+    from dihal_bench.results.table import TableRow
 
 _COLOURS = {"interface": BLUE, "control": GREY, "trial": ORANGE, "teacher": "black"}
 _LABELS = {
@@ -27,7 +27,7 @@ _ONE_STEP = "interface, one step"
 _LETTER = 0.075  # inches that a letter of a row's name takes
 
 
-def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
+def draw(blocks: Mapping[str, Sequence[TableRow]], stem: Path) -> list[Path]:
     """Draw Brier-1 with its interval, the one score that all rows have in common.
 
     Args:
@@ -38,9 +38,9 @@ def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
         The paths of PNG and SVG.
     """
     shown = {
-        key: [x for x in rows if BRIER1.name in x.estimates] for key, rows in blocks.items() if rows
+        key: [x for x in rows if x.cells.get(BRIER1.name)] for key, rows in blocks.items() if rows
     }
-    names = list(dict.fromkeys(line.row for lines in shown.values() for line in lines))
+    names = list(dict.fromkeys(row.value("row") for rows in shown.values() for row in rows))
     with style():
         from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
             title = f"{block.regime}: {block.title}".replace(", ", ",\n").replace(": ", ":\n")
             axis.set_title(title, loc="left", fontsize=9)
         axes[0].set_yticks(range(len(names)), names)
-        leading = {line.row for lines in shown.values() for line in lines if _leads(line)}
+        leading = {row.value("row") for rows in shown.values() for row in rows if _leads(row)}
         for label in axes[0].get_yticklabels():
             label.set_fontweight("bold" if label.get_text() in leading else "normal")
         axes[0].invert_yaxis()
@@ -75,28 +75,28 @@ def draw(blocks: Mapping[str, Sequence[Line]], stem: Path) -> list[Path]:
         return save(figure, stem)
 
 
-def _panel(axis: Axes, lines: Sequence[Line], names: Sequence[str]) -> None:
-    headline = max((line.steps for line in lines if _leads(line)), default=1)
-    for line in lines:
-        own = line.estimates[BRIER1.name]
-        value, lo, hi = own.value, own.lo, own.hi
-        if line.role == "teacher":
+def _panel(axis: Axes, rows: Sequence[TableRow], names: Sequence[str]) -> None:
+    headline = max((row.value("steps") for row in rows if _leads(row)), default=1)
+    for row in rows:
+        role = row.value("role")
+        value, lo, hi = (getattr(row.cells[BRIER1.name], end) for end in ("value", "lo", "hi"))
+        if role == "teacher":
             axis.axvline(value, color="black", linewidth=0.9, linestyle=":")
-        few = _leads(line) and line.steps < headline
+        few = _leads(row) and row.value("steps") < headline
         axis.errorbar(
             value,
-            names.index(line.row) + (0.18 if few else -0.18 if _leads(line) else 0),
+            names.index(row.value("row")) + (0.18 if few else -0.18 if _leads(row) else 0),
             xerr=[[max(0.0, value - lo)], [max(0.0, hi - value)]],
             fmt="o",
-            markersize=5 if _leads(line) else 4,
-            color=_COLOURS[line.role],
+            markersize=5 if _leads(row) else 4,
+            color=_COLOURS[role],
             markerfacecolor="white" if few else None,
             linewidth=1.2,
-            label=_ONE_STEP if few else _LABELS.get(line.role),
+            label=_ONE_STEP if few else _LABELS.get(role),
         )
     axis.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     bare(axis, "x")
 
 
-def _leads(line: Line) -> bool:
-    return line.role == "interface"
+def _leads(row: TableRow) -> bool:
+    return bool(row.value("role") == "interface")

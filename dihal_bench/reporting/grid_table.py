@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
 from dihal_bench.geometry.locate import whole
+from dihal_bench.reporting.writers import text
+from dihal_bench.results.table import Table, TableRow, numbers, words
 from dihal_bench.studies.protocol_grid.grid import AXES, TERMS
 from dihal_bench.studies.protocol_grid.readings import OUTLIER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dihal_bench.results.table import Value
     from dihal_bench.studies.protocol_grid.grid import Cell, Grid
 
 _COLUMNS = 8  # layers with a column of their own
@@ -35,48 +36,48 @@ def describe(cell: Cell) -> str:
 
 def _axes(grid: Grid) -> str:
     """Shares of the layers in the cells of every value of every axis."""
-    columns = sorted(layer for layer, _ in grid.selections.most_common(_COLUMNS))
-    rows = [{"axis": "all", "value": "", **_shares(grid.cells, columns)}]
+    layers = sorted(layer for layer, _ in grid.selections.most_common(_COLUMNS))
+    rows: list[dict[str, Value]] = [{"axis": "all", "value": "", **_shares(grid.cells, layers)}]
     for axis, values in AXES.items():
         for place, value in enumerate(values):
             cells = [cell for cell in grid.cells if getattr(cell.protocol, axis) == value]
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             name = "" if place else axis
-            rows.append({"axis": name, "value": shown, **_shares(cells, columns)})
+            rows.append({"axis": name, "value": shown, **_shares(cells, layers)})
+    shares = [numbers(str(layer), f"layer {layer}") for layer in layers]
+    columns = [words("axis"), numbers("value"), *shares, numbers("others"), numbers("small agree")]
     title = (
         f"{len(grid.cells):,} protocols: how many of them select each layer, "
         "and how many small resamples agree with their selection (%)"
     )
-    return f"{title}\n{_table(rows)}"
+    table = Table(columns=columns, rows=[TableRow(cells=cells) for cells in rows])
+    return f"{title}\n{text(table)}"
 
 
-def _shares(cells: list[Cell], columns: list[int]) -> dict[str, str]:
+def _shares(cells: list[Cell], layers: list[int]) -> dict[str, Value]:
     counts = Counter(cell.selected for cell in cells)
-    shares = {f"layer {layer}": _percent(counts[layer] / len(cells)) for layer in columns}
-    others = len(cells) - sum(counts[layer] for layer in columns)
+    shares: dict[str, Value] = {str(one): 100 * counts[one] / len(cells) for one in layers}
+    others = len(cells) - sum(counts[layer] for layer in layers)
     if others:
-        shares["others"] = _percent(others / len(cells))
+        shares["others"] = 100 * others / len(cells)
     agree = sum(cell.small_share for cell in cells) / len(cells)
-    return shares | {"small agree": _percent(agree)}
+    return shares | {"small agree": 100 * agree}
 
 
 def _layers(grid: Grid) -> str:
-    rows = [
-        {
-            "layer": str(layer.layer),
-            "selected in": str(grid.selections[layer.layer]),
-            "duplicates": f"{layer.duplicates:.2%}",
-            f"norm > {OUTLIER:g}x median": f"{layer.outliers:.2%}",
-            "largest norm": f"{layer.largest_norm:.3g}x",
-            "largest component": f"{layer.largest_component:.3g}x",
-        }
-        for layer in grid.layers
-    ]
-    return _table(rows)
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-    return str(tabulate(rows, headers="keys", disable_numparse=True, stralign="right"))
+    table = Table.of(
+        grid.layers,
+        (numbers("layer", type="integer"), lambda own: own.layer),
+        (numbers("selected in", type="integer"), lambda own: grid.selections[own.layer]),
+        (numbers("duplicates", type="share", digits=2), lambda own: own.duplicates),
+        (
+            numbers(f"norm > {OUTLIER:g}x median", type="share", digits=2),
+            lambda own: own.outliers,
+        ),
+        (numbers("largest norm"), lambda own: f"{own.largest_norm:.3g}x"),
+        (numbers("largest component"), lambda own: f"{own.largest_component:.3g}x"),
+    )
+    return text(table)
 
 
 def _remarks(grid: Grid) -> Iterable[str]:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
-from dihal_bench.reporting.run_table import render
+from dihal_bench.reporting.run_table import LEGEND, run_table
+from dihal_bench.reporting.writers import text
 from dihal_bench.results.metrics import DIFFUSION_GAIN, NLL, base_name
+from dihal_bench.results.table import Column, Table, differences, numbers, words
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import (
     CostEstimate,
@@ -23,6 +23,7 @@ from dihal_bench.runs.cost_estimate import (
 )
 from dihal_bench.studies.protocol_grid.grid import describe_grid
 from dihal_bench.studies.protocol_grid.of_run import grid_seconds
+from dihal_bench.studies.ranking.agreement import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,46 +40,35 @@ def show_located(located: Located, selected: int) -> str:
     """Return the table of layers with proxies and scores; a star marks the selected one."""
     paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
     crossed = {row["layer"]: row["stiffness_cross"] for row in located.cross}
-    rows = [
-        {
-            "layer": f"{ours['layer']} *" if ours["layer"] == selected else str(ours["layer"]),
-            "curvature": f"{ours['curvature']['value']:.3g}",
-            "stiffness": f"{ours['stiffness']['value']:.3g}",
-            "cross-fitted": _optional(crossed.get(ours["layer"])),
-            "eff. rank": f"{ours['effective_rank']['value']:.3g}",
-            "score [95 %]": _interval(ours["score"]),
-            "matched score [95 %]": _interval(theirs["score"]),
-            "log norm": f"{norm:.2f}",
-        }
-        for ours, theirs, norm in zip(paper, matched, located.log_norm, strict=True)
-    ]
-    table = tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True)
-    return "\n".join([table, "*: the layer that is selected", *located.remarks(), ""])
+    table = Table.of(
+        zip(paper, matched, located.log_norm, strict=True),
+        (words("layer"), lambda row: _starred(row[0]["layer"], selected)),
+        (_significant("curvature"), lambda row: row[0]["curvature"]["value"]),
+        (_significant("stiffness"), lambda row: row[0]["stiffness"]["value"]),
+        (_significant("cross-fitted"), lambda row: crossed.get(row[0]["layer"])),
+        (_significant("eff. rank"), lambda row: row[0]["effective_rank"]["value"]),
+        (differences("score [95 %]"), lambda row: Interval(**row[0]["score"]).cell),
+        (differences("matched score [95 %]"), lambda row: Interval(**row[1]["score"]).cell),
+        (numbers("log norm", digits=2), lambda row: row[2]),
+    )
+    return "\n".join([text(table), "*: the layer that is selected", *located.remarks(), ""])
 
 
-def _optional(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _significant(title: str) -> Column:
+    return numbers(title, type="significant", digits=3)
 
 
-def _interval(estimate: dict[str, float]) -> str:
-    if estimate["lo"] == estimate["hi"]:  # of a single resample
-        return f"{estimate['value']:+.2f}"
-    return f"{estimate['value']:+.2f} [{estimate['lo']:+.2f}, {estimate['hi']:+.2f}]"
+def _starred(layer: int, selected: int) -> str:
+    return f"{layer} *" if layer == selected else str(layer)
 
 
 def show_record(record: Record, folder: Path) -> str:
     """Return the score table of a run and where its files lie."""
     data = record.data
     order = ["teacher", data["interface"]["name"], *data["interface"]["controls"]]
-    notes = [_what(data), *_spent(data), _scored(record), _LEGEND, *_gain(record), *_bridge(record)]
+    notes = [_what(data), *_spent(data), _scored(record), *LEGEND, *_gain(record), *_bridge(record)]
     places = [f"record: {folder / 'record.json'}", f"weights: {folder / 'weights'}"]
-    return "\n".join([render(record.own_scores, order), *notes, *places])
-
-
-_LEGEND = (
-    "ΔNLL: the row's minus the reference row's (positive: worse); KL and top-1 agreement: with the "
-    "teacher; Brier-1: higher is better; ~: more chains would still change the NLL by 0.02 or more"
-)
+    return "\n".join([text(run_table(record.own_scores, order)), *notes, *places])
 
 
 def _what(data: dict[str, Any]) -> str:

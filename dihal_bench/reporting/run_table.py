@@ -1,40 +1,48 @@
-"""The table of a run as text."""
+"""The table of a run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dihal_bench.evaluation.likelihood import SAMPLED
+from dihal_bench.results.document_sums import SAMPLED
 from dihal_bench.results.metrics import (
-    BRIER1,
     METRICS,
     NLL,
     NLL_MINUS_INTERFACE,
     SEQUENCE_PREFIX,
-    TOP1,
     Shown,
     base_name,
+)
+from dihal_bench.results.table import (
+    FLAGS,
+    UNCONVERGED,
+    Column,
+    Table,
+    TableCell,
+    TableRow,
+    cell_text,
+    numbers,
+    words,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dihal_bench.results.metrics import Metric
     from dihal_bench.results.record import Score
+    from dihal_bench.results.table import Value
 
+ROW, STEPS, KIND = words("row"), numbers("steps", "S", type="integer"), words("kind")
 _SIZES = (1, 8, 32)  # of ensembles that have a line of their own
 _Key = tuple[str, int, int, str]
 
 
-def render(scores: Sequence[Score], order: Sequence[str]) -> str:
-    """Return the table of a run as text: a line per subject, steps, ensemble size and signal.
+def run_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
+    """Return the table of a run: a row per subject, steps, ensemble size and signal.
 
     Args:
         scores: of one task and one regime.
         order: subjects from top to bottom.
     """
-    from tabulate import tabulate
-
     lines: dict[_Key, dict[str, Score]] = {}
     for score in scores:
         key = (score.subject, score.steps, score.chains, score.signal)
@@ -42,69 +50,60 @@ def render(scores: Sequence[Score], order: Sequence[str]) -> str:
     keys = sorted(lines, key=lambda k: (order.index(k[0]), k[3] != SAMPLED, k[1], k[2]))
     most = {k[:2]: max(o[2] for o in keys if o[:2] == k[:2]) for k in keys}
     shown = [k for k in keys if k[2] in (*_SIZES, most[k[:2]])]
-    first = "first-token " if scores and scores[0].metric.startswith(SEQUENCE_PREFIX) else ""
-    metrics = [
-        metric
-        for metric in METRICS.shown_in(Shown.RUN)
-        if any(metric.key in lines[key] for key in shown)
+    rows = [TableRow(cells=_cells(key, lines[key])) for key in shown]
+    return Table(columns=[ROW, STEPS, KIND, *metric_columns(Shown.RUN, scores)], rows=rows)
+
+
+def metric_columns(table: Shown, scores: Sequence[Score]) -> list[Column]:
+    """Return the columns of a table's metrics; of what is scored on first tokens alone says so."""
+    first = {base_name(s.metric) for s in scores if s.metric.startswith(SEQUENCE_PREFIX)}
+    return [
+        Column.of(m, key=m.key, title=f"first-token {m.title}" if m.key in first else m.title)
+        for m in METRICS.shown_in(table)
     ]
-    table = [_line(key, lines[key], metrics, first) for key in shown]
-    return str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
 
 
-def render_plain(scores: Sequence[Score], order: Sequence[str]) -> str:
-    """Return scores of any metrics as text: a line per metric, a column per subject and steps."""
-    from tabulate import tabulate
+def _cells(key: _Key, scores: Mapping[str, Score]) -> dict[str, Value]:
+    subject, steps, chains, signal = key
+    nll = scores.get(NLL.key)
+    exact = (nll or next(iter(scores.values()))).kind == "exact"
+    unsure = nll is not None and not nll.details.get("converged", True)
+    cells: dict[str, Value] = {
+        "row": subject if signal == SAMPLED else f"{subject}, signal {signal}",
+        "steps": None if exact and steps <= 1 else steps,
+        "kind": "exact" if exact else f"ensemble({chains})",
+        NLL_MINUS_INTERFACE.key: "reference" if nll else "no likelihood",
+    }
+    for metric in METRICS.shown_in(Shown.RUN):
+        own = scores.get(metric.key)
+        if own is not None:
+            flag = UNCONVERGED if unsure and own is nll else ""
+            cells[metric.key] = TableCell.of(own, flag) if metric.wide else own.value
+    return cells
 
-    lines: dict[str, dict[str, str]] = {}
+
+def task_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
+    """Return scores of any metrics: a row per metric, a column per subject and steps."""
+    rows: dict[str, dict[str, Value]] = {}
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
         filtered = score.details.get("filter", "none")
         name = score.metric if filtered == "none" else f"{score.metric} ({filtered})"
         row = score.subject if score.subject == order[0] else f"{score.subject} S={score.steps}"
-        cell = _shown(score, METRICS.named(score.metric), wide=True)
-        lines.setdefault(name, {"score [95 %]": name})[row] = cell
-    names = dict.fromkeys(key for line in lines.values() for key in line)
-    table = [{key: line.get(key, "") for key in names} for line in lines.values()]
-    return str(tabulate(table, headers="keys", disable_numparse=True))
+        column = Column.of(METRICS.named(score.metric, score.unit))
+        cell = cell_text(TableCell.of(score), column)
+        rows.setdefault(name, {"metric": name})[f"of {row}"] = cell
+    subjects = dict.fromkeys(key for cells in rows.values() for key in cells if key != "metric")
+    return Table(
+        columns=[
+            words("metric", "score [95 %]"),
+            *(numbers(key, key.removeprefix("of ")) for key in subjects),
+        ],
+        rows=[TableRow(cells=cells) for cells in rows.values()],
+    )
 
 
-def _line(
-    key: _Key, scores: Mapping[str, Score], metrics: Sequence[Metric], first: str
-) -> dict[str, str]:
-    subject, steps, chains, signal = key
-    some = next(scores[metric.key] for metric in (NLL, BRIER1, TOP1) if metric.key in scores)
-    exact = some.kind == "exact"
-    line = {
-        "row": subject if signal == SAMPLED else f"{subject}, signal {signal}",
-        "S": "-" if exact and steps <= 1 else str(steps),
-        "kind": "exact" if exact else f"ensemble({chains}){_unconverged(scores)}",
-    }
-    for metric in metrics:
-        head = f"{first}{metric.title}" if metric is NLL else metric.title
-        line[head + (" [95 %]" if metric.wide else "")] = (
-            _versus(scores)
-            if metric is NLL_MINUS_INTERFACE
-            else _shown(scores.get(metric.key), metric, wide=metric.wide)
-        )
-    return line
-
-
-def _unconverged(scores: Mapping[str, Score]) -> str:
-    nll = scores.get(NLL.key)
-    return "" if nll is None or nll.details.get("converged", True) else " ~"
-
-
-def _versus(scores: Mapping[str, Score]) -> str:
-    if NLL.key not in scores:
-        return "no likelihood"
-    own = scores.get(NLL_MINUS_INTERFACE.key)
-    return _shown(own, NLL_MINUS_INTERFACE, wide=True) or "reference"
-
-
-def _shown(score: Score | None, metric: Metric, *, wide: bool) -> str:
-    """Return a value, with its interval where there is room; nothing for None."""
-    if score is None:
-        return ""
-    form = f"{'+' if metric.signed else ''}.{metric.digits}f"
-    known = wide and score.lo is not None and score.hi is not None
-    return f"{score.value:{form}}" + (f" [{score.lo:{form}}, {score.hi:{form}}]" if known else "")
+LEGEND = (
+    "ΔNLL: the row's minus the reference row's (positive: worse); KL and top-1 agreement: with the "
+    "teacher",
+    FLAGS[UNCONVERGED],
+)

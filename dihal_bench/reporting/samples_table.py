@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.evaluation.likelihood import TEACHER
+from dihal_bench.reporting.writers import text
 from dihal_bench.results.metrics import ENERGY, GEN_PPL_AT_ENTROPY, HIGHER, LOWER, MAUVE, METRICS
+from dihal_bench.results.table import (
+    FLAGS,
+    PUBLISHED,
+    Column,
+    Table,
+    TableCell,
+    TableRow,
+    cell_text,
+    numbers,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dihal_bench.evaluation.samples.frontier import Point
     from dihal_bench.results.record import Score
+    from dihal_bench.results.table import Value
 
 _BEST = {LOWER: "lowest", HIGHER: "highest", None: "real text's"}
 _Measures = Mapping[str, Mapping[str, Any]]
@@ -27,82 +40,86 @@ def show_samples(scores: Sequence[Score], audit: Mapping[str, Any], order: Seque
         audit: what the record keeps of it beside the scores.
         order: subjects from left to right.
     """
-    rows: dict[str, dict[str, Mapping[str, Any]]] = {"real text": dict(audit["data"])}
+    subjects: dict[str, dict[str, Mapping[str, Any]]] = {"real text": dict(audit["data"])}
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
         if score.metric != GEN_PPL_AT_ENTROPY.key:
             nfe = "" if score.subject == TEACHER else f"\nNFE {score.nfe}"
-            rows.setdefault(score.subject + nfe, {})[score.metric] = asdict(score)
-    found = {name for own in rows.values() for name in own}
-    known = [metric.key for metric in METRICS if metric.key in found]
-    names = known + sorted(found - set(known))
-    verdicts = audit["verdicts"]
-    lines = [line for name in names for line in _lines(name, rows, verdicts)]
-    parts = [_tabulated(lines), *_notes(scores, audit)]
+            subjects.setdefault(score.subject + nfe, {})[score.metric] = asdict(score)
+    found = {name for own in subjects.values() for name in own}
+    declared = [metric.key for metric in METRICS if metric.key in found]
+    names = [*declared, *sorted(found - set(declared))]
+    columns = (
+        *(words("metric"), words("best")),
+        *(numbers(f"of {row}", row) for row in subjects),
+        words("fooled", "fooled by"),
+    )
+    rows = [row for name in names for row in _rows(name, subjects, audit["verdicts"])]
+    parts = [text(Table(columns=columns, rows=rows)), *_notes(scores, audit)]
     if audit["impostors"]:
-        naive = [_naive(row, known) for row in audit["impostors"]]
-        parts += ["", "Rows without a model", "", _tabulated(naive), _PUBLISHED]
+        naive = _naive(audit["impostors"], declared)
+        parts += ["", "Rows without a model", "", text(naive), FLAGS[PUBLISHED]]
     return "\n".join(parts)
 
 
-def _tabulated(lines: Sequence[Mapping[str, str]]) -> str:
-    from tabulate import tabulate
-
-    table = tabulate(lines, headers="keys", tablefmt="simple", disable_numparse=True)
-    return "\n".join(line.rstrip() for line in str(table).splitlines())
-
-
-def _lines(
-    name: str, rows: Mapping[str, _Measures], verdicts: Mapping[str, Any]
-) -> Iterator[dict[str, str]]:
-    """Yield the line of a metric, and one more of what belongs to it."""
-    best = _BEST[METRICS[name].better] if name in METRICS else ""
-    line = {"metric": METRICS.named(name).title, "best": best}
-    line |= {row: _cell(name, own) for row, own in rows.items()}
-    yield line | ({"fooled by": _verdict(verdicts, name)} if verdicts else {})
+def _rows(
+    name: str, subjects: Mapping[str, _Measures], verdicts: Mapping[str, Any]
+) -> Iterator[TableRow]:
+    """Yield the row of a metric, and one more of what belongs to it."""
+    metric = METRICS.named(name)
+    column = Column.of(metric)
+    cells: dict[str, Value] = {
+        "metric": metric.title,
+        "best": _BEST[metric.better] if metric.known else "",
+        "fooled": _verdict(verdicts, name) if verdicts else None,
+    }
+    found = {row: own[name] for row, own in subjects.items() if name in own}
+    yield TableRow(
+        cells=cells | {f"of {row}": cell_text(_halved(own), column) for row, own in found.items()}
+    )
     more = {MAUVE.key: ("MAUVE over seeds", _spread), ENERGY.key: ("energy, p", _p)}.get(name)
     if more:
-        label, cell = more
-        yield {"metric": label} | {row: cell(own[name]) for row, own in rows.items() if name in own}
+        label, shown = more
+        others = {f"of {row}": shown(own["details"]) for row, own in found.items()}
+        yield TableRow(cells={"metric": label, "best": "", **others, "fooled": ""})
 
 
-def _naive(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Return the line of a row without a model; intervals would be of no use."""
-    measures = row["measures"]
-    return {"row": row["name"] + ("*" if row["published"] else "")} | {
-        METRICS.named(name).title.replace(" ", "\n", 1): _value(name, measures) for name in names
-    }
+def _halved(own: Mapping[str, Any]) -> TableCell:
+    """Return a value with half of its interval: there is no room for both ends."""
+    if own["lo"] is None or own["hi"] is None:
+        return TableCell(own["value"])
+    return TableCell(own["value"], spread=(own["hi"] - own["lo"]) / 2)
 
 
-def _value(name: str, measures: _Measures) -> str:
-    digits = METRICS.named(name).digits
-    return f"{measures[name]['value']:.{digits}f}" if name in measures else "n/a"
+def _naive(impostors: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """Return the rows without a model; intervals would be of no use."""
+    columns = [Column.of(METRICS[name], better=None) for name in names]
+    return Table.of(
+        impostors,
+        (words("row"), lambda own: TableCell(own["name"], flags=(PUBLISHED,) * own["published"])),
+        *(
+            (
+                replace(column, title=column.title.replace(" ", "\n", 1)),
+                lambda own, name=name: own["measures"].get(name, {}).get("value"),
+            )
+            for name, column in zip(names, columns, strict=True)
+        ),
+    )
 
 
-def _cell(name: str, measures: _Measures) -> str:
-    own = measures.get(name)
-    if own is None or own["lo"] is None or own["hi"] is None:
-        return _value(name, measures)
-    half = (own["hi"] - own["lo"]) / 2
-    return f"{_value(name, measures)} ± {half:.{METRICS.named(name).digits}f}"
+def _spread(details: Mapping[str, Any]) -> str:
+    return f"{details['least']:.2f} to {details['largest']:.2f}"
 
 
-def _spread(own: Mapping[str, Any]) -> str:
-    return f"{own['details']['least']:.2f} to {own['details']['largest']:.2f}"
-
-
-def _p(own: Mapping[str, Any]) -> str:
-    return f"{own['details']['p']:.3f}"
+def _p(details: Mapping[str, Any]) -> str:
+    return f"{details['p']:.3f}"
 
 
 def _verdict(verdicts: Mapping[str, Any], name: str) -> str:
     if name not in verdicts:
         return ""
     fooled, close = verdicts[name]["fooled"], len(verdicts[name]["close"])
-    text = f"{len(fooled)}: {verdicts[name]['worst']}" if fooled else "none"
-    return text + (f" (+{close} close)" if close else "")
-
-
-_PUBLISHED = "*: settings that are in the literature"
+    said = f"{len(fooled)}: {verdicts[name]['worst']}" if fooled else "none"
+    return said + (f" (+{close} close)" if close else "")
 
 
 def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
@@ -131,8 +148,6 @@ def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
 
 def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: float) -> str:
     """Return the table of the frontier: every row's perplexity at the entropy of real text."""
-    from tabulate import tabulate
-
     found = {
         f"{score.subject} S={score.steps}": score
         for score in scores
@@ -141,20 +156,15 @@ def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: flo
     reached: dict[str, list[float]] = {}
     for point in points:
         reached.setdefault(point.row, []).append(point.entropy)
-    table = []
-    for name, own in reached.items():
-        score = found.get(name) or found.get(f"{name} S=1")
-        table.append(
-            {
-                "row": name,
-                f"gen-PPL at entropy {entropy:.2f} [95 %]": "n/a"
-                if score is None
-                else f"{score.value:.1f} [{score.lo:.1f}, {score.hi:.1f}]",
-                "entropies reached": f"{min(own):.2f} to {max(own):.2f}",
-            }
-        )
-    text = str(tabulate(table, headers="keys", tablefmt="simple", disable_numparse=True))
+    table = Table.of(
+        reached.items(),
+        (words("row"), lambda own: own[0]),
+        (
+            Column.of(GEN_PPL_AT_ENTROPY, title=f"gen-PPL at entropy {entropy:.2f} [95 %]"),
+            lambda own: TableCell.of(found.get(own[0]) or found.get(f"{own[0]} S=1")),
+        ),
+        (words("entropies reached"), lambda own: f"{min(own[1]):.2f} to {max(own[1]):.2f}"),
+    )
     beaten = sorted({name for own in found.values() for name in own.details.get("fooled_by", ())})
-    if beaten:
-        text += f"\nbelow the teacher's curve, without a model: {', '.join(beaten)}"
-    return text
+    said = [f"below the teacher's curve, without a model: {', '.join(beaten)}"] if beaten else []
+    return "\n".join([text(table), *said])

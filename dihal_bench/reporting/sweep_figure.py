@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dihal_bench.studies.sweep.replicate import Replicated
-    from dihal_bench.studies.sweep.table import Table
+    from dihal_bench.studies.sweep.table import SweepTable
 
 _PREDICTORS = {SCORE: (BLUE, "o"), f"{SCORE}, matched": (ORANGE, "s")}
 
 
-def draw(table: Table, stem: Path) -> list[Path]:
+def draw(table: SweepTable, stem: Path) -> list[Path]:
     """Draw a sweep over layers, as PNG and SVG of fixed bytes.
 
     Above: the score over depth, and the losses with every seed. Below: the score against each loss,
@@ -49,11 +49,11 @@ def draw(table: Table, stem: Path) -> list[Path]:
         return save(figure, stem)
 
 
-def _layers(table: Table) -> list[int]:
+def _layers(table: SweepTable) -> list[int]:
     return [candidate.layer or 0 for candidate in table.outcomes.candidates]
 
 
-def _scores(axis: Any, table: Table) -> None:
+def _scores(axis: Any, table: SweepTable) -> None:
     layers = _layers(table)
     for name, (colour, marker) in _PREDICTORS.items():
         own = table.predictions[name]
@@ -67,7 +67,7 @@ def _scores(axis: Any, table: Table) -> None:
     _over_layers(axis, layers)
 
 
-def _curve(axis: Any, table: Table, name: str) -> None:
+def _curve(axis: Any, table: SweepTable, name: str) -> None:
     layers, losses = _layers(table), table.outcomes.losses[name]
     for row in losses:
         axis.plot(layers, row, color=GREY, linewidth=0.8, alpha=0.7, label="loss of a seed")
@@ -80,7 +80,7 @@ def _curve(axis: Any, table: Table, name: str) -> None:
     _over_layers(axis, layers)
 
 
-def _promise(axis: Any, table: Table, losses: Sequence[str]) -> None:
+def _promise(axis: Any, table: SweepTable, losses: Sequence[str]) -> None:
     """How well each predictor ranks, for every loss: Kendall's tau with its interval."""
     names = [n for n, p in table.predictions.items() if p.orders and ", " not in n]
     ranked = {name: table.ranking[name] for name in losses if name in table.ranking}
@@ -105,7 +105,7 @@ def _promise(axis: Any, table: Table, losses: Sequence[str]) -> None:
     bare(axis, "x")
 
 
-def _scatter(axis: Any, table: Table, name: str) -> None:
+def _scatter(axis: Any, table: SweepTable, name: str) -> None:
     layers, losses = _layers(table), table.outcomes.losses[name]
     own = table.predictions[SCORE]
     lo, hi = np.percentile(own.draws, (2.5, 97.5), axis=0)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.checksum import sealed
-from dihal_bench.core.files import atomic_path, write_json
-from dihal_bench.reporting import intervention_report
+from dihal_bench.core.files import write_json, write_text
+from dihal_bench.reporting import intervention_figure
 from dihal_bench.reporting import sweep_figure as figure
+from dihal_bench.reporting.writers import csv, text, titled
 from dihal_bench.results.migrations import SCHEMA
-from dihal_bench.studies.sweep import cells, replicate, table
+from dihal_bench.studies.ranking.agreement import LEAST
+from dihal_bench.studies.sweep import cells, replicate
 from dihal_bench.studies.sweep.earlier import clear_earlier, replication_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.studies.sweep.intervention import Intervention
     from dihal_bench.studies.sweep.sweep import Sweep
-    from dihal_bench.studies.sweep.table import Table
+    from dihal_bench.studies.sweep.table import SweepTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Report:
         files: that were written.
     """
 
-    tables: dict[str, Table]
+    tables: dict[str, SweepTable]
     interventions: dict[str, Intervention]
     replicated: list[replicate.Replicated]
     text: str
@@ -64,20 +67,20 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
     for sweep in sweeps:
         own, change = tables[sweep.name], moved.get(sweep.name)
         title = f"backbone {sweep.name}\n\n" if len(sweeps) > 1 else ""
-        texts.append(title + _text(own, change, "simple"))
+        texts.append(title + show_sweep(own, change))
         blocks = sweep.job.inputs.backbone.blocks
         content = result(own, change, backbone=sweep.name, axis=sweep.axis.name, blocks=blocks)
         ids[sweep.name] = content["id"]
         clear_earlier(sweep)
         files += _write(sweep, own, change, content)
         if sweep.name in graded:
-            texts.append(f"{cells.show(graded[sweep.name])}\n\n{cells.LEGEND}")
+            texts.append(show_cells(graded[sweep.name]))
             files += _write_cells(sweep, graded[sweep.name])
     rows: list[replicate.Replicated] = []
     if len(sweeps) > 1:
         rows = replicate.within_layers(moved) if moved else replicate.over_layers(tables)
     if rows:
-        texts.append(replicate.show(rows))
+        texts.append(show_replicated(rows))
         axis = sweeps[0].axis.name
         said = replicated(rows, axis, ids)
         files += _write_replicated(rows, said, replication_stem(root, sweeps[0]))
@@ -90,15 +93,76 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
     )
 
 
-def _text(own: Table, change: Intervention | None, form: str) -> str:
-    parts = [table.show(own, form=form)]
+def show_sweep(own: SweepTable, change: Intervention | None = None, *, form: str = "simple") -> str:
+    """Return the tables of a sweep as text.
+
+    Args:
+        own: what came out.
+        change: what changes of coordinates did, where they were swept.
+        form: of ``writers.text``: "simple", or "github" for Markdown.
+    """
+    outcomes = own.outcomes
+    seeds = len(outcomes.seeds)
+    spread = f" ±: standard deviation over {seeds} seeds." if seeds > 1 else " One seed."
+    parts = [
+        titled(replace(own.candidates(), title=own.title), form, *filter(None, [outcomes.setting])),
+        f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain."
+        f"{spread}",
+        *([_subsampled(own.sample)] if own.sample is not None else []),
+        *(titled(own.ranked(loss), form) for loss in own.ranking),
+        *_notes(own),
+        "made by " + "; ".join(outcomes.origins),
+    ]
     if change is not None:
-        parts.append(intervention_report.show(change, form=form))
+        head = "Kendall τ of score and minus the loss within a layer, mean over layers"
+        parts += [text(change.moves(), form), head, text(change.agreement(), form), _INTERVENTION]
     return "\n\n".join(parts)
 
 
+def _notes(own: SweepTable) -> list[str]:
+    """What has to be said of a ranking, or of there being none; nothing of other sweeps."""
+    count = len(own.outcomes.candidates)
+    if own.ranking:
+        orders = math.factorial(count)
+        few = f"{count} candidates have {orders} orders: by chance τ is 1 once in {orders} times."
+        return [_LEGEND] if count > _FEW else [_LEGEND, few]
+    if own.predictions:
+        return [
+            f"No predictor is ranked: fewer than {LEAST} candidates have no ranking, since the "
+            "rank correlation of two is always 1 or -1."
+        ]
+    return []
+
+
+def _subsampled(sample: Mapping[str, int]) -> str:
+    """Return what the subsamples of activations are, and a warning where they leave nothing out."""
+    resamples, tokens, kept = (sample[name] for name in ("resamples", "tokens", "kept"))
+    said = f"Subsamples of activations: {resamples}, of {tokens:,} of {kept:,} tokens."
+    if tokens < kept:
+        return said
+    return f"{said} They leave nothing out: intervals are over trainings alone."
+
+
+def show_replicated(rows: Sequence[replicate.Replicated], *, form: str = "simple") -> str:
+    """Return the statistics of several backbones as text."""
+    return f"{text(replicate.replication_table(rows), form)}\n\n{_REPLICATED}"
+
+
+def show_cells(own: cells.Cells, *, form: str = "simple") -> str:
+    """Return what other definitions of the score say: a row per loss, then per axis and value."""
+    return "\n\n".join(
+        [
+            f"{len(own.protocols):,} definitions of the score",
+            text(own.summary(), form),
+            "mean τ of the cells with one choice fixed:",
+            text(own.by_choice(), form),
+            _CELLS,
+        ]
+    )
+
+
 def result(
-    own: Table, change: Intervention | None, *, backbone: str, axis: str, blocks: int
+    own: SweepTable, change: Intervention | None, *, backbone: str, axis: str, blocks: int
 ) -> dict[str, Any]:
     """Return what a sweep's JSON file holds, sealed."""
     about: dict[str, Any] = {"schema": SCHEMA, "run": f"{backbone}-{axis}", "axis": axis}
@@ -109,34 +173,29 @@ def result(
 
 
 def _write(
-    sweep: Sweep, own: Table, change: Intervention | None, content: dict[str, Any]
+    sweep: Sweep, own: SweepTable, change: Intervention | None, content: dict[str, Any]
 ) -> list[Path]:
     stem = sweep.stem
     write_json(stem.with_name(f"{stem.name}.json"), content)
     markdown = stem.with_name(f"{stem.name}.md")
-    with atomic_path(markdown) as temporary:
-        temporary.write_text(_text(own, change, "github") + "\n", encoding="utf-8")
+    write_text(markdown, show_sweep(own, change, form="github") + "\n")
     figures: Sequence[Path] = []
     if change is not None:
-        figures = intervention_report.draw(change, stem)
+        figures = intervention_figure.draw(change, stem)
     elif own.ranking:
         figures = figure.draw(own, stem)
     return [stem.with_name(f"{stem.name}.json"), markdown, *figures]
 
 
 def _write_cells(sweep: Sweep, graded: cells.Cells) -> list[Path]:
-    import pandas
-
     stem = sweep.folder / f"grid-{sweep.axis.name}"
     contents = {
-        "csv": pandas.DataFrame(graded.rows()).to_csv(index=False, lineterminator="\n"),
-        "md": f"{cells.show(graded, form='github')}\n\n{cells.LEGEND}\n",
+        stem.with_name(f"{stem.name}.csv"): csv(graded.table()),
+        stem.with_name(f"{stem.name}.md"): show_cells(graded, form="github") + "\n",
     }
-    for suffix, text in contents.items():
-        with atomic_path(stem.with_name(f"{stem.name}.{suffix}")) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in contents]
-    return [*paths, *cells.draw(graded, stem)]
+    for path, content in contents.items():
+        write_text(path, content)
+    return [*contents, *cells.draw(graded, stem)]
 
 
 def replicated(
@@ -158,6 +217,40 @@ def _write_replicated(
 ) -> list[Path]:
     write_json(stem.with_name(f"{stem.name}.json"), content)
     markdown = stem.with_name(f"{stem.name}.md")
-    with atomic_path(markdown) as temporary:
-        temporary.write_text(replicate.show(list(rows), form="github") + "\n", encoding="utf-8")
+    write_text(markdown, show_replicated(rows, form="github") + "\n")
     return [stem.with_name(f"{stem.name}.json"), markdown, *figure.draw_replicated(rows, stem)]
+
+
+_FEW = 4  # candidates, of so few orders that any predictor may hit the right one by chance
+_LEGEND = (
+    "Predictors are turned so that higher promises a lower loss; rank correlations are with minus "
+    "the loss. Intervals: 95 %, over subsamples of activations and over trainings drawn anew, of "
+    "the layers as they are; of three trainings they are too narrow. The score sees training text "
+    "alone, the FVU of ridge and token mean the very windows that the losses are of. Partial: "
+    "Spearman's given the depth, undefined where predictor or loss is monotone in it. τ - τ(depth):"
+    " what a predictor adds to naming the earliest layer, in pairs; a score for which it is not "
+    "above 0 has shown nothing. Gap: candidates that came out better than the predicted one. No "
+    "p-value stands here: layers of one backbone are no sample of anything."
+)
+_INTERVENTION = (
+    "Scores are standardised over the transforms of a layer; moved: largest change against the "
+    "identity over layers, of the space that is diffused, A (h - mean) / r, and of A h. Losses: "
+    "minus those of the identity, mean over layers, 95 % over seeds (t). rotate is the null: no "
+    "score moves, and losses differ by what another start of training differs by. scale divides "
+    "out of what is diffused: losses must not move, though the raw score does. So that coordinates "
+    "can be changed, every bridge of these, identity's too, predicts the state itself "
+    "(bridge.residual=none) and not what its token leaves open, as in other sweeps: that is harder."
+)
+_REPLICATED = (
+    "One value per backbone. p: exact sign-flip test, one-sided: the share of all assignments of "
+    "signs to the backbones' values whose mean is at least as large; least: the smallest p that so "
+    "many backbones can give. It stands at what the claim is about, per loss: that the score ranks "
+    "the candidates, and that it does so better than depth, which is easy where depth ranks them "
+    "the wrong way round. It is not corrected for there being several losses. Two seeds of one "
+    "architecture are less independent than two architectures."
+)
+_CELLS = (
+    "Each cell is one definition of the score; τ is Kendall's with minus the loss, over the same "
+    "layers. The best of so many definitions, chosen by the losses it is compared with, proves "
+    "nothing: the shares are what counts."
+)

@@ -19,7 +19,7 @@ _PARTS = 1024  # that a record tells apart
 _MOST_ROWS = 200
 _MOST_COUNTED = 2.0**53  # of tokens, words or bytes: whole numbers that a float tells apart
 _ROW = ("subject", "steps", "chains", "signal")
-_OWN, *_TRIALS = "sampled", "zeroed", "shuffled", "true"  # signals
+SAMPLED, *_TRIALS = "sampled", "zeroed", "shuffled", "true"  # signals
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}(@[1-9][0-9]{0,4})?")  # of sums
 _MOST = 1e9  # of a token, whatever is added up
 _ROUNDING = 1e-3  # of a token, in float32
@@ -77,9 +77,9 @@ def check_subjects(
     Raises:
         UserError: names who has none, or should not.
     """
-    drawn = {row["subject"] for row in rows if row["signal"] == _OWN}
+    drawn = {row["subject"] for row in rows if row["signal"] == SAMPLED}
     teacher = [tuple(row[name] for name in _ROW) for row in rows if row["subject"] == TEACHER]
-    if teacher != [(TEACHER, 1, 1, _OWN)]:
+    if teacher != [(TEACHER, 1, 1, SAMPLED)]:
         raise UserError(f"{where}: the field rows must have one row of the teacher, S=1 and K=1.")
     for name in (interface, *controls):
         if name not in drawn:
@@ -105,7 +105,7 @@ def _check_row(row: Any, tokens: Sequence[float], where: str, version: int) -> N
             f"{where}: steps is {steps} and chains is {chains}, and they must be 0 or more and a "
             "power of two."
         )
-    if row["signal"] not in (_OWN, *_TRIALS):
+    if row["signal"] not in (SAMPLED, *_TRIALS):
         raise UserError(f"{where}: the field signal is {row['signal'][:80]!r}, which there is not.")
     known = METRICS.sums(chains)
     for name, values in row["sums"].items():

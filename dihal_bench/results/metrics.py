@@ -343,3 +343,9 @@ for _key, _title, _help in (
     ("f1", "F1", "harmonic mean of precision and recall"),
 ):
     METRICS.register(Metric(_key, _title, _help, unit="lm-eval", better=HIGHER))
+
+
+def main_metrics() -> list[Metric]:
+    """Return the metrics that readers compare rows by: what ranks comes first."""
+    found = [m for m in METRICS.shown_in(Shown.LEADERBOARD) if m.brief and not m.bound]
+    return sorted(found, key=lambda metric: not metric.ranked)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dihal_bench.evaluation.intervals import DocumentBootstrap, Estimate, holding, over_trainings
+from dihal_bench.evaluation.intervals import DocumentBootstrap, holding, over_trainings
+from dihal_bench.results.table import Estimate
 
 
 def documents(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

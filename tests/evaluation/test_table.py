@@ -13,7 +13,8 @@ from dihal_bench.evaluation.aggregate import Measured, Traits, scores_of
 from dihal_bench.evaluation.cache import ScoreCache
 from dihal_bench.evaluation.evaluate import evaluate
 from dihal_bench.evaluation.likelihood import TEACHER, TRUE, Row, Totals
-from dihal_bench.reporting.run_table import render
+from dihal_bench.reporting.run_table import run_table
+from dihal_bench.reporting.writers import text
 from dihal_bench.results.record import Score
 
 from ..tiny import backbone, build, redrawn
@@ -131,7 +132,7 @@ def test_a_hopeless_row_has_no_perplexity_but_still_a_likelihood():
     scores = scores_of(rows, TRAITS, MEASURED, reference=HIDDEN)
     assert one(scores, "mean", "nll").value > 700
     assert not [s for s in scores if s.subject == "mean" and "ppl" in s.metric]
-    assert "mean" in render(scores, [*TRAITS, TEACHER])
+    assert "mean" in {row.value("row") for row in run_table(scores, [*TRAITS, TEACHER]).rows}
 
 
 def test_text_without_words_has_no_perplexity_per_word():
@@ -141,7 +142,7 @@ def test_text_without_words_has_no_perplexity_per_word():
 
 
 def test_the_table_shows_every_row_in_order(scores):
-    table = render(scores, [TEACHER, "hidden", "ridge", "loop", "mean"])
+    table = text(run_table(scores, [TEACHER, "hidden", "ridge", "loop", "mean"]))
     lines = table.splitlines()[2:]
     assert [line.split()[0] for line in lines] == [
         TEACHER,
@@ -156,7 +157,6 @@ def test_the_table_shows_every_row_in_order(scores):
     for metric, form in (("nll", ".3f"), ("diffusion_gain", "+.4f")):
         score = one(scores, "hidden", metric, 2)
         assert f"{score.value:{form}} [{score.lo:{form}}, {score.hi:{form}}]" in hidden
-    assert " - " in lines[0]
 
 
 def test_rows_of_every_kind_come_from_real_interfaces():
@@ -193,8 +193,8 @@ def test_the_true_signal_is_a_row_without_a_likelihood():
     assert found["hidden"]["top1"] == 1  # the teacher's own state
     assert found["hidden"]["brier1"] == pytest.approx(teacher.value, abs=1e-5)
     assert found["embedding"]["brier1"] > teacher.value + 0.1  # it bears the next token
-    line = next(li for li in render(scores, [TEACHER, "embedding"]).splitlines() if "true" in li)
-    assert "no likelihood" in line
+    (row,) = (r for r in run_table(scores, [TEACHER, "embedding"]).rows if "true" in r.value("row"))
+    assert row.value("nll_minus_interface") == "no likelihood"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_files_have_the_colours_of_pages_on_white() -> None:
 
 
 def test_figures_of_all_kinds_agree_on_an_interface(make: Make) -> None:
-    given = board_of([told(make(), 40.0, 1), make("embedding")], [])
+    given = board_of([told(make(), 40.0, 1), make("embedding")], []).to_dict()
     frontier = [{"task": "samples", "key": "k", "row": "hidden S=4", "temperature": 1.0}]
     for run in given["runs"]:
         run["record"]["frontier"] = [{**one, "entropy": 3.0, "gen_ppl": 9.0} for one in frontier]
@@ -51,7 +51,7 @@ def test_figures_of_all_kinds_agree_on_an_interface(make: Make) -> None:
 
 
 def test_variants_of_an_interface_have_marks_of_their_own(make: Make) -> None:
-    given = board_of([make(), configured(make(), 1, bridge__residual="none")], [])
+    given = board_of([make(), configured(make(), 1, bridge__residual="none")], []).to_dict()
     labels = {run["label"]: {"interface": "hidden", "colour": "c"} for run in given["runs"]}
     assert len(labels) == 2
     assert set(figures._marks(labels).values()) == {"os", "D^"}

@@ -21,7 +21,7 @@ SWEEP = {
 
 
 def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
-    board = board_of([make(), make("embedding")], [])
+    board = board_of([make(), make("embedding")], []).to_dict()
     first = figures.draw(board, tmp_path / "one")
     second = figures.draw(board, tmp_path / "two")
     assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "proxies", "recovery"}
@@ -32,7 +32,7 @@ def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
 def test_nothing_touches_the_edge_of_a_figure(make: Make, tmp_path: Path) -> None:
     settings = {"bridge__residual": "none", "denoiser__name": "W" * 40, "train__optimizer": "adamw"}
     records = [configured(make(name), 1, **settings) for name in ("hidden", "embedding")]
-    board = board_of([*records, make(), make("embedding")], [SWEEP])
+    board = board_of([*records, make(), make("embedding")], [SWEEP]).to_dict()
     drawn = [path for path in figures.draw(board, tmp_path) if path.suffix == ".png"]
     assert {p.name.partition("-")[0] for p in drawn} >= {"brier1", "nll", "recovery", "layers"}
     for path in drawn:
@@ -64,7 +64,7 @@ def test_a_frontier_is_the_mean_of_trainings_beside_real_text(make: Make, tmp_pa
         data = told(make(), 40.0, seed).data
         return Record.of({**data, "audits": {"samples": audit}})
 
-    board = board_of([audited(0, (10.0, 40.0)), audited(1, (40.0, 40.0))], [])
+    board = board_of([audited(0, (10.0, 40.0)), audited(1, (40.0, 40.0))], []).to_dict()
     (own,) = (what for kind, _, what in figures._wanted(board) if kind == "frontier")
     assert own["beside"] == {"real text": (4.0, 5.0), "loop": (5.0, 5.0)} | {
         "below the teacher": (3.95, 5.0)

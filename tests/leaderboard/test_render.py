@@ -188,7 +188,7 @@ def test_what_fails_over_every_record_is_no_records_fault(
 def test_a_failure_that_needs_several_records_is_not_hidden(
     board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(records: Sequence[Record], sweeps: object) -> dict[str, Any]:
+    def fails(records: Sequence[Record], sweeps: object) -> board_module.Board:
         if len(records) > 1:
             raise ZeroDivisionError
         return board_module.board_of(records, [])

@@ -27,7 +27,7 @@ def test_a_sweep_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_sweeps_of_equal_replaced_blocks_and_the_score_come_first() -> None:
     sweeps, problems = read_sweeps(ROOT / "leaderboards" / "geometry-tiny")
     assert not problems
-    shown = board_of([], sweeps)["sweeps"]
+    shown = board_of([], sweeps).sweeps
     assert len(shown) == len(sweeps) == 8
     assert [own["axis"] for own in shown] == ["span-2"] * 7 + ["layers"]
     assert shown[6]["backbone"] == "bundled"  # whose loss rises with every layer, as depth says

@@ -6,16 +6,20 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dihal_bench.leaderboard import figures, text
-from dihal_bench.leaderboard.board import board_of
+from dihal_bench.core.markdown import escaped
+from dihal_bench.leaderboard import figures
+from dihal_bench.leaderboard.board import Board, board_of
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import facts, likelihood_table
+from dihal_bench.reporting import writers
 from dihal_bench.results.record import Record
+from dihal_bench.results.table import Table
 
 from .conftest import Make, configured
 
@@ -35,10 +39,10 @@ def shifted(record: Record, by: float) -> Record:
     return Record.of(data)
 
 
-def row(table: dict[str, Any], name: str, steps: int = 4, chains: int = 2) -> dict[str, Any]:
+def row(table: Table, name: str, steps: int = 4, chains: int = 2) -> dict[str, Any]:
     (found,) = [
         r["cells"]
-        for r in table["rows"]
+        for r in table.to_dict()["rows"]
         if (r["cells"]["row"], r["cells"]["steps"], r["cells"]["chains"]) == (name, steps, chains)
     ]
     return found
@@ -50,13 +54,15 @@ def test_runs_of_one_budget_stand_together_seed_by_seed(make: Make) -> None:
     assert list(group.records) == [HIDDEN, EMBEDDING]
     assert [r.data["config"]["seed"] for r in group.records[HIDDEN]] == [1, 2, 3]
     table = likelihood_table(group)
-    assert {r["cells"]["seeds"] for r in table["rows"] if r["cells"]["role"] != "teacher"} == {3}
-    assert table["section"] == "matched"
-    keys = [column["key"] for column in table["columns"]]
+    assert {
+        r["cells"]["seeds"] for r in table.to_dict()["rows"] if r["cells"]["role"] != "teacher"
+    } == {3}
+    assert table.section == "matched"
+    keys = [column.key for column in table.columns]
     assert keys[:7] == ["row", "rank", "brier1", "nll", "kl", "gain", "gain_over"]
     assert keys[7:10] == ["replaced", "retained", "flop_ratio"]
     ids = {record.data["id"] for record in records}
-    assert {run for r in table["rows"] for run in r["runs"]} == ids
+    assert {run for r in table.to_dict()["rows"] for run in r["runs"]} == ids
 
 
 @pytest.mark.parametrize(
@@ -153,7 +159,7 @@ def test_rows_of_other_seeds_are_compared_as_independent_trainings(make: Make) -
     (group,) = grouped(runs)
     ranks = {
         r["cells"]["row"]: (r["cells"]["rank"]["value"], r["ties"])
-        for r in likelihood_table(group)["rows"]
+        for r in likelihood_table(group).to_dict()["rows"]
         if r["cells"]["rank"] is not None and r["cells"]["steps"] == 4
     }
     assert sorted(ranks.values()) == [(1, []), (2, [])]
@@ -172,7 +178,7 @@ def test_ranks_are_of_equal_tasks_and_ties_are_named(make: Make) -> None:
     table = likelihood_table(group)
     ranks = {
         r["cells"]["row"]: (r["cells"]["rank"]["value"], r["ties"])
-        for r in table["rows"]
+        for r in table.to_dict()["rows"]
         if r["cells"]["rank"] is not None and r["cells"]["steps"] == 4
     }
     assert ranks.pop(HIDDEN) == (1, [])  # alone: it replaces two blocks, the others four
@@ -181,14 +187,14 @@ def test_ranks_are_of_equal_tasks_and_ties_are_named(make: Make) -> None:
     for name, own in ranks.items():
         (other,) = set(ranks) - {name}
         assert own == (2, [other])
-    markdown = text.markdown(table)
+    markdown = writers.markdown(table)
     assert len(re.findall(r"\] = +\|", markdown)) >= 2
-    assert "/" not in table["title"]  # a folder on somebody's machine is called by its name
+    assert "/" not in table.title  # a folder on somebody's machine is called by its name
 
 
 def test_fewer_than_three_seeds_have_no_rank(make: Make) -> None:
     (group,) = grouped([make(name, seed=s) for name in ("hidden", "embedding") for s in (1, 2)])
-    assert all(r["cells"]["rank"] is None for r in likelihood_table(group)["rows"])
+    assert all(r["cells"]["rank"] is None for r in likelihood_table(group).to_dict()["rows"])
 
 
 def moved(record: Record, start: int) -> Record:
@@ -210,7 +216,7 @@ def test_rows_name_their_blocks_and_stand_ranking_by_ranking(make: Make) -> None
     groups = grouped(records)
     assert list(groups[0].records) == [HIDDEN, "hidden (2, 4]", "hidden (10, 12]", EMBEDDING]
     table = likelihood_table(groups[0])
-    led = [r["cells"] for r in table["rows"] if r["cells"]["role"] == "interface"]
+    led = [r["cells"] for r in table.to_dict()["rows"] if r["cells"]["role"] == "interface"]
     among = [cells["rank"]["among"] for cells in led if cells["rank"]]
     steps = sorted({cells["steps"] for cells in led})
     wanted = [f"of {n}: S={s}, {blocks} blocks" for blocks, n in ((2, 3), (4, 1)) for s in steps]
@@ -219,28 +225,28 @@ def test_rows_name_their_blocks_and_stand_ranking_by_ranking(make: Make) -> None
         ranks = [c["rank"]["value"] for c in led if c["rank"] and c["rank"]["among"] == ranking]
         assert ranks == sorted(ranks)
     assert led[0]["row"] == "hidden (2, 4]"
-    assert table["rows"][0]["cells"]["role"] == "teacher"
-    assert {r["cells"]["role"] for r in table["rows"][1 : 1 + len(led)]} == {"interface"}
-    markdown = text.markdown(table)
+    assert table.to_dict()["rows"][0]["cells"]["role"] == "teacher"
+    assert {r["cells"]["role"] for r in table.to_dict()["rows"][1 : 1 + len(led)]} == {"interface"}
+    markdown = writers.markdown(table)
     assert f"1 ({wanted[0]})" in markdown
     assert len(set(re.findall(r"\(of \d: S=\d+, \d blocks\)", markdown))) == len(wanted)
-    rows = list(csv.DictReader(io.StringIO(text.csv(table))))
+    rows = list(csv.DictReader(io.StringIO(writers.csv(table))))
     assert {own["rank_among"] for own in rows} == {"", *wanted}
     assert {own["rank"] for own in rows} <= {"", "1", "2", "3"}  # whole numbers
 
 
 def test_markdown_has_what_a_reader_compares_and_explains_it(make: Make) -> None:
     (table,) = (likelihood_table(group) for group in grouped([make(seed=s) for s in (1, 2, 3)]))
-    shown = text.markdown(table)
+    shown = writers.markdown(table)
     (heads,) = [x for x in shown.splitlines() if x.startswith("| row")]
-    brief = [column for column in table["columns"] if column["brief"]]
+    brief = [column for column in table.columns if column.brief]
     names = [head.strip(" ↑↓") for head in heads.strip("|").split("|")]
-    assert names == [column["title"] for column in brief]
+    assert names == [column.title for column in brief]
     assert names[:3] == ["row", "rank", "Brier-1"]
     assert len(names) <= 20
-    for column in table["columns"]:
-        assert shown.count(f"**{column['title']}** {text.escaped(column['help'])}") == 1
-    with_all = csv.DictReader(io.StringIO(text.csv(table)))
+    for column in table.columns:
+        assert shown.count(f"**{column.title}** {escaped(column.help)}") == 1
+    with_all = csv.DictReader(io.StringIO(writers.csv(table)))
     assert {"oracle", "sigma_half", "flops", "seconds"} <= set(with_all.fieldnames or ())
     beside = list(with_all.fieldnames or ())
     assert beside.index("kl_hi") == beside.index("kl") + 2
@@ -271,8 +277,8 @@ def test_what_overspent_stands_apart(make: Make) -> None:
     groups = grouped([other, make()])
     assert [group.setting.within for group in groups] == [True, False]
     table = likelihood_table(groups[1])
-    assert table["section"] == "unmatched"
-    assert "Not comparable with others: spent more or less" in text.markdown(table)
+    assert table.section == "unmatched"
+    assert "Not comparable with others: spent more or less" in writers.markdown(table)
 
 
 def test_an_interval_ends_where_its_metric_does(make: Make) -> None:
@@ -285,12 +291,12 @@ def test_an_interval_ends_where_its_metric_does(make: Make) -> None:
                 row["sums"]["kl"] = [scale * value for value in row["sums"]["kl"]]
         records.append(Record.of(data))
     table = likelihood_table(grouped(records)[0])
-    (own,) = (row["cells"] for row in table["rows"] if row["cells"]["row"] == "regress")
+    (own,) = (row["cells"] for row in table.to_dict()["rows"] if row["cells"]["row"] == "regress")
     assert own["kl"]["lo"] == 0
     assert own["kl"]["hi"] > 2 * own["kl"]["value"] > 0
 
 
-def hostile(make: Make) -> dict[str, Any]:
+def hostile(make: Make) -> Board:
     record = make()
     data = copy.deepcopy(record.data)
     data["backbone"]["name"] = data["corpus"]["name"] = HOSTILE
@@ -303,26 +309,26 @@ def hostile(make: Make) -> dict[str, Any]:
 
 def test_what_strangers_wrote_stays_text(make: Make, tmp_path: Path) -> None:
     board = hostile(make)
-    (table,) = board["tables"]
-    markdown = text.markdown(table)
+    (table,) = board.tables
+    markdown = writers.markdown(table)
     assert "<script" not in markdown
     assert "&lt;script&gt;" in markdown
     width = [line.replace("\\|", "").count("|") for line in markdown.splitlines() if "|" in line]
     assert len({count for count in width if count > 2}) == 1
-    latex = text.latex(table)
+    latex = writers.latex(table)
     assert not [x for x in latex.splitlines() if "\\input{d}" in x and not x.startswith("% ")]
     assert all(x.isascii() for x in latex.splitlines() if not x.startswith("% "))
-    rows = list(csv.DictReader(io.StringIO(text.csv(table))))
+    rows = list(csv.DictReader(io.StringIO(writers.csv(table))))
     assert any("<script>" in own["versions"] for own in rows)  # a CSV file is text
-    assert len(rows) == len(table["rows"])
-    figures.draw(board, tmp_path)  # dollar signs are no formulas
+    assert len(rows) == len(table.rows)
+    figures.draw(board.to_dict(), tmp_path)  # dollar signs are no formulas
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
 def test_tables_can_be_set_by_latex(make: Make, tmp_path: Path) -> None:
-    tables = [*hostile(make)["tables"], *board_of([make(), make("embedding")], [])["tables"]]
+    tables = [*hostile(make).tables, *board_of([make(), make("embedding")], []).tables]
     paper = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
-    paper += [*map(text.latex, tables), "\\end{document}"]
+    paper += [*map(writers.latex, tables), "\\end{document}"]
     (tmp_path / "paper.tex").write_text("\n".join(paper), encoding="utf-8")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
@@ -331,18 +337,19 @@ def test_tables_can_be_set_by_latex(make: Make, tmp_path: Path) -> None:
 
 
 def test_brackets_are_no_arguments_of_a_line_break_in_latex(make: Make) -> None:
-    (table,) = board_of([make()], [])["tables"]
-    table["rows"][1]["cells"]["row"] = "[2em]"
-    table["rows"][1]["cells"]["role"] = "interface"
-    assert not re.search(r"(?m)^ *[\[*]", text.latex(table))
-    assert "{}[2em]" in text.latex(table).replace(" ", "")
+    (table,) = board_of([make()], []).tables
+    named = {"row": "[2em]", "role": "interface"}
+    rows = [replace(row, cells={**row.cells, **named}) for row in table.rows]
+    shown = writers.latex(replace(table, rows=rows))
+    assert not re.search(r"(?m)^ *[\[*]", shown)
+    assert "{}[2em]" in shown.replace(" ", "")
 
 
 def test_formulas_of_spreadsheets_are_disarmed(make: Make) -> None:
     environment = copy.deepcopy(make().data["environment"])
     environment["versions"]["dihal-bench"] = "=cmd|calc"
     board = board_of([make(environment=environment)], [])
-    rows = list(csv.DictReader(io.StringIO(text.csv(board["tables"][0]))))
+    rows = list(csv.DictReader(io.StringIO(writers.csv(board.tables[0]))))
     assert {own["versions"][0] for own in rows} == {"'"}
     assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
     assert rows[0]["table:matched"] == "diffusion"

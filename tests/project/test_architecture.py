@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 # From the top down; a package imports from lower floors only, and not from its neighbours.
 FLOORS = (
     ("cli",),
-    ("reporting", "leaderboard"),
+    ("leaderboard",),
+    ("reporting",),
     ("studies",),
     ("runs", "check"),
     ("evaluation",),

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.evaluation.intervals import Array, DocumentBootstrap, Estimate
+    from dihal_bench.evaluation.intervals import Array, DocumentBootstrap
+    from dihal_bench.results.table import Estimate
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 _PERCENTILES = (2.5, 97.5)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-NONE = "–"
+from dihal_bench.results.table import NONE, TableCell
+
 _EXPONENTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LARGE, _SMALL = 1e7, 1e-4  # beyond these a power of ten is written
 
@@ -44,11 +45,10 @@ def estimate(value: Any, digits: int | None = None) -> str:
         return number(value, digits)
     if digits is None:
         digits = _decimals(value.get("value"))
-    text = number(value.get("value"), digits)
-    lo, hi = value.get("lo"), value.get("hi")
-    if lo is None or hi is None:
-        return text
-    return f"{text} [{number(lo, digits)}, {number(hi, digits)}]"
+    if value.get("value") is None:
+        return NONE
+    cell = TableCell(value["value"], value.get("lo"), value.get("hi"))
+    return cell.text(lambda own: number(own, digits))
 
 
 def _decimals(value: Any) -> int | None:

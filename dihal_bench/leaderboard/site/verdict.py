@@ -9,6 +9,8 @@ from typing import Any
 
 from dihal_bench.core.markdown import counted
 from dihal_bench.leaderboard.site.numbers import estimate, number
+from dihal_bench.results.metrics import BRIER1, DIFFUSION_GAIN
+from dihal_bench.results.table import FEWER, FOOLED
 
 _Row = Mapping[str, Any]
 _SPAN = re.compile(r"\(\d+, \d+\]")  # the blocks that a row replaces, in what it is called
@@ -20,7 +22,7 @@ def verdict(table: Mapping[str, Any]) -> str:
     columns = {column["key"]: column for column in table["columns"]}
     if not _of_role(table, "interface"):
         return ""
-    if "brier1" not in columns:
+    if BRIER1.name not in columns:
         return _of_text(table)
     return " ".join(_Verdict(table, columns).sentences())
 
@@ -29,9 +31,9 @@ class _Verdict:
     """Makes the sentences of one table; ranks are the table's own, nothing is ranked here."""
 
     def __init__(self, table: Mapping[str, Any], columns: Mapping[str, Any]):
-        self.title = columns["brier1"]["title"]
-        self.digits = columns["brier1"].get("digits", 4)
-        self.gain_digits = columns.get("gain", {}).get("digits", 4)
+        self.title = columns[BRIER1.name]["title"]
+        self.digits = columns[BRIER1.name].get("digits", 4)
+        self.gain_digits = columns.get(DIFFUSION_GAIN.name, {}).get("digits", 4)
         scored = [row for row in _of_role(table, "interface") if _brier(row) > -math.inf]
         self.interfaces = sorted(scored, key=_brier, reverse=True)
         self.controls = sorted(_of_role(table, "control"), key=_brier, reverse=True)
@@ -57,11 +59,11 @@ class _Verdict:
     def _bought(self, first: _Row) -> str:
         """Say what the interval of the diffusion gain leaves open."""
         cells, name = first["cells"], _name(first)
-        gain, over = cells.get("gain"), cells.get("gain_over")
+        gain, over = cells.get(DIFFUSION_GAIN.name), cells.get("gain_over")
         if not isinstance(gain, Mapping) or _value(gain) is None:
             return f"What noise buys is not known: beside {name} stands no control without it."
         control = f"{over}, its best control without diffusion" if over else "its best control"
-        control += ", which saw fewer tokens" if "fewer tokens" in gain.get("flags", ()) else ""
+        control += ", which saw fewer tokens" if FEWER in gain.get("flags", ()) else ""
         lo, hi = gain.get("lo"), gain.get("hi")
         own = f"diffusion gain {estimate(gain, self.gain_digits)}"
         if not isinstance(lo, int | float) or not isinstance(hi, int | float):
@@ -84,7 +86,7 @@ class _Verdict:
         among = f"first of {ranked}" if ranked > 1 else "the only one with a rank"
         said = f"{_place(cells)}it is {among}{_ties(first)}"
         said += f", as at S={_listed(again)}" if again else ""
-        said += f": {self.title} {estimate(cells.get('brier1'), self.digits)}"
+        said += f": {self.title} {estimate(cells.get(BRIER1.name), self.digits)}"
         said += f" over {counted(seeds, 'training')}" if isinstance(seeds, int) else ""
         beside = [self._beside(first, control) for control in self._able(first)[:1]]
         beside += [f"the teacher {self._number(row)}" for row in self.teachers[:1]]
@@ -160,7 +162,7 @@ class _Verdict:
         ]
 
     def _number(self, row: _Row) -> str:
-        return number(_value(row["cells"].get("brier1")), self.digits)
+        return number(_value(row["cells"].get(BRIER1.name)), self.digits)
 
     def _scored(self, row: _Row) -> str:
         return f"{_name(row)}, {self.title} {self._number(row)}"
@@ -176,7 +178,7 @@ def _of_text(table: Mapping[str, Any]) -> str:
         cells = [(row, row["cells"].get(column["key"])) for row in table["rows"]]
         found = [(row, cell) for row, cell in cells if isinstance(cell, Mapping)]
         own = [(row, cell) for row, cell in found if row["cells"].get("role") == "interface"]
-        trusted = not any("fooled" in cell.get("flags", ()) for _, cell in found)
+        trusted = not any(FOOLED in cell.get("flags", ()) for _, cell in found)
         if not column.get("better") or not trusted or not own:
             continue
         if any(cell.get("lo") is None or cell.get("hi") is None for _, cell in own):
@@ -246,7 +248,7 @@ def _rank(row: _Row) -> Any:
 
 
 def _brier(row: _Row) -> float:
-    return _real(_value(row["cells"].get("brier1")), nothing=-math.inf)
+    return _real(_value(row["cells"].get(BRIER1.name)), nothing=-math.inf)
 
 
 def _real(value: Any, *, nothing: float = 0.0) -> float:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import short_hash, write_text
-from dihal_bench.core.markdown import block, escaped, one_line, table
+from dihal_bench.core.markdown import block, escaped, one_line
 from dihal_bench.reporting.hub import scores
 from dihal_bench.reporting.hub.origin import hub_dataset, hub_model, paths, without_paths
+from dihal_bench.reporting.writers import text
 from dihal_bench.results.record import Record, validate
+from dihal_bench.results.table import Table, numbers, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,8 +56,8 @@ def card_of(record: Record, *, local_backbone: bool = False) -> str:
             f"the record of {one_line(record.data['run'])} lacks {error}; a card is made of a "
             "record that dihal-bench run wrote."
         ) from error
-    text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n\n"
-    return text + _mark(text)
+    card = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n\n"
+    return card + _mark(card)
 
 
 def _mark(text: str) -> str:
@@ -203,38 +205,45 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
 
 def _spent(data: Mapping[str, Any]) -> list[str]:
     budget = data["budget"]
-    rows = [
-        {
-            "row": name,
-            "phase": phase,
-            "tokens": f"{own['tokens']:,}",
-            "steps": f"{own['steps']:,}",
-            "FLOPs": f"{own['flops']:.3g}",
-            "seconds": f"{own['seconds']:.0f}",
-            "trained parameters": f"{own['trainable_parameters']:,}",
-        }
-        for name, phases in data["spent"].items()
-        for phase, own in phases.items()
+    phases = [
+        (name, phase, own) for name, spent in data["spent"].items() for phase, own in spent.items()
     ]
+    table = Table.of(
+        phases,
+        (words("row"), lambda row: row[0]),
+        (words("phase"), lambda row: row[1]),
+        (numbers("tokens", type="tokens"), lambda row: row[2]["tokens"]),
+        (numbers("steps", type="integer"), lambda row: row[2]["steps"]),
+        (numbers("FLOPs", type="flops"), lambda row: row[2]["flops"]),
+        (numbers("seconds", type="integer"), lambda row: row[2]["seconds"]),
+        (
+            numbers("trained parameters", type="tokens"),
+            lambda row: row[2]["trainable_parameters"],
+        ),
+    )
     within = "within it" if budget["within"] else "OUTSIDE it: not for matched tables"
     said = f"Budget {escaped(budget['name'])}, matched by {escaped(budget['matched'])}; {within}."
-    return [f"{said} Rows that are not named were fitted in closed form.", table(rows)]
+    return [f"{said} Rows that are not named were fitted in closed form.", text(table, "github")]
 
 
 def _gates(data: Mapping[str, Any]) -> list[str]:
-    rows = [
-        {
-            "row": name,
-            "verdict": gate["verdict"],
-            "largest change before the changed token": f"{gate['future']:.2g}",
-            "tolerance": f"{gate['tolerance']:.2g}",
-            "dtype": gate["dtype"],
-        }
-        for name, gate in data["gates"]["leak"].items()
-    ]
+    table = Table.of(
+        data["gates"]["leak"].items(),
+        (words("row"), lambda gate: gate[0]),
+        (words("verdict"), lambda gate: gate[1]["verdict"]),
+        (
+            numbers("largest change before the changed token", type="significant", digits=2),
+            lambda gate: gate[1]["future"],
+        ),
+        (
+            numbers("tolerance", type="significant", digits=2),
+            lambda gate: gate[1]["tolerance"],
+        ),
+        (words("dtype"), lambda gate: gate[1]["dtype"]),
+    )
     return [
         "Tokens were changed in turn; no logit before the changed one may move.",
-        table(rows),
+        text(table, "github"),
     ]
 
 
@@ -261,7 +270,11 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
     environment = data["environment"]
     commit = escaped(environment["git"] or "unknown")
     processor = environment.get("processor", "")  # older records have none
-    versions = [{"package": n, "version": v} for n, v in environment["versions"].items()]
+    versions = Table.of(
+        environment["versions"].items(),
+        (words("package"), lambda one: one[0]),
+        (words("version"), lambda one: one[1]),
+    )
     changed = " (+: with changes that are not committed)" if commit.endswith("+") else ""
     made = one_line(data["command"])
     own = alone(made, data["config"])
@@ -272,5 +285,5 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
         f"Record {escaped(data['id'])}, created {escaped(data['created'])}; commit "
         f"{commit}{changed}; device {escaped(environment['device'])}"
         f"{escaped(processor and f', {processor}')}.",
-        table(versions),
+        text(versions, "github"),
     ]

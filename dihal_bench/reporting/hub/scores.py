@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.core.markdown import escaped, one_line, table
+from dihal_bench.core.markdown import escaped, one_line
 from dihal_bench.reporting.hub.origin import hub_dataset
-from dihal_bench.results.metrics import (
-    DIFFUSION_GAIN,
-    HIGHER,
-    LOWER,
-    METRICS,
-    SEQUENCE_PREFIX,
-    Shown,
+from dihal_bench.reporting.run_table import KIND, ROW, STEPS, metric_columns
+from dihal_bench.reporting.writers import text
+from dihal_bench.results.document_sums import SAMPLED
+from dihal_bench.results.metrics import DIFFUSION_GAIN, METRICS, SEQUENCE_PREFIX, Shown, base_name
+from dihal_bench.results.table import (
+    FLAGS,
+    UNCONVERGED,
+    Column,
+    Table,
+    TableCell,
+    TableRow,
+    cell_text,
+    numbers,
 )
 
 if TYPE_CHECKING:
@@ -20,10 +26,11 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult
 
-    from dihal_bench.results.metrics import Metric
     from dihal_bench.results.record import Record, Score
 
-_OWN = ("sampled", "generated")  # signals that are the interface's own; others are trials
+_OWN = (SAMPLED, "generated")  # signals that are the interface's own; others are trials
+_CHAINS, _NFE = numbers("chains", "K", type="integer"), numbers("nfe", "NFE")
+_N = numbers("n", type="tokens")
 
 
 def eval_results(record: Record) -> list[EvalResult]:
@@ -47,22 +54,20 @@ def eval_results(record: Record) -> list[EvalResult]:
 
 def tables(record: Record) -> list[str]:
     """Return a table per task: a line per row, steps, chains and signal, intervals in brackets."""
-    shown = METRICS.shown_in(Shown.CARD)
-    found = [_LEGEND.format(higher=_titles(shown, HIGHER), lower=_titles(shown, LOWER))]
+    found = [_LEGEND]
+    shown = {metric.key for metric in METRICS.shown_in(Shown.CARD)}
     for task in dict.fromkeys(score.task for score in record.scores):
-        scores = [s for s in record.scores if s.task == task and _metric(s) in shown]
+        scores = [s for s in record.scores if s.task == task and base_name(s.metric) in shown]
         if scores:
-            found += [f"On {escaped(task)}:", table(_lines(record, scores))]
+            columns = [ROW, STEPS, _CHAINS, _NFE, KIND, _N, *metric_columns(Shown.CARD, scores)]
+            table = Table(columns=columns, rows=_rows(record, scores))
+            found += [f"On {escaped(task)}:", text(table, "github")]
     return found
-
-
-def _titles(metrics: Iterable[Metric], better: str) -> str:
-    return ", ".join(metric.title for metric in metrics if metric.better == better)
 
 
 def gains(record: Record) -> str:
     """Say what noise bought, or cost, beside the best control without diffusion."""
-    found = [score for score in record.scores if _metric(score) == DIFFUSION_GAIN]
+    found = [score for score in record.scores if base_name(score.metric) == DIFFUSION_GAIN.key]
     said = [f"- {_gain(score)}" for score in found]
     if not said:
         return (
@@ -75,21 +80,17 @@ def gains(record: Record) -> str:
 
 _LEGEND = (
     "S: network evaluations per chain; K: chains; NFE: network evaluations in all; in brackets: "
-    "95 % intervals; n: what a score is over. Higher is better for {higher}, lower for {lower}; "
-    "top-1 is agreement with the teacher; Brier-1 of a diffusion row is an unbiased estimate. "
-    "Entropy and gen-PPL are read together: repetitive text scores low on both. ~: more chains "
-    "would still change the NLL by 0.02 or more. All other scores are in record.json."
+    "95 % intervals; n: what a score is over. Top-1 is agreement with the teacher; Brier-1 of a "
+    "diffusion row is an unbiased estimate. Entropy and generative perplexity are read together: "
+    "whoever repeats himself has a low one of both. "
+    f"{escaped(FLAGS[UNCONVERGED])} All other scores are in record.json."
 )
 
 
-def _metric(score: Score) -> Metric:
-    return METRICS.named(score.metric, score.unit)
-
-
 def _compared(score: Score) -> bool:
-    """Whether a score can be compared with other records', as differences of rows cannot."""
-    metric = _metric(score)
-    return Shown.CARD in metric.shown and not metric.signed
+    """Whether a score can be compared with those of other models: it is no difference."""
+    metric = METRICS.named(score.metric)
+    return Shown.CARD in metric.shown and metric.brief and not metric.signed
 
 
 def _kind(score: Score) -> str:
@@ -98,7 +99,8 @@ def _kind(score: Score) -> str:
 
 def _name(score: Score) -> str:
     first = "first-token " if score.metric.startswith(SEQUENCE_PREFIX) else ""
-    return f"{first}{_metric(score).title} ({_kind(score)}, S={score.steps}, K={score.chains})"
+    title = METRICS.named(score.metric).title
+    return f"{first}{title} ({_kind(score)}, S={score.steps}, K={score.chains})"
 
 
 def _settings(score: Score) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def _dataset(record: Record, score: Score) -> dict[str, Any]:
     }
 
 
-def _lines(record: Record, scores: Iterable[Score]) -> list[dict[str, str]]:
+def _rows(record: Record, scores: Iterable[Score]) -> list[TableRow]:
     own = record.data["interface"]
     order = ["teacher", own["name"], *own["controls"]]
     rows: dict[tuple[int, str, bool, int, int, str], list[Score]] = {}
@@ -143,46 +145,36 @@ def _lines(record: Record, scores: Iterable[Score]) -> list[dict[str, str]]:
         trial = score.signal not in _OWN
         key = (place, score.subject, trial, score.steps, score.chains, score.signal)
         rows.setdefault(key, []).append(score)
-    return [_line(rows[key]) for key in sorted(rows)]
+    return [_row(rows[key]) for key in sorted(rows)]
 
 
-def _line(scores: list[Score]) -> dict[str, str]:
+def _row(scores: list[Score]) -> TableRow:
     first = scores[0]
     trial = "" if first.signal in _OWN else f", signal {first.signal}"
-    unconverged = any(score.details.get("converged") is False for score in scores)
-    likelihoods = [score for score in scores if score.kind not in ("estimate", "bound")]
-    line = {
-        "row": first.subject + trial,
-        "S": str(first.steps),
-        "K": str(first.chains),
-        "NFE": ", ".join(dict.fromkeys(str(score.nfe) for score in scores)),
-        "kind": _kind((likelihoods or scores)[0]) + (" ~" if unconverged else ""),
-        "n": ", ".join(dict.fromkeys(f"{score.n:,}" for score in scores)),
-    }
-    found = {_metric(score).key: score for score in scores}
-    start = "first-token " if first.metric.startswith(SEQUENCE_PREFIX) else ""
-    for metric in METRICS.shown_in(Shown.CARD):
-        line[f"{start}{metric.title}"] = _cell(found.get(metric.key), metric)
-    return line
+    laws = [score for score in scores if score.kind not in ("estimate", "bound")]
+    return TableRow(
+        cells={
+            "row": first.subject + trial,
+            "steps": first.steps,
+            "chains": first.chains,
+            "nfe": ", ".join(dict.fromkeys(str(score.nfe) for score in scores)),
+            "kind": _kind((laws or scores)[0]),
+            "n": ", ".join(dict.fromkeys(f"{score.n:,}" for score in scores)),
+            **{base_name(score.metric): _cell(score) for score in scores},
+        }
+    )
 
 
-def _cell(score: Score | None, metric: Metric) -> str:
-    if score is None:
-        return ""
-    form = f"{'+' if metric.signed else ''}.{metric.digits}f"
-    return f"{score.value:{form}}" + _interval(score, form)
-
-
-def _interval(score: Score, form: str) -> str:
-    if score.lo is None or score.hi is None:
-        return ""
-    return f" [{score.lo:{form}}, {score.hi:{form}}]"
+def _cell(score: Score) -> TableCell | None:
+    unsure = score.details.get("converged") is False
+    return TableCell.of(score, UNCONVERGED if unsure else "")
 
 
 def _gain(score: Score) -> str:
     where = f"{escaped(score.subject)}, S={score.steps}, K={score.chains}, on {escaped(score.task)}"
     control = escaped(score.details["control"])
-    number = escaped(f"{score.value:+.4f}{_interval(score, '+.4f')} {score.unit}")
+    shown = cell_text(TableCell.of(score), Column.of(DIFFUSION_GAIN))
+    number = escaped(f"{shown} {score.unit}")
     return f"{where}: {_verdict(score)} {control}: {number}."
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dihal_bench.results.constants import LEAST_SEEDS
+from dihal_bench.results.table import UNDEFINED
+from dihal_bench.studies.ranking.agreement import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,9 +111,5 @@ def by_share(share: float) -> str:
 
 def shown(interval: Mapping[str, Any], form: str = "+.2f") -> str:
     """Return a statistic with its interval as text."""
-    if interval["value"] is None:
-        return "undefined"
-    value = f"{interval['value']:{form}}"
-    if interval["lo"] is None or interval["lo"] == interval["hi"]:
-        return value
-    return f"{value} [{interval['lo']:{form}}, {interval['hi']:{form}}]"
+    cell = Interval(value=interval["value"], lo=interval["lo"], hi=interval["hi"]).cell
+    return UNDEFINED if cell is None else cell.text(lambda value: f"{value:{form}}")

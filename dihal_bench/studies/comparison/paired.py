@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dihal_bench.evaluation.intervals import DocumentBootstrap, Estimate, holding
+from dihal_bench.evaluation.intervals import DocumentBootstrap, holding
 from dihal_bench.evaluation.likelihood import TEACHER
 from dihal_bench.results.metrics import BRIER1, NLL, base_name
+from dihal_bench.results.table import TableCell, TableRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dihal_bench.evaluation.intervals import Ratio
     from dihal_bench.evaluation.likelihood import Totals
     from dihal_bench.results.metrics import Metric
+    from dihal_bench.results.table import Estimate
     from dihal_bench.studies.comparison.pool import Key, SeedPool
 
 _APART = 2  # trainings of each, to know what trainings differ by
@@ -127,40 +128,12 @@ class Paired:
         return self._known[name]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """An interface against one of its own controls, or against itself without its signal.
+def pairs(paired: Paired, block: str) -> list[TableRow]:
+    """Return every interface, at every number of steps, against every other row of its own runs.
 
-    Attributes:
-        block: of the table.
-        row: the interface.
-        steps: its network evaluations per chain.
-        chains: its ensemble, for the NLL; as many as the other row's trial has, where it is one.
-        against: the other row.
-        nll: the interface's minus the other's, below zero where it does better; None if one of
-            them has none.
-        brier1: the interface's minus the other's, above zero where it does better.
+    Differences are the interface's minus the other's: of the NLL below zero where it does better,
+    of Brier-1 above.
     """
-
-    block: str
-    row: str
-    steps: int
-    chains: int
-    against: str
-    nll: Estimate | None
-    brier1: Estimate | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; an estimate becomes three columns."""
-        return {
-            **{n: getattr(self, n) for n in ("block", "row", "steps", "chains", "against")},
-            **columns(NLL.key, self.nll),
-            **columns(BRIER1.key, self.brier1),
-        }
-
-
-def pairs(paired: Paired, block: str) -> list[Pair]:
-    """Return every interface, at every number of steps, against every other row of its own runs."""
     keys = [key for key in paired.pool.totals if key.row.subject != TEACHER]
     return [
         _pair(paired, block, key, other)
@@ -171,26 +144,21 @@ def pairs(paired: Paired, block: str) -> list[Pair]:
     ]
 
 
-def _pair(paired: Paired, block: str, key: Key, other: Key) -> Pair:
+def _pair(paired: Paired, block: str, key: Key, other: Key) -> TableRow:
     """Compare ensembles of one size with a trial, the whole ensemble with a control's one chain."""
     chains = paired.sizes(key)[-1]
     if not other.control:
         chains = min(chains, paired.sizes(other)[-1])
     likely = paired.likely(key) and paired.likely(other)
     sizes = (key, chains), (other, 1 if other.control else chains)
-    return Pair(
-        block=block,
-        row=key.interface,
-        steps=key.row.steps,
-        chains=chains,
-        against=other.row.subject if other.control else paired.pool.name(other),
-        nll=paired.nll_difference(*sizes) if likely else None,
-        brier1=paired.brier_difference(key, other),
+    return TableRow(
+        cells={
+            "block": block,
+            "row": key.interface,
+            "steps": key.row.steps,
+            "chains": chains,
+            "against": other.row.subject if other.control else paired.pool.name(other),
+            NLL.name: TableCell.of(paired.nll_difference(*sizes) if likely else None),
+            BRIER1.name: TableCell.of(paired.brier_difference(key, other)),
+        }
     )
-
-
-def columns(name: str, value: Estimate | None) -> dict[str, float | None]:
-    """Return an estimate and the ends of its interval as columns of a table."""
-    if value is None:
-        return {name: None, f"{name}_lo": None, f"{name}_hi": None}
-    return {name: value.value, f"{name}_lo": value.lo, f"{name}_hi": value.hi}

@@ -1,130 +1,43 @@
-"""The table of a block: scores over all seeds, paired with the reference, and what they cost."""
+"""The rows of a block: scores over all seeds, paired with the reference, and what they cost."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core.markdown import counted
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER
 from dihal_bench.results.constants import CONVERGED, LEAST_SEEDS
-from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, METRICS, Shown
-from dihal_bench.studies.comparison.paired import columns
+from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, NLL, Shown
+from dihal_bench.results.table import (
+    FEWER,
+    OTHER_TASK,
+    TIED,
+    UNCONVERGED,
+    TableCell,
+    TableRow,
+)
+from dihal_bench.studies.comparison.columns import ranked_first
 from dihal_bench.studies.comparison.plan import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dihal_bench.evaluation.intervals import Estimate
-    from dihal_bench.results.metrics import Metric
+    from dihal_bench.results.metric import Metric
+    from dihal_bench.results.table import Estimate, Value
     from dihal_bench.studies.comparison.paired import Paired
     from dihal_bench.studies.comparison.pool import Key
 
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One row of a comparison's table; None where a number has no meaning.
-
-    Attributes:
-        block: of the table.
-        row: the interface or control; and the interface whose run it is from, if it is one of
-            several.
-        interface: label of the interface whose run it is from.
-        role: "teacher", "interface", "control", or "trial": the interface without its signal.
-        seeds: trainings behind it.
-        steps: network evaluations per chain.
-        chains: chains in the ensemble.
-        nfe: evaluations in all, a decoder's included.
-        kind: "exact" or "ensemble".
-        n: scored tokens.
-        estimates: of the metrics of a comparison that the row has, by the keys of their columns.
-        versus: NLL minus the reference's at the same steps and chains.
-        other_task: whether it replaces another number of blocks than the reference it is compared
-            with.
-        converged: whether doubling the chains still changes NLL by 0.02 or more.
-        brier1_versus: Brier-1's difference to the reference's.
-        gain_over: the control whose NLL the gain is over.
-        gain_fewer: whether that control was trained on fewer tokens.
-        bound: variational bound of the block, nats per token.
-        rank: by Brier-1 among interfaces that replace as many blocks, at equal steps: 1 + how many
-            are surely better.
-        ranked: how many of them have a rank; 0: it has none itself.
-        ties: those that are neither surely better nor surely worse, and have a rank beside it.
-        replaced: blocks it stands in for.
-        retained: of the rest, those that are executed.
-        flop_ratio: FLOPs of a chain over those of the replaced blocks; of the headline's steps.
-        diffusion_tokens: spent in that phase.
-        recovery_tokens: spent in that phase.
-        trunk: parameters.
-        recovery: parameters trained in the recovery phase, and readouts.
-        flops: of training.
-        seconds: of training.
-        oracle: agreement of what is recovered from the true signal with the text (or the teacher).
-        oracle_kl: KL(teacher || recovered) from the true signal.
-        sigma_half: noise at which that agreement halves.
-        course: Brier-1 at 25, 50 and 100 % of the diffusion budget, on a part of the text.
-        within: whether it kept to its budget.
-    """
-
-    block: str
-    row: str
-    interface: str
-    role: str
-    seeds: int
-    steps: int
-    chains: int
-    nfe: int
-    kind: str
-    n: int
-    estimates: dict[str, Estimate]
-    versus: Estimate | None
-    other_task: bool
-    converged: bool | None
-    brier1_versus: Estimate | None
-    gain_over: str
-    gain_fewer: bool
-    bound: float | None
-    rank: int | None
-    ranked: int
-    ties: tuple[str, ...]
-    replaced: int | None
-    retained: int | None
-    flop_ratio: float | None
-    diffusion_tokens: int
-    recovery_tokens: int
-    trunk: int
-    recovery: int
-    flops: float
-    seconds: float
-    oracle: float | None
-    oracle_kl: float | None
-    sigma_half: float | None
-    course: tuple[float, ...]
-    within: bool | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; an estimate becomes three columns."""
-        plain: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            estimated = each.type == "Estimate | None"
-            if each.name == "estimates":
-                for metric in compared():
-                    plain |= columns(metric.name, value.get(metric.name))
-            else:
-                plain |= columns(each.name, value) if estimated else {each.name: value}
-        return plain
+_TABLES = (Shown.LEADERBOARD, Shown.COMPARISON)
 
 
-def compared() -> list[Metric]:
-    """Return the metrics of a comparison that are estimates; what ranks comes first."""
-    shown = [metric for metric in METRICS.shown_in(Shown.COMPARISON) if not metric.bound]
-    return sorted(shown, key=lambda metric: not metric.ranked)
-
-
-def lines(paired: Paired, block: str, *, reference: str | None = REFERENCE) -> list[Line]:
+def lines(paired: Paired, block: str, *, reference: str | None = REFERENCE) -> list[TableRow]:
     """Return the rows of a block: the teacher, then interface by interface with its controls.
+
+    Cells are those of ``columns.compared_columns``; None where a number has no
+    meaning.
 
     Args:
         paired: differences of its rows.
@@ -142,84 +55,122 @@ class _Standing:
 
 
 class _Builder:
-    """Makes the lines of one block."""
+    """Makes the rows of one block."""
 
     def __init__(self, paired: Paired, block: str, reference: str | None):
         self.paired, self.pool, self.block = paired, paired.pool, block
         self.reference = reference
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[TableRow]:
         yield self._line(self.pool.teacher(), 1)
         for key in self.pool.rows:
             for chains in dict.fromkeys((1, self.paired.sizes(key)[-1])):
                 yield self._line(key, chains)
 
-    def _line(self, key: Key, chains: int) -> Line:
+    def _line(self, key: Key, chains: int) -> TableRow:
+        teacher, exact = key == self.pool.teacher(), self.pool.traits(key)["kind"] == "exact"
+        standing = self.standings.get(key) if chains == key.row.chains else None
+        gain, over = self._gain(key, chains)
+        fewer = bool(over) and self._tokens(key, over) < self._tokens(key, key.row.subject)
+        cells: dict[str, Value] = {
+            **self._costs(key, chains, teacher=teacher),
+            **self._scores(key, chains, TableCell.of(gain, FEWER if fewer else "")),
+            "row": self.pool.name(key),
+            "interface": key.interface,
+            "role": "teacher" if teacher else self.pool.role(key),
+            "rank": self._rank(key, standing),
+            "gain_over": over or None,
+            "kind": "exact" if exact else f"ensemble({chains})",
+            "bound": self._bound(key, chains),
+            **self._against(key, chains, standing, teacher=teacher),
+        }
+        ties = standing.ties if standing else ()
+        return TableRow(cells=cells, ties=ties, owners=self.pool.owners(key))
+
+    def _costs(self, key: Key, chains: int, *, teacher: bool) -> dict[str, Value]:
+        """Return what a row replaces, in how many evaluations, and what was spent on it."""
         pool, row = self.pool, key.row
         traits, record = pool.traits(key), pool.first(key.interface)
-        records = list(pool.records[key.interface].values())
-        teacher = key == pool.teacher()
-        scored = teacher or self.paired.likely(key)
-        whole = chains == row.chains
+        records = pool.records[key.interface].values()
         spent = [r["spent"].get(row.subject, {}) for r in records]
-        standing = self.standings.get(key) if whole else None
-        cost = record["costs"].get(row.subject)
-        half = self.paired.nll(key, chains // 2).value if scored and chains > 1 else None
-        nll = self.paired.nll(key, chains) if scored else None
-        reference = self._reference(key, chains)
-        gain, over = self._gain(key, chains)
-        estimates = dict(self._means(key, chains, teacher=teacher, likely=scored))
-        estimates |= {DIFFUSION_GAIN.name: gain} if gain else {}
-        return Line(
-            block=self.block,
-            row=self.pool.name(key),
-            interface=key.interface,
-            role="teacher" if teacher else pool.role(key),
-            seeds=1 if teacher else len(pool.seeds(key)),
-            steps=row.steps,
-            chains=chains,
-            nfe=0 if teacher else traits["nfe"] // traits["chains"] * chains,
-            kind=traits["kind"] if traits["kind"] != "estimate" else "ensemble",
-            n=self.paired.tokens,
-            estimates=estimates,
-            versus=self._versus(key, chains, reference) if scored else None,
-            other_task=bool(
-                reference and not teacher and self._replaced(reference[0]) != self._replaced(key)
-            ),
-            converged=half - nll.value < CONVERGED if nll and half is not None else None,
-            brier1_versus=self._brier_versus(key, reference) if whole else None,
-            gain_over=over,
-            gain_fewer=bool(over) and self._tokens(key, over) < self._tokens(key, row.subject),
-            bound=self._bound(key, chains),
-            rank=standing.rank if standing else None,
-            ranked=standing.ranked if standing else 0,
-            ties=standing.ties if standing else (),
-            replaced=None if teacher else record["interface"]["replaced"],
-            retained=None
-            if teacher
-            else record["backbone"]["blocks"] - record["interface"]["replaced"],
-            flop_ratio=cost["ratio"] if cost and cost["steps"] == row.steps else None,
-            diffusion_tokens=_phase(spent, "diffusion", "tokens"),
-            recovery_tokens=_phase(spent, "recovery", "tokens"),
-            trunk=cost["trunk_parameters"] if cost else 0,
-            recovery=cost["recovery_parameters"] + cost["other_parameters"] if cost else 0,
-            flops=sum(p["flops"] for s in spent for p in s.values()) / len(spent),
-            seconds=sum(p["seconds"] for s in spent for p in s.values()) / len(spent),
-            **self._oracle(key),
-            course=self._course(key),
-            within=None if key.control else all(r["budget"]["within"] for r in records),
-        )
+        cost, replaced = record["costs"].get(row.subject), record["interface"]["replaced"]
+        ratio = cost["ratio"] if cost and cost["steps"] == row.steps else None
+        recovery = cost["recovery_parameters"] + cost["other_parameters"] if cost else 0
+        oracle = self._oracle(key)
+        return {
+            "replaced": None if teacher else replaced,
+            "retained": None if teacher else record["backbone"]["blocks"] - replaced,
+            "flop_ratio": ratio,
+            "steps": row.steps,
+            "chains": chains,
+            "nfe": 0 if teacher else traits["nfe"] // traits["chains"] * chains,
+            "seeds": 1 if teacher else len(pool.seeds(key)),
+            "n": self.paired.tokens,
+            "diffusion_tokens": _phase(spent, "diffusion", "tokens"),
+            "recovery_tokens": _phase(spent, "recovery", "tokens"),
+            "trunk": cost["trunk_parameters"] if cost else 0,
+            "recovery": recovery,
+            "flops": sum(p["flops"] for s in spent for p in s.values()) / len(spent),
+            "seconds": sum(p["seconds"] for s in spent for p in s.values()) / len(spent),
+            "oracle": oracle["agreement"],
+            "sigma_half": oracle["sigma_half"],
+            "oracle_kl": oracle["kl"],
+        }
 
-    def _means(
-        self, key: Key, chains: int, *, teacher: bool, likely: bool
-    ) -> Iterator[tuple[str, Estimate]]:
-        """Yield the metrics that are means over tokens; distances to the teacher not of itself."""
-        for metric in compared():
-            mean = metric.mean
-            if mean and (likely or not mean.likelihood) and (mean.of_teacher or not teacher):
-                found = self.paired.mean(key, metric, chains)
-                if found is not None:
-                    yield metric.name, found
+    def _scores(self, key: Key, chains: int, gain: TableCell | None) -> dict[str, Value]:
+        """Return every metric that is a mean over tokens, and the diffusion gain."""
+        shown = dict.fromkeys(m for table in _TABLES for m in ranked_first(table) if not m.bound)
+        return {
+            metric.name: gain if metric is DIFFUSION_GAIN else self._mean_cell(metric, key, chains)
+            for metric in sorted(shown, key=lambda metric: not metric.brief)
+        }
+
+    def _mean_cell(self, metric: Metric, key: Key, chains: int) -> TableCell | None:
+        """Return a mean over tokens; a distance to the teacher is not the teacher's own."""
+        teacher, mean = key == self.pool.teacher(), metric.mean
+        able = mean and (teacher or self.paired.likely(key) or not mean.likelihood)
+        if not (mean and able) or (teacher and not mean.of_teacher):
+            return None
+        tied = metric.ranked and key in self.standings and bool(self.standings[key].ties)
+        unsure = metric is NLL and self._unconverged(key, chains)
+        flags = (TIED if tied else "", UNCONVERGED if unsure else "")
+        return TableCell.of(self.paired.mean(key, metric, chains), *flags)
+
+    def _unconverged(self, key: Key, chains: int) -> bool:
+        """Whether doubling the chains still moves the NLL."""
+        if chains == 1:
+            return False
+        half, nll = (self.paired.nll(key, size).value for size in (chains // 2, chains))
+        return half - nll >= CONVERGED
+
+    def _rank(self, key: Key, standing: _Standing | None) -> TableCell | None:
+        """Return a rank with what it is among: those that it was held against."""
+        if standing is None:
+            return None
+        blocks = counted(self._replaced(key), "block")
+        among = f"of {standing.ranked}: S={key.row.steps}, {blocks}"
+        return TableCell(standing.rank, among=among)
+
+    def _against(
+        self, key: Key, chains: int, standing: _Standing | None, *, teacher: bool
+    ) -> dict[str, Value]:
+        """Return what stands in comparisons alone: differences to the reference, the course."""
+        scored = teacher or self.paired.likely(key)
+        reference = self._reference(key, chains)
+        other = reference and not teacher and self._replaced(reference[0]) != self._replaced(key)
+        flag = OTHER_TASK if other else ""
+        nll = self._versus(key, chains, reference) if scored else None
+        brier = self._brier_versus(key, reference) if chains == key.row.chains else None
+        records = self.pool.records[key.interface].values()
+        within = key.control or all(r["budget"]["within"] for r in records)
+        return {
+            "block": self.block,
+            "versus": TableCell.of(nll, flag),
+            "brier1_versus": TableCell.of(brier, flag),
+            "course": "/".join(f"{value:.3f}" for value in self._course(key)) or None,
+            "budget": None if within else "outside",
+            "ties": "; ".join(standing.ties) if standing and standing.ties else None,
+        }
 
     def _reference(self, key: Key, chains: int) -> tuple[Key, int] | None:
         """Return the reference's row at the same steps and chains, else its headline, one chain."""
@@ -266,7 +217,7 @@ class _Builder:
         spent = self.pool.first(key.interface)["spent"].get(subject, {})
         return int(sum(phase["tokens"] for phase in spent.values()))
 
-    def _bound(self, key: Key, chains: int) -> float | None:
+    def _bound(self, key: Key, chains: int) -> TableCell | None:
         if chains > 1 or not key.leads:
             return None
         values = [
@@ -275,17 +226,17 @@ class _Builder:
             for s in r["scores"]
             if s["metric"] == BLOCK_BOUND.key and s["steps"] == key.row.steps
         ]
-        return sum(values) / len(values) if values else None
+        return TableCell(_mean(values)) if values else None
 
-    def _oracle(self, key: Key) -> dict[str, Any]:
+    def _oracle(self, key: Key) -> dict[str, float | None]:
         """Return means over seeds of what recovery makes of the true signal; of interfaces only."""
-        names = {"oracle": "agreement", "oracle_kl": "kl", "sigma_half": "sigma_half"}
+        names = ("agreement", "kl", "sigma_half")
         if key.control:
             return dict.fromkeys(names)
         found = [r["bridge"]["oracle"] for r in self.pool.records[key.interface].values()]
         return {
-            name: None if any(o[own] is None for o in found) else _mean(o[own] for o in found)
-            for name, own in names.items()
+            name: None if any(o[name] is None for o in found) else _mean(o[name] for o in found)
+            for name in names
         }
 
     def _course(self, key: Key) -> tuple[float, ...]:

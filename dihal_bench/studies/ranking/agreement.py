@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.results.table import TableCell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +69,12 @@ class Interval:
     value: float | None
     lo: float | None
     hi: float | None
+
+    @property
+    def cell(self) -> TableCell | None:
+        """What stands in a table: without the ends of an interval in which nothing varied."""
+        varied = self if self.lo != self.hi else Interval(value=self.value, lo=None, hi=None)
+        return TableCell.of(varied)
 
 
 @dataclass(frozen=True, kw_only=True)

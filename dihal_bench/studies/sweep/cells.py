@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
+from dihal_bench.results.table import Table, TableRow, differences, numbers, words
 from dihal_bench.studies.protocol_grid.grid import AXES, Protocol
 from dihal_bench.studies.ranking.agreement import kendall
 from dihal_bench.studies.sweep.outcomes import SHORT, TITLES
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 
     from dihal_bench.studies.protocol_grid.grid import Grid
     from dihal_bench.studies.ranking.agreement import Array
-
-LEGEND = (
-    "Each cell is one definition of the score; τ is Kendall's with minus the loss, over the same "
-    "layers. The best of so many definitions, chosen by the losses it is compared with, proves "
-    "nothing: the shares are what counts."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,48 +74,54 @@ class Cells:
         """Return which cells have a value on an axis, [cells]."""
         return np.array([getattr(protocol, axis) == value for protocol in self.protocols])
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one row per cell, for a table."""
-        columns = {f"tau_{name}": own.tolist() for name, own in self.tau.items()}
-        return [
-            {**asdict(protocol), **{key: values[i] for key, values in columns.items()}}
-            for i, protocol in enumerate(self.protocols)
+    def table(self) -> Table:
+        """Return one row per cell."""
+        taus = {f"tau_{name}": own.tolist() for name, own in self.tau.items()}
+        rows = [
+            TableRow(cells=asdict(own) | {key: values[i] for key, values in taus.items()})
+            for i, own in enumerate(self.protocols)
         ]
+        return Table(columns=[words(key) for key in (*AXES, *taus)], rows=rows)
 
-
-def show(cells: Cells, *, form: str = "simple") -> str:
-    """Return what the cells say as text: a row per loss, then one per axis and value."""
-    from tabulate import tabulate
-
-    summary, parts = [], []
-    for name, tau in cells.tau.items():
-        known = tau[~np.isnan(tau)]
-        summary.append(
-            {
-                "loss": TITLES[name],
-                "τ, paper's cell": f"{cells.paper(name):+.2f}",
-                "τ, depth": f"{cells.depth[name]:+.2f}",
-                "cells above depth": f"{(known > cells.depth[name] + 1e-9).mean():.0%}",
-                "cells with τ > 0": f"{(known > 0).mean():.0%}",
-                "median cell": f"{np.median(known):+.2f}",
-                "range": f"{known.min():+.2f} to {known.max():+.2f}",
-            }
+    def summary(self) -> Table:
+        """Return a row per loss: the paper's definition beside all others."""
+        known = {name: tau[~np.isnan(tau)] for name, tau in self.tau.items()}
+        return Table.of(
+            self.tau,
+            (words("loss"), lambda name: TITLES[name]),
+            (differences("τ, paper's cell"), self.paper),
+            (differences("τ, depth"), lambda name: self.depth[name]),
+            (
+                numbers("cells above depth", type="share"),
+                lambda name: float((known[name] > self.depth[name] + 1e-9).mean()),
+            ),
+            (
+                numbers("cells with τ > 0", type="share"),
+                lambda name: float((known[name] > 0).mean()),
+            ),
+            (differences("median cell"), lambda name: float(np.median(known[name]))),
+            (
+                words("range"),
+                lambda name: f"{known[name].min():+.2f} to {known[name].max():+.2f}",
+            ),
         )
-    for axis, value in cells.choices:
-        own = {name: tau[cells.having(axis, value)] for name, tau in cells.tau.items()}
-        means = {SHORT[name]: _mean(values) for name, values in own.items()}
-        parts.append({"axis": axis, "value": str(value), **means})
-    tables = (
-        tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
-        for rows in (summary, parts)
-    )
-    count = f"{len(cells.protocols):,} definitions of the score"
-    return "\n\n".join([count, next(tables), "mean τ of the cells with one choice fixed:", *tables])
 
+    def by_choice(self) -> Table:
+        """Return a row per axis and value: the mean tau of the cells that have it."""
+        return Table.of(
+            self.choices,
+            (words("axis"), lambda choice: choice[0]),
+            (words("value"), lambda choice: str(choice[1])),
+            *(
+                (differences(SHORT[name]), lambda choice, tau=tau: self._mean(tau, *choice))
+                for name, tau in self.tau.items()
+            ),
+        )
 
-def _mean(values: Array) -> str:
-    known = values[~np.isnan(values)]
-    return f"{known.mean():+.2f}" if len(known) else "-"
+    def _mean(self, tau: Array, axis: str, value: Any) -> float | None:
+        own = tau[self.having(axis, value)]
+        known = own[~np.isnan(own)]
+        return float(known.mean()) if len(known) else None
 
 
 def draw(cells: Cells, stem: Path) -> list[Path]:

@@ -22,7 +22,9 @@ from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.geometry.locate import draw_subsets, proxies_of_layers
 from dihal_bench.geometry.score import PROXIES, layer_scores
 from dihal_bench.interfaces.transform import Transform
+from dihal_bench.results.table import UNDEFINED, Table, differences, numbers, words
 from dihal_bench.studies.ranking.agreement import Interval, kendall
+from dihal_bench.studies.sweep.outcomes import SHORT
 from dihal_bench.studies.sweep.plan import IDENTITY
 
 if TYPE_CHECKING:
@@ -175,6 +177,41 @@ class Intervention:
         column = self.geometry.transforms.index(transform)
         scores = self.geometry.scores[view]
         return float(np.abs(scores[:, column] - scores[:, 0]).max())
+
+    def moves(self) -> Table:
+        """Return a row per change of coordinates: by how much scores and losses move."""
+        return Table.of(
+            [name for name in self.geometry.transforms if name != IDENTITY],
+            (words("transform"), lambda name: name),
+            *(
+                (
+                    numbers(f"{view} score moved", digits=2),
+                    lambda name, view=view: self.moved(name, view),
+                )
+                for view in VIEWS
+            ),
+            *(
+                (
+                    differences(f"Δ{SHORT[loss]}", digits=4),
+                    lambda name, loss=loss: self.difference(name, loss).cell or UNDEFINED,
+                )
+                for loss in self.losses
+            ),
+        )
+
+    def agreement(self) -> Table:
+        """Return a row per view of the score: how it ranks the transforms of a layer."""
+        return Table.of(
+            VIEWS.items(),
+            (words("score"), lambda view: ": ".join(view)),
+            *(
+                (
+                    differences(SHORT[loss]),
+                    lambda view, loss=loss: self.tau[view[0]][loss].cell or UNDEFINED,
+                )
+                for loss in self.losses
+            ),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

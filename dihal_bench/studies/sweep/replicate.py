@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.results.table import Table, differences, numbers, words
 from dihal_bench.studies.ranking.replication import LARGEST, SignFlip, sign_flip
 from dihal_bench.studies.sweep.outcomes import SHORT
 from dihal_bench.studies.sweep.predictors import DEPTH, SCORE
@@ -15,16 +16,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.studies.sweep.intervention import Intervention
     from dihal_bench.studies.sweep.sweep import Sweep
-    from dihal_bench.studies.sweep.table import Table
-
-LEGEND = (
-    "One value per backbone. p: exact sign-flip test, one-sided: the share of all assignments of "
-    "signs to the backbones' values whose mean is at least as large; least: the smallest p that so "
-    "many backbones can give. It stands at what the claim is about, per loss: that the score ranks "
-    "the candidates, and that it does so better than depth, which is easy where depth ranks them "
-    "the wrong way round. It is not corrected for there being several losses. Two seeds of one "
-    "architecture are less independent than two architectures."
-)
+    from dihal_bench.studies.sweep.table import SweepTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +63,7 @@ def check_distinct(sweeps: Sequence[Sweep]) -> None:
             )
 
 
-def over_layers(tables: Mapping[str, Table]) -> list[Replicated]:
+def over_layers(tables: Mapping[str, SweepTable]) -> list[Replicated]:
     """Return tau(predictor) - tau(depth) of every predictor that ranks, over all backbones.
 
     Beside it stand both terms of the score's, since it is large also where depth is the wrong way
@@ -123,20 +115,18 @@ def _replicated(
     return Replicated(outcome=outcome, statistic=statistic, values=values, test=test)
 
 
-def show(rows: list[Replicated], *, form: str = "simple") -> str:
-    """Return the table as text."""
-    from tabulate import tabulate
-
-    table = [
-        {
-            "loss": SHORT[row.outcome],
-            "statistic": row.statistic,
-            **{b: "-" if v is None else f"{v:+.2f}" for b, v in row.values.items()},
-            "mean": "-" if row.mean is None else f"{row.mean:+.2f}",
-            "p": f"{row.test.p:.3f}" if row.test else "-",
-            "least": f"{row.test.least:.3f}" if row.test else "-",
-        }
-        for row in rows
-    ]
-    text = tabulate(table, headers="keys", tablefmt=form, disable_numparse=True)
-    return f"{text}\n\n{LEGEND}"
+def replication_table(rows: Sequence[Replicated]) -> Table:
+    """Return a row per statistic, a column per backbone, and the test over all of them."""
+    backbones = dict.fromkeys(name for row in rows for name in row.values)
+    return Table.of(
+        rows,
+        (words("loss"), lambda row: SHORT[row.outcome]),
+        (words("statistic"), lambda row: row.statistic),
+        *(
+            (differences(f"of {name}", name), lambda row, name=name: row.values.get(name))
+            for name in backbones
+        ),
+        (differences("mean"), lambda row: row.mean),
+        (numbers("p", digits=3), lambda row: row.test.p if row.test else None),
+        (numbers("least", digits=3), lambda row: row.test.least if row.test else None),
+    )

@@ -11,7 +11,7 @@ from dihal_bench.studies.sweep.cells import Cells
 from dihal_bench.studies.sweep.intervention import Intervention, geometry
 from dihal_bench.studies.sweep.outcomes import Outcomes
 from dihal_bench.studies.sweep.predictors import layer_predictions, subsamples
-from dihal_bench.studies.sweep.table import Table
+from dihal_bench.studies.sweep.table import SweepTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ class Sweep:
     job: RunContext
     grid: bool = False
 
-    def table(self) -> Table:
+    def table(self) -> SweepTable:
         """Read the runs and rank the candidates by all predictors.
 
         Raises:
@@ -56,7 +56,7 @@ class Sweep:
             sample = subsamples(self.job)
         resamples = self.job.config.score.resamples
         title = self.axis.title
-        return Table.of(title, outcomes, predictions, sample=sample, resamples=resamples)
+        return SweepTable.of(title, outcomes, predictions, sample=sample, resamples=resamples)
 
     @property
     def stem(self) -> Path:
@@ -73,7 +73,7 @@ class Sweep:
         layers, size = backbone.blocks - 1, backbone.hidden_size
         return cost + CostEstimate(proxies=grid_seconds(self.job.config.locate, layers, size))
 
-    def cells(self, table: Table) -> Cells | None:
+    def cells(self, table: SweepTable) -> Cells | None:
         """Rank the layers by every cell of the protocol grid, if that was asked for."""
         if not self.grid or not table.ranking:
             return None
@@ -85,7 +85,7 @@ class Sweep:
         named = (candidate.transform for candidate in self.axis.candidates)
         return list(dict.fromkeys(name for name in named if name is not None))
 
-    def intervention(self, table: Table) -> Intervention:
+    def intervention(self, table: SweepTable) -> Intervention:
         """Compare the geometry of every transform with what came out of it."""
         measured = geometry(self.job, self.axis.layers, self.transforms)
         resamples = self.job.config.score.resamples

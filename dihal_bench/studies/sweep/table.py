@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.results.table import UNDEFINED, Table, TableCell, differences, numbers, words
 from dihal_bench.studies.ranking.agreement import LEAST, TOP, agreements
 from dihal_bench.studies.sweep.outcomes import TITLES
 from dihal_bench.studies.sweep.predictors import DEPTH
@@ -13,24 +13,13 @@ from dihal_bench.studies.sweep.predictors import DEPTH
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dihal_bench.studies.ranking.agreement import Agreement, Interval, Prediction
+    from dihal_bench.results.table import Value
+    from dihal_bench.studies.ranking.agreement import Agreement, Array, Prediction
     from dihal_bench.studies.sweep.outcomes import Outcomes
-
-_FEW = 4  # candidates, of so few orders that any predictor may hit the right one by chance
-LEGEND = (
-    "Predictors are turned so that higher promises a lower loss; rank correlations are with minus "
-    "the loss. Intervals: 95 %, over subsamples of activations and over trainings drawn anew, of "
-    "the layers as they are; of three trainings they are too narrow. The score sees training text "
-    "alone, the FVU of ridge and token mean the very windows that the losses are of. Partial: "
-    "Spearman's given the depth, undefined where predictor or loss is monotone in it. τ - τ(depth):"
-    " what a predictor adds to naming the earliest layer, in pairs; a score for which it is not "
-    "above 0 has shown nothing. Gap: candidates that came out better than the predicted one. No "
-    "p-value stands here: layers of one backbone are no sample of anything."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SweepTable:
     """A sweep's results.
 
     Attributes:
@@ -57,7 +46,7 @@ class Table:
         *,
         sample: dict[str, int] | None,
         resamples: int,
-    ) -> Table:
+    ) -> SweepTable:
         """Rank the candidates by every predictor; fewer than three candidates have no ranking."""
         depth = [float(c.layer or 0) for c in outcomes.candidates]
         ranking = {}
@@ -98,101 +87,51 @@ class Table:
             "rests_on": outcomes.rests_on,
         }
 
+    def candidates(self) -> Table:
+        """Return a row per candidate: its losses over seeds, and what it costs."""
+        columns = list(zip(self.outcomes.candidates, range(len(self.outcomes.costs)), strict=True))
+        return Table.of(
+            columns,
+            (words("candidate"), lambda own: own[0].label),
+            *(
+                (numbers(name, TITLES[name], digits=4), lambda own, v=values: _spread(v[:, own[1]]))
+                for name, values in self.outcomes.losses.items()
+            ),
+            (
+                numbers("FLOPs/replaced", type="number", digits=1),
+                lambda own: self.outcomes.costs[own[1]]["ratio"],
+            ),
+        )
 
-def show(table: Table, *, form: str = "simple") -> str:
-    """Return the tables as text.
-
-    Args:
-        table: of the sweep.
-        form: of tabulate: "simple", or "github" for Markdown.
-    """
-    from tabulate import tabulate
-
-    outcomes = table.outcomes
-    parts = [
-        _head(table.title, form),
-        *([outcomes.setting] if outcomes.setting else []),
-        tabulate(_candidates(outcomes), headers="keys", tablefmt=form, disable_numparse=True),
-        f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain."
-        f"{_spread(len(outcomes.seeds))}",
-    ]
-    if table.sample is not None:
-        parts.append(_subsampled(table.sample))
-    for name, some in table.ranking.items():
-        best = outcomes.candidates[next(iter(some.values())).observed].label
-        labels = [candidate.label for candidate in outcomes.candidates]
-        rows = [_ranked(predictor, own, labels) for predictor, own in some.items()]
-        parts += [
-            _head(f"{TITLES[name]}: lowest at {best}", form),
-            tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True),
-        ]
-    parts += _notes(table)
-    return "\n\n".join([*parts, "made by " + "; ".join(outcomes.origins)])
-
-
-def _notes(table: Table) -> list[str]:
-    """What has to be said of a ranking, or of there being none; nothing of other sweeps."""
-    count = len(table.outcomes.candidates)
-    if table.ranking:
-        orders = math.factorial(count)
-        few = f"{count} candidates have {orders} orders: by chance τ is 1 once in {orders} times."
-        return [LEGEND] if count > _FEW else [LEGEND, few]
-    if table.predictions:
-        return [
-            f"No predictor is ranked: fewer than {LEAST} candidates have no ranking, since the "
-            "rank correlation of two is always 1 or -1."
-        ]
-    return []
+    def ranked(self, loss: str) -> Table:
+        """Return a row per predictor: how well it had told a loss that was ranked."""
+        some = self.ranking[loss]
+        labels = [candidate.label for candidate in self.outcomes.candidates]
+        best = labels[next(iter(some.values())).observed]
+        return Table.of(
+            some.items(),
+            (words("predictor"), lambda row: row[0]),
+            (differences("Kendall τ"), lambda row: row[1].kendall.cell),
+            (differences("τ - τ(depth)"), lambda row: row[1].advantage.cell),
+            (differences("Spearman ρ"), lambda row: row[1].spearman.cell),
+            (differences("partial ρ"), lambda row: _partial(row[1])),
+            (words("predicts"), lambda row: labels[row[1].predicted]),
+            (numbers("gap"), lambda row: row[1].rank_gap.cell),
+            (numbers("regret", digits=4), lambda row: row[1].regret.cell),
+            (
+                words(f"in top {TOP}"),
+                lambda row: ("yes" if row[1].hit else "no") if len(labels) > TOP else None,
+            ),
+            title=f"{TITLES[loss]}: lowest at {best}",
+        )
 
 
-def _subsampled(sample: Mapping[str, int]) -> str:
-    """Return what the subsamples of activations are, and a warning where they leave nothing out."""
-    resamples, tokens, kept = (sample[name] for name in ("resamples", "tokens", "kept"))
-    text = f"Subsamples of activations: {resamples}, of {tokens:,} of {kept:,} tokens."
-    if tokens < kept:
-        return text
-    return f"{text} They leave nothing out: intervals are over trainings alone."
+def _spread(values: Array) -> TableCell:
+    """Return the mean over seeds with its standard deviation, if there are several."""
+    spread = float(values.std(ddof=1)) if len(values) > 1 else None
+    return TableCell(float(values.mean()), spread=spread)
 
 
-def _spread(seeds: int) -> str:
-    return f" ±: standard deviation over {seeds} seeds." if seeds > 1 else " One seed."
-
-
-def _head(text: str, form: str) -> str:
-    return f"### {text}" if form == "github" else f"== {text} =="
-
-
-def _candidates(outcomes: Outcomes) -> list[dict[str, str]]:
-    rows = []
-    for i, candidate in enumerate(outcomes.candidates):
-        row = {"candidate": candidate.label}
-        for name, losses in outcomes.losses.items():
-            column = losses[:, i]
-            spread = f" ± {column.std(ddof=1):.4f}" if len(column) > 1 else ""
-            row[TITLES[name]] = f"{column.mean():.4f}{spread}"
-        row["FLOPs/replaced"] = f"{outcomes.costs[i]['ratio']:.1f}"
-        rows.append(row)
-    return rows
-
-
-def _ranked(name: str, own: Agreement, labels: list[str]) -> dict[str, str]:
-    return {
-        "predictor": name,
-        "Kendall τ": _shown(own.kendall, "+.2f"),
-        "τ - τ(depth)": _shown(own.advantage, "+.2f"),
-        "Spearman ρ": _shown(own.spearman, "+.2f"),
-        "partial ρ": _shown(own.partial, "+.2f", "-" if own.kendall.value is None else "undefined"),
-        "predicts": labels[own.predicted],
-        "gap": _shown(own.rank_gap, ".0f"),
-        "regret": _shown(own.regret, ".4f"),
-        **({f"in top {TOP}": "yes" if own.hit else "no"} if len(labels) > TOP else {}),
-    }
-
-
-def _shown(interval: Interval, form: str, missing: str = "-") -> str:
-    if interval.value is None:
-        return missing
-    value = f"{interval.value:{form}}"
-    if interval.lo is None or interval.hi is None or interval.lo == interval.hi:
-        return value
-    return f"{value} [{interval.lo:{form}}, {interval.hi:{form}}]"
+def _partial(own: Agreement) -> Value:
+    """Return the correlation given the depth; of what only selects there is none to be had."""
+    return own.partial.cell or (None if own.kendall.value is None else UNDEFINED)

@@ -15,14 +15,16 @@ from dihal_bench.studies.ranking.agreement import Prediction
 from dihal_bench.studies.sweep.outcomes import TITLES, Outcomes
 from dihal_bench.studies.sweep.plan import layer_axis
 from dihal_bench.studies.sweep.replicate import over_layers
-from dihal_bench.studies.sweep.table import Table
+from dihal_bench.studies.sweep.table import SweepTable
 
 LAYERS = list(range(1, 9))
 DEPTH = np.arange(8.0)
 WAVE = np.array([3.0, 1.0, 4.0, 1.5, 5.0, 0.5, 2.0, 6.0])
 
 
-def table(loss: np.ndarray, score: np.ndarray, spread: float = 0.01, tokens: int = 500) -> Table:
+def table(
+    loss: np.ndarray, score: np.ndarray, spread: float = 0.01, tokens: int = 500
+) -> SweepTable:
     """A sweep whose score and losses are planted; every loss is the same."""
     generator = np.random.default_rng(0)
     count = len(loss)
@@ -43,11 +45,11 @@ def table(loss: np.ndarray, score: np.ndarray, spread: float = 0.01, tokens: int
         "ridge FVU": Prediction.of(-loss),
     }
     sample = {"tokens": tokens, "kept": 1000, "resamples": 20}
-    return Table.of("planted", outcomes, predictions, sample=sample, resamples=200)
+    return SweepTable.of("planted", outcomes, predictions, sample=sample, resamples=200)
 
 
 def write(
-    folder: Path, axis: str, tables: dict[str, Table], change: Mapping[str, Any] | None = None
+    folder: Path, axis: str, tables: dict[str, SweepTable], change: Mapping[str, Any] | None = None
 ) -> Evidence:
     """Write results as a sweep does, with what tests change before they are sealed."""
     ids = {}

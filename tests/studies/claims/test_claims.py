@@ -22,7 +22,7 @@ from dihal_bench.studies.claims.evidence import Evidence
 from dihal_bench.studies.claims.layers import carries_over, causes, predicts, shallow
 from dihal_bench.studies.claims.stability import robust, stable
 from dihal_bench.studies.sweep.outcomes import DOWNSTREAM
-from dihal_bench.studies.sweep.table import Table
+from dihal_bench.studies.sweep.table import SweepTable
 
 from .planted import DEPTH, WAVE, grid, table, write
 
@@ -53,7 +53,7 @@ def test_one_training_decides_nothing(tmp_path: Path) -> None:
     several = table(WAVE, -WAVE)
     outcomes = several.outcomes
     losses = {name: own[:1] for name, own in outcomes.losses.items()}
-    one = Table.of(
+    one = SweepTable.of(
         "planted",
         replace(outcomes, seeds=[0], losses=losses),
         several.predictions,

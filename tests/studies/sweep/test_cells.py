@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dihal_bench.reporting.sweep_table import show_cells
 from dihal_bench.studies.protocol_grid.grid import Protocol
 from dihal_bench.studies.ranking.agreement import kendall
-from dihal_bench.studies.sweep.cells import Cells, draw, show
+from dihal_bench.studies.sweep.cells import Cells, draw
 
 PROTOCOLS = [Protocol(neighbours=k, ridge=rho) for k in (20, 50) for rho in (1e-3, 1e-1)]
 LOSS = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
@@ -33,13 +34,13 @@ def test_each_cell_has_its_own_correlation() -> None:
     depth = float(kendall(-np.arange(5.0), -LOSS))
     np.testing.assert_allclose(cells.tau["kl"], [1, -1, depth, np.nan])
     assert (cells.paper("kl"), cells.depth["kl"]) == (1.0, pytest.approx(depth))
-    rows = cells.rows()
+    rows = cells.table().flat()
     assert [row["tau_kl"] for row in rows[:2]] == [1.0, -1.0]
     assert rows[1]["ridge"] == 0.1
 
 
 def test_only_cells_above_depth_count_as_above(tmp_path: Path) -> None:
-    text = show(planted())
-    assert "33%" in text  # one of three that vary; equal to depth is not above
-    assert "4 definitions" in text
+    (summary,) = planted().summary().rows
+    assert summary.value("above") == 1 / 3  # of those that vary; equal to depth is not above
+    assert "4 definitions" in show_cells(planted())
     assert all(path.stat().st_size > 1000 for path in draw(planted(), tmp_path / "grid"))

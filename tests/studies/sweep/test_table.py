@@ -8,16 +8,17 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from dihal_bench.reporting import sweep_figure as figure
+from dihal_bench.reporting.sweep_table import show_sweep as show
 from dihal_bench.studies.ranking.agreement import Prediction
 from dihal_bench.studies.sweep.outcomes import DRAWN, SHORT, TITLES, Outcomes
 from dihal_bench.studies.sweep.plan import layer_axis
 from dihal_bench.studies.sweep.replicate import over_layers
-from dihal_bench.studies.sweep.table import Table, show
+from dihal_bench.studies.sweep.table import SweepTable
 
 PROXIES = ("curvature", "stiffness", "-effective rank")
 
 
-def planted(count: int, seeds: int = 3) -> Table:
+def planted(count: int, seeds: int = 3) -> SweepTable:
     """A score that knows the losses, and rivals that do not."""
     axis = layer_axis(list(range(1, count + 1)), start=0, span=None)
     draw = np.random.default_rng(0)
@@ -50,7 +51,7 @@ def planted(count: int, seeds: int = 3) -> Table:
     predictions |= {
         f"{name} FVU": Prediction.of(draw.normal(size=count)) for name in ("ridge", "token-mean")
     }
-    return Table.of(axis.title, outcomes, predictions, sample=None, resamples=100)
+    return SweepTable.of(axis.title, outcomes, predictions, sample=None, resamples=100)
 
 
 def test_under_the_title_stands_what_it_was_made_with() -> None:

@@ -1,4 +1,4 @@
-"""Table and figure of changes of coordinates."""
+"""Figure of changes of coordinates."""
 
 from __future__ import annotations
 
@@ -12,50 +12,7 @@ from dihal_bench.studies.sweep.plan import IDENTITY
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dihal_bench.studies.ranking.agreement import Interval
     from dihal_bench.studies.sweep.intervention import Intervention
-
-LEGEND = (
-    "Scores are standardised over the transforms of a layer; moved: largest change against the "
-    "identity over layers, of the space that is diffused, A (h - mean) / r, and of A h. Losses: "
-    "minus those of the identity, mean over layers, 95 % over seeds (t). rotate is the null: no "
-    "score moves, and losses differ by what another start of training differs by. scale divides "
-    "out of what is diffused: losses must not move, though the raw score does. So that coordinates "
-    "can be changed, every bridge of these, identity's too, predicts the state itself "
-    "(bridge.residual=none) and not what its token leaves open, as in other sweeps: that is harder."
-)
-
-
-def show(change: Intervention, *, form: str = "simple") -> str:
-    """Return the tables as text."""
-    from tabulate import tabulate
-
-    rows = []
-    for name in change.geometry.transforms:
-        if name == IDENTITY:
-            continue
-        row = {"transform": name}
-        row |= {f"{view} score moved": f"{change.moved(name, view):.2f}" for view in VIEWS}
-        for loss in change.losses:
-            short = SHORT[loss]
-            row[f"Δ{short}"] = _shown(change.difference(name, loss), "+.4f")
-        rows.append(row)
-    taus = [
-        {
-            "score": f"{view}: {what}",
-            **{SHORT[loss]: _shown(own, "+.2f") for loss, own in some.items()},
-        }
-        for (view, what), some in zip(VIEWS.items(), change.tau.values(), strict=True)
-    ]
-    head = "Kendall τ of score and minus the loss within a layer, mean over layers"
-    return "\n\n".join(
-        [
-            tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True),
-            head,
-            tabulate(taus, headers="keys", tablefmt=form, disable_numparse=True),
-            LEGEND,
-        ]
-    )
 
 
 def draw(change: Intervention, stem: Path) -> list[Path]:
@@ -107,12 +64,3 @@ def _panel(axis: Any, change: Intervention, view: str, loss: str) -> None:
     axis.set_xlabel("score S over the transforms of a layer")
     axis.set_ylabel("loss against the layer's mean, %")
     bare(axis, "y")
-
-
-def _shown(interval: Interval, form: str) -> str:
-    if interval.value is None:
-        return "undefined"
-    value = f"{interval.value:{form}}"
-    if interval.lo is None or interval.hi is None:
-        return value
-    return f"{value} [{interval.lo:{form}}, {interval.hi:{form}}]"
