@@ -13,6 +13,7 @@ from dihal_bench.core.names import safe
 from dihal_bench.core.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
 from dihal_bench.leaderboard.colours import colours
 from dihal_bench.leaderboard.parallel import spread
+from dihal_bench.results.metrics import BRIER1, ENTROPY, GEN_PPL, KL, NLL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _Run = Mapping[str, Any]  # what figures show of a run
 _COLOURS = {"control": GREY, "teacher": "black"}  # all else has that of its interface
 _CELLS = {"paper": "raw states", "matched": "what is diffused"}
-_LOSSES = ("fvu_mmse", "kl_one_step", "kl")  # of a sweep, that are drawn
+_LOSSES = ("fvu_mmse", "kl_one_step", KL.key)  # of a sweep, that are drawn
 _MARKERS = "osD^vP*X"
 _LETTERS = 40  # of a label in a legend
 _ROWS = 40  # of a figure: more cannot be read
@@ -110,19 +111,19 @@ def _one(job: tuple[str, Path, Any]) -> list[Path]:
 
 def _brier(figure: Any, table: Mapping[str, Any]) -> None:
     """Brier-1 with its interval, the one score that all rows have in common."""
-    rows = [row for row in table["rows"] if row["cells"].get("brier1")]
+    rows = [row for row in table["rows"] if row["cells"].get(BRIER1.name)]
     rows = [row for row in rows if row["cells"]["role"] != "trial"]
     dropped = max(0, len(rows) - _ROWS)
     if dropped:  # the best of them, in the table's order
-        bar = sorted((row["cells"]["brier1"]["value"] for row in rows), reverse=True)[_ROWS - 1]
-        rows = [row for row in rows if row["cells"]["brier1"]["value"] >= bar][:_ROWS]
+        bar = sorted((row["cells"][BRIER1.name]["value"] for row in rows), reverse=True)[_ROWS - 1]
+        rows = [row for row in rows if row["cells"][BRIER1.name]["value"] >= bar][:_ROWS]
     names = [_name(row["cells"]) for row in rows]
     high = 1 + max((name.count("\n") for name in names), default=0)
     figure.set_size_inches(3.8 + _wide(names), 1.1 + (0.06 + 0.15 * high) * len(rows))
     axis = figure.subplots()
     bare(axis, "x")
     for place, row in enumerate(rows):
-        own, role = row["cells"]["brier1"], row["cells"]["role"]
+        own, role = row["cells"][BRIER1.name], row["cells"]["role"]
         ends = [[max(0, own["value"] - own["lo"])], [max(0, own["hi"] - own["value"])]]
         colour = _COLOURS.get(role) or table["colours"].get(row["cells"]["interface"], GREY)
         axis.errorbar(own["value"], place, xerr=ends, fmt="o", ms=4, color=colour)
@@ -151,12 +152,14 @@ def _cost(figure: Any, table: Mapping[str, Any]) -> None:
         colour = table["colours"].get(cells["interface"], GREY)
         hollow = cells["role"] == "control"
         axis.plot(
-            cells["flops"], cells["nll"]["value"], _MARKERS[place % len(_MARKERS)], ms=6,
+            cells["flops"], cells[NLL.name]["value"], _MARKERS[place % len(_MARKERS)], ms=6,
             color=colour, mfc="white" if hollow else colour, label=name,
         )  # fmt: skip
     for row in table["rows"]:
-        if row["cells"]["role"] == "teacher" and row["cells"].get("nll"):
-            axis.axhline(row["cells"]["nll"]["value"], color="black", linestyle=":", linewidth=0.9)
+        if row["cells"]["role"] == "teacher" and row["cells"].get(NLL.name):
+            axis.axhline(
+                row["cells"][NLL.name]["value"], color="black", linestyle=":", linewidth=0.9
+            )
     axis.set_xlabel("FLOPs of training")
     axis.set_ylabel("NLL, nats per token, lower is better")
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
@@ -169,10 +172,10 @@ def _points(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for row in table["rows"]:
         cells = row["cells"]
-        known = cells.get("flops") and cells.get("nll") and cells["chains"] == 1
+        known = cells.get("flops") and cells.get(NLL.name) and cells["chains"] == 1
         if known and cells["role"] in ("interface", "control"):
             found[cells["row"]] = row
-    return sorted(found.values(), key=lambda row: row["cells"]["nll"]["value"])[:_ROWS]
+    return sorted(found.values(), key=lambda row: row["cells"][NLL.name]["value"])[:_ROWS]
 
 
 def _recovery(figure: Any, what: Mapping[str, Any]) -> None:
@@ -212,9 +215,9 @@ def _frontier_of(made: tuple[str, str], title: str, runs: Sequence[_Run]) -> dic
     for run in runs:
         for one in _of_task(run["frontier"], made):
             line = _line(one["row"], run)
-            found[line][one["temperature"]].append((one["entropy"], log(one["gen_ppl"])))
+            found[line][one["temperature"]].append((one[ENTROPY.key], log(one[GEN_PPL.key])))
         for one in _of_task(run["beside"], made):
-            beside.setdefault(one["row"], (one["entropy"], one["gen_ppl"]))
+            beside.setdefault(one["row"], (one[ENTROPY.key], one[GEN_PPL.key]))
     lines = [
         {
             "name": name,
@@ -231,7 +234,7 @@ def _frontier_of(made: tuple[str, str], title: str, runs: Sequence[_Run]) -> dic
 
 def _of_task(points: Iterable[Mapping[str, Any]], made: tuple[str, str]) -> Iterator[Any]:
     """Return the points of a task that a logarithm can show."""
-    return (one for one in points if (one["task"], one["key"]) == made and one["gen_ppl"] > 0)
+    return (one for one in points if (one["task"], one["key"]) == made and one[GEN_PPL.key] > 0)
 
 
 def _line(row: str, run: _Run) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dihal_bench.core.markdown import counted
 from dihal_bench.leaderboard.site.numbers import estimate, number
+from dihal_bench.results.metrics import BRIER1
 
 _Row = Mapping[str, Any]
 _SPAN = re.compile(r"\(\d+, \d+\]")  # the blocks that a row replaces, in what it is called
@@ -20,7 +21,7 @@ def verdict(table: Mapping[str, Any]) -> str:
     columns = {column["key"]: column for column in table["columns"]}
     if not _of_role(table, "interface"):
         return ""
-    if "brier1" not in columns:
+    if BRIER1.name not in columns:
         return _of_text(table)
     return " ".join(_Verdict(table, columns).sentences())
 
@@ -29,8 +30,8 @@ class _Verdict:
     """Makes the sentences of one table; ranks are the table's own, nothing is ranked here."""
 
     def __init__(self, table: Mapping[str, Any], columns: Mapping[str, Any]):
-        self.title = columns["brier1"]["title"]
-        self.digits = columns["brier1"].get("digits", 4)
+        self.title = columns[BRIER1.name]["title"]
+        self.digits = columns[BRIER1.name].get("digits", 4)
         self.gain_digits = columns.get("gain", {}).get("digits", 4)
         scored = [row for row in _of_role(table, "interface") if _brier(row) > -math.inf]
         self.interfaces = sorted(scored, key=_brier, reverse=True)
@@ -84,7 +85,7 @@ class _Verdict:
         among = f"first of {ranked}" if ranked > 1 else "the only one with a rank"
         said = f"{_place(cells)}it is {among}{_ties(first)}"
         said += f", as at S={_listed(again)}" if again else ""
-        said += f": {self.title} {estimate(cells.get('brier1'), self.digits)}"
+        said += f": {self.title} {estimate(cells.get(BRIER1.name), self.digits)}"
         said += f" over {counted(seeds, 'training')}" if isinstance(seeds, int) else ""
         beside = [self._beside(first, control) for control in self._able(first)[:1]]
         beside += [f"the teacher {self._number(row)}" for row in self.teachers[:1]]
@@ -160,7 +161,7 @@ class _Verdict:
         ]
 
     def _number(self, row: _Row) -> str:
-        return number(_value(row["cells"].get("brier1")), self.digits)
+        return number(_value(row["cells"].get(BRIER1.name)), self.digits)
 
     def _scored(self, row: _Row) -> str:
         return f"{_name(row)}, {self.title} {self._number(row)}"
@@ -246,7 +247,7 @@ def _rank(row: _Row) -> Any:
 
 
 def _brier(row: _Row) -> float:
-    return _real(_value(row["cells"].get("brier1")), nothing=-math.inf)
+    return _real(_value(row["cells"].get(BRIER1.name)), nothing=-math.inf)
 
 
 def _real(value: Any, *, nothing: float = 0.0) -> float:
