@@ -31,7 +31,7 @@ _INCLUDED = "dihal_bench_include_"  # begins the names of modules that included 
 
 
 @dataclass(frozen=True)
-class Place:
+class Declaration:
     """Where an instance was registered: unlike a class or function it has no line of its own."""
 
     module: str
@@ -39,7 +39,7 @@ class Place:
     line: int
 
     @classmethod
-    def of_caller(cls, depth: int) -> Place:
+    def of_caller(cls, depth: int) -> Declaration:
         """Return the line that called the function so many calls up."""
         frame = sys._getframe(depth + 1)
         return cls(frame.f_globals.get("__name__", "?"), frame.f_code.co_filename, frame.f_lineno)
@@ -236,9 +236,9 @@ def code_of(kind: type) -> str:
     return f"{module}:{kind.__qualname__}"
 
 
-def _place(entry: Any) -> Place | None:
+def _place(entry: Any) -> Declaration | None:
     place = getattr(entry, "place", None)
-    return place if isinstance(place, Place) else None
+    return place if isinstance(place, Declaration) else None
 
 
 def _module(entry: Any) -> str:

@@ -45,7 +45,7 @@ class Sums(Flag):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenMean:
+class PerToken:
     """A metric that is a mean over tokens: a record keeps its sums per document.
 
     Attributes:
@@ -102,7 +102,7 @@ class Metric:
     better: str | None = field(default=None, kw_only=True)
     digits: int = field(default=4, kw_only=True)
     range: tuple[float, float] = field(default=ANY, kw_only=True)
-    mean: TokenMean | None = field(default=None, kw_only=True)
+    mean: PerToken | None = field(default=None, kw_only=True)
     since: int | None = field(default=None, kw_only=True)
     likelihood: bool = field(default=False, kw_only=True)
     bound: bool = field(default=False, kw_only=True)
@@ -114,7 +114,9 @@ class Metric:
     column: str = field(default="", kw_only=True)
     of_samples: Callable[[Any], Any] | None = field(default=None, kw_only=True)
     known: bool = field(default=True, kw_only=True)
-    place: registry.Place | None = field(default=None, kw_only=True, compare=False, repr=False)
+    place: registry.Declaration | None = field(
+        default=None, kw_only=True, compare=False, repr=False
+    )
 
     @property
     def name(self) -> str:
@@ -164,7 +166,7 @@ class Metrics:
         Raises:
             UserError: its key is taken by a metric declared elsewhere, or can be no name.
         """
-        placed = replace(metric, place=registry.Place.of_caller(1))
+        placed = replace(metric, place=registry.Declaration.of_caller(1))
         self._registry.register(metric.key)(placed)
         return placed
 

@@ -14,9 +14,9 @@ from dihal_bench.results.metric import (
     METRICS,
     SEQUENCE_PREFIX,
     Metric,
+    PerToken,
     Shown,
     Sums,
-    TokenMean,
     base_name,
 )
 
@@ -24,7 +24,7 @@ __all__ = ["HIGHER", "LOWER", "METRICS", "SEQUENCE_PREFIX", "Metric", "Shown", "
 
 _NATS, _SHARE = (0.0, 1e9), (0.0, 1.0)  # nats of a token; what a share may be
 _POSITIVE = (0.0, math.inf)
-_LAW = TokenMean(likelihood=True, itself=0.0)  # of a row that has one, held against the teacher's
+_LAW = PerToken(likelihood=True, itself=0.0)  # of a row that has one, held against the teacher's
 
 # --- likelihood of the run's own text -------------------------------------------------------------
 
@@ -35,7 +35,7 @@ NLL = METRICS.register(
         better=LOWER,
         digits=3,
         range=_NATS,
-        mean=TokenMean(sums=Sums.SIZES, likelihood=True, of_teacher=True),
+        mean=PerToken(sums=Sums.SIZES, likelihood=True, of_teacher=True),
         since=3,
         likelihood=True,
         wide=True,
@@ -124,7 +124,7 @@ TOP1 = METRICS.register(
         better=HIGHER,
         digits=3,
         range=_SHARE,
-        mean=TokenMean(sums=Sums.WHOLE | Sums.SINGLE, itself=1.0, ties=True),
+        mean=PerToken(sums=Sums.WHOLE | Sums.SINGLE, itself=1.0, ties=True),
         since=3,
         brief=False,
         shown=Shown.EVERYWHERE,
@@ -136,7 +136,7 @@ BRIER1 = METRICS.register(
         unit="score",
         better=HIGHER,
         range=(-1.0, 1.0),
-        mean=TokenMean(of_teacher=True, unbiased=True),
+        mean=PerToken(of_teacher=True, unbiased=True),
         since=3,
         ranked=True,
         shown=Shown.EVERYWHERE,

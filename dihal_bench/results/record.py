@@ -177,7 +177,7 @@ def _checked(written: dict[str, Any], version: int, where: str) -> dict[str, Any
     data = migrated(written, version, RECORD)
     try:
         _check_schema(data, where)
-        _check_sums(data, where)
+        _check_sums(data, version, where)
     except UserError as error:
         if changed is None:
             raise
@@ -241,10 +241,16 @@ def _check_schema(data: dict[str, Any], where: str) -> None:
         raise UserError(sentence(error, where)) from None
 
 
-def _check_sums(data: Mapping[str, Any], where: str) -> None:
-    """Check the sums, and that a score on the run's own text is of every row."""
+def _check_sums(data: Mapping[str, Any], version: int, where: str) -> None:
+    """Check the sums, and that a score on the run's own text is of every row.
+
+    Args:
+        data: the record.
+        version: that it was written in, whose metrics it must have.
+        where: for messages.
+    """
     sums, own, task = data["sums"], data["interface"], own_task(data)
-    check_sums(sums, f"{where}: sums", version=data["schema"])
+    check_sums(sums, f"{where}: sums", version=version)
     scored = {
         (score["subject"], score["steps"], score["signal"])
         for score in data["scores"]
