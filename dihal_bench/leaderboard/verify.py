@@ -67,7 +67,7 @@ def verify(record: Record) -> Verified:
     data = record.data
     followed: set[int] = set()  # places of scores that could be computed
     texts = off_the_frontier(record, followed)
-    scores = (*_outside(record), *_scores(record, followed))
+    scores = (*_scores(record, followed), *_outside(record))
     for problem in (*scores, *texts, *_budget(data), *_gates(data)):
         raise UserError(
             f"{data['id']}: {problem}; a record that contradicts itself is not taken: {REMEDY}."
