@@ -45,11 +45,13 @@ class Identity:
         training: what is trained; names folders and records.
         evaluation: that, and how it is scored.
         code: name -> digest of every file of code that is not this package's.
+        content: key -> digest of what lies at the path that it names.
     """
 
     training: str
     evaluation: str
     code: Mapping[str, str]
+    content: Mapping[str, str]
 
 
 def identity(config: RunConfig) -> Identity:
@@ -62,10 +64,11 @@ def identity(config: RunConfig) -> Identity:
     code = foreign_code(config)
     scoring = {key: value for key, value in given.items() if key.startswith(_SCORING)}
     trained = {k: v for k, v in given.items() if k not in scoring and k not in _NEITHER}
-    trained |= {key: _content(trained[key]) for key in _LYING if key in trained}
+    content = {key: content_id(Path(trained[key])) for key in _LYING if _lies(trained.get(key))}
+    trained |= content
     training = short_hash([TRAINING_VERSION, trained, sorted(code.values())])
     evaluation = short_hash([training, scoring]) if scoring else training
-    return Identity(training=training, evaluation=evaluation, code=code)
+    return Identity(training=training, evaluation=evaluation, code=code, content=content)
 
 
 def evaluated_as(kept: Mapping[str, Any], config: RunConfig) -> bool:
@@ -200,6 +203,6 @@ def version_3_digest(values: Mapping[str, Any], files: Iterable[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _content(name: str) -> str:
-    """Return a name that stands for what lies at a path; any other name stands for itself."""
-    return content_id(Path(name)) if Path(name).exists() else name
+def _lies(name: str | None) -> bool:
+    """Whether a name is that of a file or folder here."""
+    return name is not None and Path(name).exists()

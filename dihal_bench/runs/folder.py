@@ -125,7 +125,7 @@ def _keep_configuration(folder: Path, config: RunConfig) -> None:
     """Write down what the folder is filled by, if it is not written yet."""
     if not (folder / _CONFIG).exists():
         own = identity(config)
-        about = {"training": own.training, "code": dict(own.code)}
+        about = {"training": own.training, "code": dict(own.code), "content": dict(own.content)}
         write_json(folder / _CONFIG, config.to_dict() | {"identity": about})
 
 
@@ -139,7 +139,14 @@ def _check_configuration(folder: Path, config: RunConfig) -> None:
         return
     content = read_json(path, remedy=_ANOTHER)
     about = content.pop("identity", None) or _of_version_3(content, config)
-    if about["training"] != identity(config).training:
+    own = identity(config)
+    for name, digest in about.get("content", {}).items():
+        if own.content.get(name, digest) != digest and getattr(config, name) == content[name]:
+            raise UserError(
+                f"{folder} was begun with another {name} of the same name; put that one back, or "
+                "choose another folder with --out."
+            )
+    if about["training"] != own.training:
         raise UserError(
             f"--out {folder} holds a run of another configuration (or of other code in an included "
             "file); choose another folder."

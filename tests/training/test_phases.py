@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dihal_bench.config.identity import interface_identity
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import INTERFACES
 from dihal_bench.data.tokens import PackedTokens
@@ -34,6 +35,8 @@ def trainer(data: PackedTokens, folder: Path, **settings: object) -> PhaseRunner
         "folder": folder,
         "shared": folder.parent / "shared",
         "fit": lambda interface: interface.fit(statistics()),
+        "identity": interface_identity,
+        "settings": {},
         "say": lambda text: None,
     }
     return PhaseRunner(**parts | settings)  # type: ignore[arg-type]

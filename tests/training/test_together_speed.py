@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dihal_bench.config.identity import interface_identity
 from dihal_bench.core.registry import INTERFACES
 from dihal_bench.data.documents import Corpus
 from dihal_bench.data.tokens import PackedTokens, pack
@@ -86,6 +87,8 @@ def test_six_layers_on_one_pass_are_half_again_as_fast(data, tmp_path: Path, mon
             folder=folder / str(b),
             shared=folder / "shared",
             fit=lambda interface: interface.fit(known[b]),
+            identity=interface_identity,
+            settings={},
             say=lambda text: None,
         )
         return own, {"hidden": interface}
