@@ -20,7 +20,7 @@ from dihal_bench.core.progress import progress
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.evaluation.checks import require_finite
 from dihal_bench.interfaces.batch import Batch
-from dihal_bench.results.metrics import METRICS
+from dihal_bench.results.metrics import METRICS, NLL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -203,7 +203,7 @@ def _ensembles(own: Tensor) -> dict[str, Tensor]:
     while size <= count:
         whole = own[: count - count % size]
         groups = whole.reshape(-1, size, own.shape[1])  # (groups, K, targets)
-        scores[f"nll@{size}"] = -(torch.logsumexp(groups, 1) - math.log(size)).mean(0)
+        scores[NLL.at(size)] = -(torch.logsumexp(groups, 1) - math.log(size)).mean(0)
         size *= 2
     return scores
 

@@ -13,7 +13,7 @@ from dihal_bench.core.names import safe
 from dihal_bench.core.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
 from dihal_bench.leaderboard.colours import colours
 from dihal_bench.leaderboard.parallel import spread
-from dihal_bench.results.metrics import BRIER1, ENTROPY, GEN_PPL, NLL
+from dihal_bench.results.metrics import BRIER1, ENTROPY, GEN_PPL, KL, NLL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _Run = Mapping[str, Any]  # what figures show of a run
 _COLOURS = {"control": GREY, "teacher": "black"}  # all else has that of its interface
 _CELLS = {"paper": "raw states", "matched": "what is diffused"}
-_LOSSES = ("fvu_mmse", "kl_one_step", "kl")  # of a sweep, that are drawn
+_LOSSES = ("fvu_mmse", "kl_one_step", KL.key)  # of a sweep, that are drawn
 _MARKERS = "osD^vP*X"
 _LETTERS = 40  # of a label in a legend
 _ROWS = 40  # of a figure: more cannot be read

@@ -116,7 +116,7 @@ class SampleSession:
         found = frontier.at_entropy(sweep, entropy, bootstrap) if sweep else None
         if found is None:
             return {}
-        details = {"entropy": entropy, "temperatures": list(self.task.temperatures)}
+        details = {ENTROPY.key: entropy, "temperatures": list(self.task.temperatures)}
         own = Measure(
             value=found.value,
             lo=found.lo,

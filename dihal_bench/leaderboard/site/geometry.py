@@ -7,10 +7,14 @@ from typing import Any
 
 from dihal_bench.core.markdown import counted
 from dihal_bench.leaderboard.site.numbers import parts
+from dihal_bench.results.metrics import KL
 from dihal_bench.studies.sweep.outcomes import SHORT
 from dihal_bench.studies.sweep.predictors import SCORE
 
-_LOSSES = (SHORT["kl"], SHORT["kl_one_step"])  # by which layers are ranked: the first that is there
+_LOSSES = (
+    SHORT[KL.key],
+    SHORT["kl_one_step"],
+)  # by which layers are ranked: the first that is there
 _SCORES = {SCORE: "the score of raw states", f"{SCORE}, matched": "the score of what is diffused"}
 _EVERYTHING = "layers"  # the axis along which everything below a layer is replaced
 

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 TITLES = {
     "fvu_mmse": "FVU, one step",
     "kl_one_step": "KL(teacher ‖ q), nats, one step",
-    "kl": "KL(teacher ‖ q), nats, sampled",
-    "nll": "NLL, nats/token, sampled",
+    KL.key: "KL(teacher ‖ q), nats, sampled",
+    NLL.key: "NLL, nats/token, sampled",
     "brier": "1 - Brier-1, sampled",
 }
 DOWNSTREAM = tuple(name for name in TITLES if name != "fvu_mmse")
-DRAWN = tuple(name for name in TITLES if name != "nll")  # which moves as KL does
-SHORT = {"fvu_mmse": "FVU", "kl_one_step": "KL S=1", "kl": "KL", "nll": "NLL", "brier": "Brier"}
+DRAWN = tuple(name for name in TITLES if name != NLL.key)  # which moves as KL does
+SHORT = {"fvu_mmse": "FVU", "kl_one_step": "KL S=1", KL.key: "KL", NLL.key: "NLL", "brier": "Brier"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +143,8 @@ def _losses(record: Record) -> dict[str, float]:
     found = {
         "fvu_mmse": float(data["bridge"]["fvu_mmse"]),
         "kl_one_step": own.get((KL.key, 1, 1)) if steps > 1 else None,
-        "kl": own.get((KL.key, steps, 1)),
-        "nll": own.get((NLL.key, steps, 1)),
+        KL.key: own.get((KL.key, steps, 1)),
+        NLL.key: own.get((NLL.key, steps, 1)),
         "brier": 1 - brier[0] if brier else None,
     }
     return {name: value for name, value in found.items() if value is not None}
