@@ -8,13 +8,13 @@ import pytest
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.evaluation.document_sums import from_plain
-from dihal_bench.leaderboard import text
 from dihal_bench.leaderboard.groups import grouped
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.verify import _known, verify
+from dihal_bench.reporting import writers
 from dihal_bench.reporting.comparison_table import Tables, show
 from dihal_bench.reporting.hub.scores import tables
-from dihal_bench.reporting.run_table import render
+from dihal_bench.reporting.run_table import run_table
 from dihal_bench.results.metrics import METRICS, TOP1
 from dihal_bench.results.record import Record
 from dihal_bench.studies.comparison.plan import BLOCKS
@@ -50,12 +50,15 @@ def _shown(record: Record) -> dict[str, str]:
     table = likelihood_table(group)
     pool = SeedPool.gather([(own["name"], record)])
     block = next(iter(BLOCKS))
+    order = ["teacher", own["name"], *own["controls"]]
     return {
-        "run": render(record.own_scores, ["teacher", own["name"], *own["controls"]]),
+        "run": writers.text(
+            run_table(record.own_scores, ["teacher", own["name"], *own["controls"]])
+        ),
         "comparison": show({block: Tables.of(pool, block, resamples=50)}),
-        "markdown": text.markdown(table),
-        "csv": text.csv(table).replace("top5", "top-5"),
-        "latex": text.latex(table),
+        "markdown": writers.markdown(table),
+        "csv": writers.csv(table).replace("top5", "top-5"),
+        "latex": writers.latex(table),
         "card": "\n".join(tables(record)),
     }
 
