@@ -52,9 +52,7 @@ def _shown(record: Record) -> dict[str, str]:
     block = next(iter(BLOCKS))
     order = ["teacher", own["name"], *own["controls"]]
     return {
-        "run": writers.text(
-            run_table(record.own_scores, ["teacher", own["name"], *own["controls"]])
-        ),
+        "run": writers.text(run_table(record.own_scores, order)),
         "comparison": show({block: Tables.of(pool, block, resamples=50)}),
         "markdown": writers.markdown(table),
         "csv": writers.csv(table).replace("top5", "top-5"),
