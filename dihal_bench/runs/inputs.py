@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dihal_bench.config.schema import RunConfig
     from dihal_bench.data.documents import Corpus
 
+_REMEDY = "delete it if backbone and text are those that the run was begun with"
 _DECISIVE = ("backbone", "corpus", "device", "dtype", "text")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -123,8 +124,8 @@ class Inputs:
         }
         self._check_others(found)
         path = folder / INPUTS
-        if kept.usable(path):
-            begun = kept.read_json(path)
+        if path.exists():
+            begun = kept.read_json(path, remedy=_REMEDY)
             changed = [name for name, value in found.items() if begun.get(name) != value]
             if changed:
                 raise UserError(

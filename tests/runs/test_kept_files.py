@@ -28,7 +28,6 @@ KINDS = {  # of files that are made anew: in the run's folder, or in the cache
     "a gate": "run/shared/gate1-*.json",
     "reconstruction": "run/shared/bridge4-*.json",
     "recovery": "run/shared/oracle-*.json",
-    "fingerprints of the inputs": "run/inputs.json",
     "tokens": "cache/tokens/*/tokens",
     "bytes of tokens": "cache/tokens/*/bytes",
     "words of tokens": "cache/tokens/*/words",
@@ -145,13 +144,15 @@ def test_what_cannot_be_made_anew_is_refused(
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_run_whose_configuration_is_damaged_is_not_done_again(
-    damage: Callable[[Path], None], place: Place
+@pytest.mark.parametrize("name", ["config.json", "inputs.json"])
+def test_what_says_whose_a_folder_is_must_be_intact(
+    damage: Callable[[Path], None], name: str, place: Place
 ) -> None:
-    damage(place.run / "config.json")
+    (place.run / "record.json").unlink()
+    damage(place.run / name)
     status, err = place.go_on()
     assert status == 2
-    assert f"{place.run / 'config.json'} does not match" in err
+    assert f"{place.run / name} does not match" in err
 
 
 def test_weights_of_another_run_are_refused(place: Place) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dihal_bench.core import kept
 from dihal_bench.results.record import Record
 from dihal_bench.runs.finished import FinishedRun
 
@@ -332,9 +333,8 @@ def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(
 
 
 def test_other_text_of_the_same_name_is_refused(run: Path) -> None:
-    kept = json.loads((run / "inputs.json").read_text(encoding="utf-8"))
-    kept["validation text"] = "0" * 16
-    (run / "inputs.json").write_text(json.dumps(kept), encoding="utf-8")
+    known = kept.read_json(run / "inputs.json")
+    kept.write_json(run / "inputs.json", known | {"validation text": "0" * 16})
     status, _, err = dihal("score", str(run), "--tasks", "brierlm", "--interfaces", "regress")
     assert status == 2
     assert "begun with another validation text" in err
