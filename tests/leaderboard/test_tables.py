@@ -288,7 +288,8 @@ def test_an_interval_ends_where_its_metric_does(make: Make) -> None:
         data = copy.deepcopy(make(seed=seed).data)
         for row in data["sums"]["rows"]:
             if row["subject"] == "regress":
-                row["sums"]["kl"] = [scale * value for value in row["sums"]["kl"]]
+                for name in ("kl", "kl_chain"):
+                    row["sums"][name] = [scale * value for value in row["sums"][name]]
         records.append(Record.of(data))
     table = likelihood_table(grouped(records)[0])
     (own,) = (row["cells"] for row in table.to_dict()["rows"] if row["cells"]["row"] == "regress")
