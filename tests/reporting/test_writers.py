@@ -3,19 +3,16 @@
 import csv
 import io
 import json
-from dataclasses import replace
 
 import pytest
 
 from dihal_bench.reporting import writers
-from dihal_bench.reporting.hub.scores import tables
 from dihal_bench.reporting.run_table import run_table
-from dihal_bench.results.metrics import BRIER1, METRICS, NLL, Shown
+from dihal_bench.results.metrics import NLL
 from dihal_bench.results.record import Record
 from dihal_bench.results.table import (
     NONE,
     UNCONVERGED,
-    Column,
     Estimate,
     Table,
     TableCell,
@@ -26,9 +23,8 @@ from dihal_bench.results.table import (
     numbers,
     words,
 )
-from dihal_bench.studies.comparison.columns import compared_columns, likelihood_columns
 
-from .finished import ROWS, content, score
+from .finished import ROWS, content
 
 FIRST = TableCell.of(Estimate(1.25, 1.0, 1.5), UNCONVERGED)
 TABLE = Table(
@@ -107,20 +103,6 @@ def test_pages_get_plain_values() -> None:
 def test_a_table_of_things_has_a_cell_per_column_and_thing() -> None:
     table = Table.of([2, 3], (numbers("x"), lambda n: n), (words("y"), lambda n: str(n * n)))
     assert [row.cells for row in table.rows] == [{"x": 2, "y": "4"}, {"x": 3, "y": "9"}]
-
-
-@pytest.mark.usefixtures("registries")
-def test_a_metric_that_is_declared_has_its_column_everywhere() -> None:
-    own = METRICS.register(replace(BRIER1, key="top5", title="top-5", ranked=False, since=None))
-    assert own.shown == Shown.EVERYWHERE
-    for columns in (compared_columns(), likelihood_columns()):
-        (column,) = [column for column in columns if column.key == "top5"]
-        assert column == Column.of(own, signed=False)
-    scores = [*ROWS, score("hidden", "top5", 0.75, 16, 8)]
-    record = Record.of(content(scores=scores))
-    table = run_table(record.own_scores, ["teacher", "hidden", "regress", "ridge"])
-    assert 0.75 in [row.value("top5") for row in table.rows]
-    assert any("top-5" in part and "0.7500" in part for part in tables(record))
 
 
 def test_metrics_of_first_tokens_say_so() -> None:

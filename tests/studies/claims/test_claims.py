@@ -275,6 +275,6 @@ def test_a_missing_axis_is_no_verdict(missing: str, tmp_path: Path) -> None:
 
 
 def test_the_committed_page_is_what_the_committed_results_say(capsys) -> None:
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parent.parent.parent.parent
     words = ["claims", str(root / "leaderboards"), "--out", str(root / "docs" / "claims.md")]
     assert main([*words, "--check"]) == 0, capsys.readouterr().out

@@ -41,6 +41,7 @@ def test_each_cell_has_its_own_correlation() -> None:
 
 def test_only_cells_above_depth_count_as_above(tmp_path: Path) -> None:
     (summary,) = planted().summary().rows
-    assert summary.value("above") == 1 / 3  # of those that vary; equal to depth is not above
+    above = summary.value("cells above depth")
+    assert above == 1 / 3  # of those that vary; equal to depth is not above
     assert "4 definitions" in show_cells(planted())
     assert all(path.stat().st_size > 1000 for path in draw(planted(), tmp_path / "grid"))
