@@ -95,7 +95,6 @@ def sampled_accuracy(interface: Interface, batch: Batch) -> float:
     return recovery_accuracy(interface, batch, signal)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_samples_repeat_what_was_learnt_by_heart(name: str) -> None:
     """The recovery sees other text than the denoiser: what the windows say, it cannot know."""
