@@ -14,7 +14,6 @@ from torch.utils.flop_counter import (
     flop_registry,
     sdpa_backward_flop_count,
     sdpa_flop_count,
-    shape_wrapper,
 )
 
 if TYPE_CHECKING:
@@ -83,10 +82,12 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **
     return flops
 
 
-# torch's counter knows no attention kernel of the CPU; without these entries it would count zero.
-_FORMULAS = flop_registry | {
-    aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(_attention_backward),
+# torch's formulas take shapes behind a wrapper that searches all arguments for tensors, which takes
+# longer than small products do. Of the CPU's attention torch knows none, and would count zero.
+_BY_SHAPE: dict[Any, Callable[..., int]] = {
+    **{op: own.__wrapped__ for op, own in flop_registry.items() if hasattr(own, "__wrapped__")},
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
 
 
@@ -102,10 +103,20 @@ class _FlopCounter(TorchDispatchMode):
         if _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
-        result, formula = func(*args, **kwargs), _FORMULAS.get(func.overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **kwargs, out_val=result)
+        result, operation = func(*args, **kwargs), func.overloadpacket
+        if operation in _BY_SHAPE:
+            own, named = map(_shape, args), {name: _shape(value) for name, value in kwargs.items()}
+            self.flops += _BY_SHAPE[operation](*own, **named, out_shape=_shape(result))
+        elif operation in flop_registry:
+            self.flops += flop_registry[operation](*args, **kwargs, out_val=result)
         return result
+
+
+def _shape(value: Any) -> Any:
+    """Return the shape of a tensor, those of several, or what is none as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.shape
+    return [_shape(own) for own in value] if isinstance(value, list | tuple) else value
 
 
 @functools.cache
