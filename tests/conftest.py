@@ -45,6 +45,15 @@ SETTINGS = {
 }
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for the night, unless ``-m nightly`` asks for it."""
+    if "nightly" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
 def dihal(*words: str) -> tuple[int, str, str]:
     """Run the command line; return status, standard output, and standard error."""
     out, err = io.StringIO(), io.StringIO()

@@ -98,7 +98,6 @@ def philox(counter: list[Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor,
 
 
 def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
-    """Return the high and low 32 bits of a 32 x 32 bit product; nothing exceeds 49 bits."""
-    low_part, high_part = a * (b & 0xFFFF), a * (b >> 16)
-    total = low_part + ((high_part & 0xFFFF) << 16)
-    return (high_part >> 16) + (total >> 32), total & _MASK
+    """Return the high and low 32 bits of a 32 x 32 bit product, whose sign is its highest bit."""
+    product = a * b
+    return (product >> 32) & _MASK, product & _MASK

@@ -214,6 +214,7 @@ def _by_lm_eval(task: LmEvalTask, source: System, bench: EvalContext) -> list[Sc
             limit=task.limit or None,
             bootstrap_iters=_RESAMPLES,
             log_samples=False,
+            task_manager=task_manager(),  # its own would index all of lm-eval's tasks each time
         )
     if found is None:  # lm-eval gathers results in one process of several
         raise UserError(

@@ -40,7 +40,7 @@ def draw(board: Mapping[str, Any], folder: Path) -> list[Path]:
         The paths of PNG and SVG files.
     """
     jobs = [(kind, folder / stem, what) for kind, stem, what in _wanted(board)]
-    drawn = spread(_one, jobs, label="figures", least=4)
+    drawn = spread(_one, jobs, label="figures", least=12)  # a process takes as long as several
     return [path for paths in drawn for path in paths]
 
 

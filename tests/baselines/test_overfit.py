@@ -95,8 +95,9 @@ def sampled_accuracy(interface: Interface, batch: Batch) -> float:
     return recovery_accuracy(interface, batch, signal)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", ["embedding", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("latent", "c2d"))]
+)
 def test_samples_repeat_what_was_learnt_by_heart(name: str) -> None:
     """The recovery sees other text than the denoiser: what the windows say, it cannot know."""
     by_heart, other = random_text(0), random_text(1)

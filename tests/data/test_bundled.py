@@ -138,7 +138,7 @@ def test_what_is_damaged_is_named_and_built_again(tmp_path, monkeypatch, capsys,
     assert str(path if name == "facts.json" else path.parent) in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_full_corpus(tmp_path, capsys):
     """Processor time, since other work on the machine is not the corpus's fault."""
     script = (

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lm_eval import simple_evaluate
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.evaluation.lm_eval_model import InterfaceLM
@@ -22,6 +21,7 @@ from .harness_cases import (
     WINDOW,
     Given,
     by_lm_eval,
+    evaluated,
     new_given,
 )
 
@@ -56,9 +56,7 @@ def test_text_is_generated_until_a_stop_as_lm_evals_own_model_does(given: Given)
         InterfaceLM(source=given.teacher, max_length=WINDOW - 1, batch_size=5),
         InterfaceLM(source=given.teacher, max_length=WINDOW - 1, batch_size=1),
     ):
-        found = simple_evaluate(
-            model=model, tasks=[task.loaded], bootstrap_iters=0, log_samples=True
-        )
+        found = evaluated(model, task, log_samples=True)
         answers.append([row["resps"] for row in next(iter(found["samples"].values()))])
     assert answers[0] == answers[1] == answers[2]
     scores = task.perform(given.bench(hidden=given.interface("hidden"))).scores
@@ -88,10 +86,9 @@ def test_an_answer_ends_with_the_end_of_the_text(given: Given) -> None:
         (given.teacher, until.replace("max_gen_toks: 6", "max_gen_toks: 2")),
         (given.teacher, until),
     ):
-        found = simple_evaluate(
-            model=InterfaceLM(source=source, max_length=WINDOW - 1),
-            tasks=[given.task(content, QUESTIONS[:1]).loaded],
-            bootstrap_iters=0,
+        found = evaluated(
+            InterfaceLM(source=source, max_length=WINDOW - 1),
+            given.task(content, QUESTIONS[:1]),
             log_samples=True,
         )
         (row,) = next(iter(found["samples"].values()))
@@ -137,9 +134,7 @@ def test_an_answer_that_is_asked_for_again_is_drawn_anew(given: Given) -> None:
         model = InterfaceLM(
             source=given.interface("hidden"), steps=2, max_length=WINDOW - 1, batch_size=size
         )
-        samples = simple_evaluate(
-            model=model, tasks=[task.loaded], bootstrap_iters=0, log_samples=True
-        )["samples"]
+        samples = evaluated(model, task, log_samples=True)["samples"]
         found.append([sorted(row["resps"][0]) for row in next(iter(samples.values()))])
     assert all(len(answers) == 4 and len(set(answers)) > 1 for answers in found[0])
     assert found[0] == found[1]
@@ -167,7 +162,7 @@ def test_what_is_included_is_part_of_a_task(given: Given) -> None:
 def test_sequences_have_no_likelihood_that_a_task_could_use(given: Given) -> None:
     model = InterfaceLM(source=given.interface("hidden", block=4), max_length=WINDOW - 1)
     with pytest.raises(UserError, match="sequence regime"):
-        simple_evaluate(model=model, tasks=[given.task(CHOICE, QUESTIONS).loaded])
+        evaluated(model, given.task(CHOICE, QUESTIONS))
 
 
 def test_generators_of_random_numbers_are_left_as_they_were(given: Given) -> None:

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 import pytest
-from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from dihal_bench.core.errors import UserError
@@ -18,6 +17,7 @@ from .harness_cases import (
     WINDOW,
     Given,
     by_lm_eval,
+    evaluated,
     new_given,
     rolling,
 )
@@ -71,17 +71,12 @@ def test_the_token_that_begins_a_document_is_not_scored_twice(given: Given) -> N
 def test_a_cache_whose_keys_do_not_know_the_model_is_refused(given: Given) -> None:
     model = InterfaceLM(source=given.teacher, max_length=WINDOW - 1)
     with pytest.raises(UserError, match="answers of another"):
-        simple_evaluate(
-            model=model,
-            tasks=[rolling(given).loaded],
-            use_cache=str(given.folder / "cache"),
-            bootstrap_iters=0,
-        )
+        evaluated(model, rolling(given), use_cache=str(given.folder / "cache"))
 
 
 def test_rolling_scores_have_intervals_where_lm_eval_has_none(given: Given) -> None:
     task = rolling(given)
-    found = simple_evaluate(model=given.hf(), tasks=[task.loaded], bootstrap_iters=100)
+    found = evaluated(given.hf(), task, bootstrap_iters=100)
     assert next(iter(found["results"].values()))["bits_per_byte_stderr,none"] == "N/A"
     own = [s for s in task.perform(given.bench()).scores if s.metric == "bits_per_byte"]
     assert own

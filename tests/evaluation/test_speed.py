@@ -23,7 +23,7 @@ from dihal_bench.models.model import Backbone
 
 from ..tiny import CONFIG
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.nightly
 
 LENGTH, PART, ROWS = 512, 64, 8
 ATTEMPTS = 3  # the machine does other things as well
@@ -61,7 +61,6 @@ def growth(reader: IncrementalDecoder) -> float:
     return float(np.median(each[-PART:]) / np.median(each[1 : 1 + PART]))
 
 
-@pytest.mark.slow
 def test_generation_grows_dearer_no_faster_than_the_teachers_own(teacher: Backbone) -> None:
     interface, documents = interface_on(teacher), torch.arange(ROWS)
     ratios = []
@@ -80,7 +79,6 @@ def logits_of(interface: Interface, tokens: torch.Tensor) -> torch.Tensor:
     return interface.recover(next(iter(interface.samples(batch, steps=4, count=1))), batch)
 
 
-@pytest.mark.slow
 def test_one_pass_equals_a_loop_over_prefixes_and_is_twenty_times_faster(
     teacher: Backbone,
 ) -> None:

@@ -8,8 +8,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from dihal_bench.geometry import LayerProxies, cost, layer_proxies, sample_pairs
 
-pytestmark = pytest.mark.alone
-
 AT_LEAST = 10  # times faster than the libraries
 AT_MOST = 3  # times the Gram product
 
@@ -52,7 +50,7 @@ def timed(function, *arguments, times):
     return result, fastest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ten_times_faster_than_the_libraries():
     n, d = 3000, 4096
     rng = np.random.default_rng(0)
@@ -67,7 +65,7 @@ def test_ten_times_faster_than_the_libraries():
     assert libraries / ours >= AT_LEAST
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_resample_costs_little_more_than_its_gram_product():
     shape = cost.Shape(
         sample=2000,

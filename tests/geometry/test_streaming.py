@@ -8,8 +8,6 @@ import pytest
 
 from dihal_bench.geometry.activations import chosen_windows
 
-pytestmark = pytest.mark.alone
-
 PROGRAM = """
 import re, sys
 from pathlib import Path
@@ -55,7 +53,7 @@ def peak(backbone, windows):
     return int(done.stdout.split()[-1]) / 1024
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_text(tiny):
     short, long = peak(tiny.backbone, 20_000_000), peak(tiny.backbone, 200_000_000)

@@ -32,6 +32,12 @@ def board(make: Make, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take most of the time, and are what others are about."""
+    monkeypatch.setattr("dihal_bench.leaderboard.figures.draw", lambda board, folder: [])
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -56,6 +62,7 @@ def test_the_same_records_give_the_same_bytes(board: Path, tmp_path: Path) -> No
     assert contents(board) == first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_differs_is_named(board: Path) -> None:
     dihal("leaderboard", "--dir", str(board))
     (table,) = (board / "tables").glob("*.csv")
@@ -77,6 +84,7 @@ def test_what_differs_is_named(board: Path) -> None:
     assert (board / "runs" / "mine.txt").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nothing_is_written_over_what_is_not_rendered(board: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -100,6 +108,7 @@ def test_nothing_is_written_over_what_is_not_rendered(board: Path, tmp_path: Pat
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_record_edited_by_hand_stops_everything(board: Path) -> None:
     path = min((board / "records").iterdir())
     text = path.read_text(encoding="utf-8")
@@ -124,6 +133,7 @@ def test_a_record_edited_by_hand_stops_everything(board: Path) -> None:
     assert dihal("leaderboard", "verify", "--dir", str(board))[0] == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_board_is_not_emptied(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dihal("leaderboard", "--dir", str(board))
     first, *others = sorted((board / "records").iterdir())
@@ -157,6 +167,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(board_module, "_run", fails)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_record_that_cannot_be_rendered_is_named_and_left_out(
     board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +187,7 @@ def test_a_record_that_cannot_be_rendered_is_named_and_left_out(
     assert not [path for path in (board / "runs").iterdir() if path.stem in bad]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_fails_over_every_record_is_no_records_fault(
     board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +197,7 @@ def test_what_fails_over_every_record_is_no_records_fault(
     assert {path.name for path in board.iterdir()} == {"records"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failure_that_needs_several_records_is_not_hidden(
     board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +219,7 @@ NEVER_RENDERED = (
 )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lines_that_were_never_rendered_are_left_alone(board: Path) -> None:
     dihal("leaderboard", "--dir", str(board))
     before = contents(board)
@@ -221,6 +235,7 @@ def test_lines_that_were_never_rendered_are_left_alone(board: Path) -> None:
     assert contents(board) == before | mine
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_list_that_is_none_is_no_list(board: Path) -> None:
     dihal("leaderboard", "--dir", str(board))
     before = contents(board)
@@ -233,6 +248,7 @@ def test_a_list_that_is_none_is_no_list(board: Path) -> None:
     assert contents(board).keys() == before.keys()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_file_where_a_folder_belongs_is_named(board: Path) -> None:
     (board / "tables").write_text("mine")
     before = contents(board)
@@ -242,6 +258,7 @@ def test_a_file_where_a_folder_belongs_is_named(board: Path) -> None:
     assert contents(board) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_readme_has_the_headline(board: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# x\n\n<!-- leaderboard -->\nold\n<!-- end -->\n\nrest\n")

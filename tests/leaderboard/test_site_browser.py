@@ -247,7 +247,7 @@ def test_tooltips_show_the_text_of_a_record_as_it_stands(hostile, visit):
     assert tip.locator("script, img").count() == 0
 
 
-@pytest.mark.alone
+@pytest.mark.nightly
 def test_thousands_of_rows_are_sortable_within_two_seconds(tmp_path, visit, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)  # of 4,000 files takes most of the time
     given = board(2000, seeds=1)

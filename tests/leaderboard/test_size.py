@@ -44,7 +44,7 @@ def of_real_size(record: Record) -> dict[str, Any]:
     return data
 
 
-@pytest.mark.alone
+@pytest.mark.nightly
 def test_two_thousand_records_are_rendered_in_seconds(make: Make, tmp_path: Path) -> None:
     shapes = [of_real_size(make(name)) for name in ("hidden", "embedding")]
     written = []

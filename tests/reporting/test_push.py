@@ -277,7 +277,6 @@ def test_it_works_as_a_process_of_its_own(hub: Hub, run, token, tmp_path):
     assert TOKEN not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_what_was_uploaded_writes_text(hub: Hub, token, tiny, tmp_path, capsys):
     run, bridge = tmp_path / "run", tmp_path / "bridge"
     small = tiny.flags(score__tokens=128, score__steps=1)

@@ -5,7 +5,7 @@ import pytest
 from dihal_bench import Record, run
 from dihal_bench.config.resolve import resolve
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.nightly
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,6 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     return run(resolve(values={}, sets=sets), out=tmp_path_factory.mktemp("runs") / "default")
 
 
-@pytest.mark.slow
 def test_the_bridge_lies_between_its_teacher_and_the_hopeless(record: Record) -> None:
     distances = {
         score.subject: (score.lo, score.hi)
@@ -33,7 +32,6 @@ def test_the_bridge_lies_between_its_teacher_and_the_hopeless(record: Record) ->
         assert distances[control][0] > 0, control
 
 
-@pytest.mark.slow
 def test_every_row_passed_the_gate(record: Record) -> None:
     gates = record.data["gates"]["leak"]
     assert set(gates) == {"hidden", *record.data["interface"]["controls"]}

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.slow
 def test_a_killed_worker_costs_its_own_errand_only(tiny: Tiny, tmp_path, monkeypatch) -> None:
     gate = Gate(tmp_path)
     errands = [
@@ -48,7 +47,6 @@ def test_a_killed_worker_costs_its_own_errand_only(tiny: Tiny, tmp_path, monkeyp
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.slow
 def test_workers_end_with_the_command_and_it_goes_on(tiny: Tiny, tmp_path, capsys) -> None:
     gate, out = Gate(tmp_path), tmp_path / "it"
     sets = [f"--set={key}={value}" for key, value in {**SETTINGS, **SHORT}.items()]
@@ -76,7 +74,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_keeps_nobody_else_from_it_and_threads_are_shared_out(
     workers: int, tiny: Tiny, tmp_path, monkeypatch
 ) -> None:

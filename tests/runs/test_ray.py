@@ -36,7 +36,6 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_a_failure_is_told(
     cluster: str, tiny: Tiny, tmp_path, capsys
 ) -> None:

@@ -302,7 +302,11 @@ def test_the_plan_counts_the_trunk_that_is_trained(first: Finished, tiny: Tiny, 
         (["--interface", "embedding", "--set", "embedding.clamp=true", "--from", "2"], 1),
         (["--interface", "c2d", "--set", "c2d.temperature=0.7", "--denoiser", "mlp"], 2),
         (["--interface", "c2d", "--regime", "sequence", "--set", "block=4"], 3),
-        (["--interface", "hidden", "--layer", "2", "--denoiser", "sd-unet"], 1),
+        pytest.param(
+            ["--interface", "hidden", "--layer", "2", "--denoiser", "sd-unet"],
+            1,
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_options_run_to_the_end(flags, steps, tiny: Tiny, tmp_path):

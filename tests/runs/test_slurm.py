@@ -27,7 +27,6 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "_MISSES", 3)
 
 
-@pytest.mark.slow
 def test_local_jobs_and_one_that_fails(tiny: Tiny, tmp_path, capsys) -> None:
     errands = [errand(tiny, tmp_path, "hidden", layer="9"), errand(tiny, tmp_path, "embedding")]
     executor, inputs = SlurmExecutor(cluster="local", cpus=1), inputs_of(errands)
@@ -87,7 +86,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.usefixtures("registries", "cluster")
-@pytest.mark.slow
 def test_an_array_of_which_one_is_requeued_and_one_fails(tiny: Tiny, tmp_path, capsys) -> None:
     gate = Gate(tmp_path)
     errands = [

@@ -41,7 +41,7 @@ from .processes import (
 HERE = Path(__file__).parents[2]
 STOPPED_AT = 5
 SECONDS = 300  # of patience with a launch
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.alone
 
 
 def launch(processes: int, *words: str) -> subprocess.CompletedProcess[str]:

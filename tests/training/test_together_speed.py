@@ -26,7 +26,7 @@ from dihal_bench.training.phases import PhaseRunner, train_together
 
 from ..tiny import CONFIG, VOCABULARY
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.nightly
 
 BLOCKS, LAYERS, WINDOW, BATCH, STEPS = 12, (7, 8, 9, 10, 11, 12), 128, 4, 6
 
@@ -66,7 +66,6 @@ def teacher() -> Backbone:
     return Backbone.from_model(LlamaForCausalLM(config), None, name="deep")
 
 
-@pytest.mark.slow
 def test_six_layers_on_one_pass_are_half_again_as_fast(data, tmp_path: Path, monkeypatch) -> None:
     """Losses of the state alone, as a sweep of bridge losses needs; a ratio within one process."""
     monkeypatch.setattr(trainer, "_COUNTED_STEPS", 0)  # counting runs the teacher for each again

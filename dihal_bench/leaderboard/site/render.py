@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,7 @@ def _sorted_runs(board: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(board["runs"], key=lambda run: str(run["id"]))
 
 
+@cache
 def _environment() -> Environment:
     from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 

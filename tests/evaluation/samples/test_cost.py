@@ -15,7 +15,7 @@ from dihal_bench.evaluation.samples.settings import SampleMetricContext, Setting
 from dihal_bench.models.loading import JUDGE
 from dihal_bench.models.model import Backbone
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.nightly
 
 COUNT, TOKENS = 1000, 128
 
