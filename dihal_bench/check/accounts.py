@@ -13,9 +13,8 @@ from dihal_bench.check.contract import STILL
 from dihal_bench.check.formulas import by_hand
 from dihal_bench.check.learning import some
 from dihal_bench.check.lessons import FEW
-from dihal_bench.check.outcome import PASSED, Outcome, fail
 from dihal_bench.check.strays import hidden_tensors, leaves
-from dihal_bench.check.subject import Subject, chain
+from dihal_bench.check.subject import PASSED, Outcome, Subject, chain, fail
 from dihal_bench.evaluation.cost import cost
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.training.ledger import count_flops

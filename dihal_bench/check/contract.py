@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dihal_bench.check import sample
-from dihal_bench.check.outcome import PASSED, Outcome, fail
-from dihal_bench.check.subject import SEED, STEPS, Subject, chain_logits
+from dihal_bench.check.subject import PASSED, SEED, STEPS, Outcome, Subject, chain_logits, fail
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.interfaces.validate import validate
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from dihal_bench.check import sample
-from dihal_bench.check.outcome import PASSED, Outcome, fail
-from dihal_bench.check.subject import BLOCK, STEPS, Subject, chain_logits
+from dihal_bench.check.subject import BLOCK, PASSED, STEPS, Outcome, Subject, chain_logits, fail
 from dihal_bench.evaluation.gate import leak_gates
 from dihal_bench.evaluation.generation import forced_logits
 from dihal_bench.evaluation.incremental import rows_as_windows

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from dihal_bench.check.contract import divergence_from_teacher
 from dihal_bench.check.lessons import FEW, TRAINING
-from dihal_bench.check.outcome import PASSED, Outcome, fail, skip
-from dihal_bench.check.subject import Subject, chain, chain_logits
+from dihal_bench.check.subject import PASSED, Outcome, Subject, chain, chain_logits, fail, skip
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.training.checkpoint import (
     load_interface,

@@ -30,8 +30,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    from dihal_bench.studies.bundled_models.recipe import RECIPES, train_bundled
-    from dihal_bench.studies.bundled_models.zoo import ZOO, train_zoo
+    from dihal_bench.studies.bundled_models.recipe import RECIPES, ZOO, train_bundled, train_zoo
 
     if arguments.zoo:
         for folder in train_zoo(arguments.out):

@@ -34,9 +34,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    from dihal_bench.check.kit import examine, subjects
-    from dihal_bench.check.outcome import FAIL
-    from dihal_bench.check.table import render
+    from dihal_bench.check.kit import examine, render, subjects
+    from dihal_bench.check.subject import FAIL
     from dihal_bench.core.registry import include
 
     files = arguments.include or []

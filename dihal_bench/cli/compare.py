@@ -50,8 +50,7 @@ def _work(arguments: argparse.Namespace) -> int:
     executor = executor_of(arguments)
     from dihal_bench.reporting.comparison_table import Tables, show, write
     from dihal_bench.runs.folder import claimed, run_folder
-    from dihal_bench.studies.comparison.compare import planned
-    from dihal_bench.studies.comparison.plan import BLOCKS
+    from dihal_bench.studies.comparison.plan import BLOCKS, planned
     from dihal_bench.studies.comparison.pool import SeedPool
     from dihal_bench.studies.study import work_units
 

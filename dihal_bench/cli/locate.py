@@ -44,9 +44,8 @@ def add(verbs: Verbs) -> None:
 def _work(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     from dihal_bench.core.files import write_json
-    from dihal_bench.reporting.grid_figure import draw_grid
+    from dihal_bench.reporting.geometry_figures import draw_grid, draw_layers
     from dihal_bench.reporting.grid_table import show_grid
-    from dihal_bench.reporting.layers_figure import draw
     from dihal_bench.reporting.report import plan, show_located
     from dihal_bench.runs.context import RunContext
     from dihal_bench.runs.folder import claimed, run_folder
@@ -73,7 +72,7 @@ def _work(arguments: argparse.Namespace) -> int:
             check_grid(config.locate, windows * min(config.locate.per_window, text.window))
         found = job.located.to_dict()
         write_json(folder / "locate.json", found)
-        figures = draw(job.located, folder / "locate")
+        figures = draw_layers(job.located, folder / "locate")
         if not arguments.json:
             selected = job.located.select(config.layer, above=config.from_layer)
             print(show_located(job.located, selected), flush=True)

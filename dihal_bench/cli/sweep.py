@@ -61,8 +61,8 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.reporting.sweep_table import report
     from dihal_bench.runs.folder import claimed
     from dihal_bench.studies.study import work_units
-    from dihal_bench.studies.sweep.earlier import check_earlier, check_together
     from dihal_bench.studies.sweep.replicate import check_distinct
+    from dihal_bench.studies.sweep.sweep import check_earlier, check_together
 
     seeds, command = seeds_of(arguments.seeds), command_of(arguments)
     executor = executor_of(arguments)
@@ -145,7 +145,7 @@ def _prepared(arguments: argparse.Namespace, backbone: str | None, seeds: list[i
     from dihal_bench.runs.folder import run_folder
     from dihal_bench.studies.protocol_grid.grid import check_grid
     from dihal_bench.studies.study import plan
-    from dihal_bench.studies.sweep.presets import SWEEPS
+    from dihal_bench.studies.sweep.plan import SWEEPS
     from dihal_bench.studies.sweep.sweep import Sweep
 
     always = [] if backbone is None else [f"backbone={backbone}"]

@@ -8,12 +8,28 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.config.renamed import RENAMED
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import DENOISERS, SAMPLERS, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+RENAMED: Mapping[str, str] = {  # a key of version 3 -> what it is called now
+    "denoiser.unet.image": "denoiser.sd-unet.image",
+    "denoiser.unet.widths": "denoiser.sd-unet.widths",
+    "denoiser.unet.vae": "denoiser.sd-unet.vae",
+}
+
+
+def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dotted keys of a kept configuration as they are called today.
+
+    Version 3 kept the settings of ``sd-unet`` with every denoiser; others had the defaults there,
+    which are left out.
+    """
+    own = f"denoiser.{values.get('denoiser.name')}."
+    names = {key: key if key.startswith(own) else RENAMED.get(key, key) for key in values}
+    return {new: values[key] for key, new in names.items() if new == key or new.startswith(own)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config.baseline import BASELINE, VERSION_3
-from dihal_bench.config.choices import plain
-from dihal_bench.config.renamed import RENAMED
+from dihal_bench.config.choices import RENAMED, plain
 from dihal_bench.config.schema import RunConfig, flatten, keys_of
 from dihal_bench.core.content import content_id
 from dihal_bench.core.errors import UserError

@@ -21,7 +21,7 @@ MOVED = {  # inside dihal_bench; a package with all modules in it
     "distributed": "core.distributed",
     "errors": "core.errors",
     "files": "core.files",
-    "names": "core.names",
+    "names": "core.files",
     "registry": "core.registry",
     "text": "data",
 }

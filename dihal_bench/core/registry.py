@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dihal_bench.core.checkout import place_of
 from dihal_bench.core.errors import UserError
-from dihal_bench.core.names import is_plain
+from dihal_bench.core.files import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from dihal_bench.core import kept
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import cache_folder
 from dihal_bench.core.progress import progress
+from dihal_bench.data.dedup import Keys
 from dihal_bench.data.documents import TENTH, Corpus, content_hash, deal
-from dihal_bench.data.keys import Keys
 from dihal_bench.data.readers import form_of, read_documents
 
 if TYPE_CHECKING:

@@ -337,3 +337,20 @@ def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
             chunk, characters = [], 0
     if chunk:
         yield chunk
+
+
+def evaluation_windows(data: PackedTokens, tokens: int) -> list[int]:
+    """Choose evenly spaced windows with about ``tokens`` tokens; a function of the sizes alone.
+
+    Raises:
+        UserError: they lie in a single document, and intervals need several.
+    """
+    count = len(data)
+    wanted = max(1, min(count, round(tokens / data.window)))
+    windows = [int(index) for index in np.unique(np.linspace(0, count - 1, wanted).round())]
+    if len(np.unique(data.batch(windows).documents)) < 2:
+        raise UserError(
+            f"score.tokens={tokens} are of a single validation document, and an interval needs "
+            "several; give more, or text of more documents."
+        )
+    return windows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.evaluation.intervals import DocumentBootstrap
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row, Totals
-from dihal_bench.results.constants import CONVERGED
+from dihal_bench.results.fields import CONVERGED
 from dihal_bench.results.metrics import (
     BITS_PER_BYTE,
     DIFFUSION_GAIN,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from dihal_bench.config.evaluation import ScoreConfig
+    from dihal_bench.config.schema import ScoreConfig
     from dihal_bench.data.tokens import PackedTokens
     from dihal_bench.evaluation.aggregate import Traits
     from dihal_bench.interfaces.base import Interface

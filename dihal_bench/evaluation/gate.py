@@ -20,7 +20,7 @@ from dihal_bench.diffusion.layout import Layout
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.models.model import Backbone
-from dihal_bench.results.constants import LOOSEST, TOLERANCE
+from dihal_bench.results.fields import LOOSEST, TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.diffusion.noise import Noise
-from dihal_bench.evaluation.checks import require_law
 from dihal_bench.evaluation.incremental import decoder_of
+from dihal_bench.evaluation.likelihood import require_law
 
 if TYPE_CHECKING:
     from collections.abc import Callable

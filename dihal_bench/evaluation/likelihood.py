@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from dihal_bench.core import distributed
+from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
 from dihal_bench.diffusion.layout import Layout
-from dihal_bench.evaluation.checks import require_finite
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.results.metrics import METRICS, NLL
 
@@ -26,11 +26,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from dihal_bench.data.tokens import Text, Windows
     from dihal_bench.evaluation.intervals import Array
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.models.model import Backbone
+
+
+def require_finite(values: Tensor, whose: str, what: str) -> None:
+    """Make sure that all values are finite.
+
+    Args:
+        values: of any shape.
+        whose: the row or model that they are of, for the message.
+        what: they are.
+
+    Raises:
+        UserError: some are NaN or infinite; the message says how many.
+    """
+    wrong = int((~torch.isfinite(values)).sum())
+    if wrong:
+        raise UserError(
+            f"{whose}: {wrong} of {values.numel()} {what} are not finite numbers, so it cannot be "
+            "scored; compute in a wider dtype, or look at its weights and its recover."
+        )
+
+
+def require_law(logits: Tensor, whose: str) -> None:
+    """Make sure that logits [..., V] are those of a distribution: some may be -inf, not all.
+
+    Raises:
+        UserError: in some place the largest is NaN or infinite; the message says in how many.
+    """
+    require_finite(logits.amax(-1), whose, "places' logits")
+
 
 VERSION = 3  # of every score in this file
 TEACHER = "teacher"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from dihal_bench.config.evaluation import ScoreConfig
+    from dihal_bench.config.schema import ScoreConfig
     from dihal_bench.results.record import Score
 
 ROLLING = "loglikelihood_rolling"

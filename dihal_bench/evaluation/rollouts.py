@@ -19,11 +19,11 @@ import torch
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
-from dihal_bench.evaluation.checks import require_law
 from dihal_bench.evaluation.context import EvalContext, System, TaskResult
 from dihal_bench.evaluation.generation import Choice, decode
 from dihal_bench.evaluation.incremental import TeacherDecoder, decoder_of
 from dihal_bench.evaluation.intervals import DocumentBootstrap, holding
+from dihal_bench.evaluation.likelihood import require_law
 from dihal_bench.results.metrics import BRIER, BRIER_MINUS_TEACHER, BRIERLM, METRICS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dihal_bench.config.evaluation import ScoreConfig
+    from dihal_bench.config.schema import ScoreConfig
     from dihal_bench.data.tokens import PackedTokens
     from dihal_bench.evaluation.incremental import IncrementalDecoder
     from dihal_bench.evaluation.intervals import Array

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dihal_bench.core import distributed
-from dihal_bench.geometry.token_means import shrunk_token_means
+from dihal_bench.geometry.activations import shrunk_token_means
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.leaderboard.blame import blamed_on
-from dihal_bench.leaderboard.store import LARGEST, file_of, read_named, read_stranger
+from dihal_bench.leaderboard.store import LARGEST, blamed_on, file_of, read_named, read_stranger
 from dihal_bench.leaderboard.verify import verify, within_budget
 
 if TYPE_CHECKING:

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench import __version__
-from dihal_bench.core.names import safe
+from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import safe
 from dihal_bench.core.progress import progress
 from dihal_bench.evaluation.intervals import over_trainings
 from dihal_bench.leaderboard.groups import grouped, public
+from dihal_bench.leaderboard.store import LARGEST
 from dihal_bench.leaderboard.tables import likelihood_table
 from dihal_bench.leaderboard.tasks import place_of, task_tables, under_teacher
 from dihal_bench.results.metrics import ENTROPY, GEN_PPL, KL
+from dihal_bench.results.study_schema import SweepFields, read_result
 from dihal_bench.studies.sweep.outcomes import SHORT, TITLES
 from dihal_bench.studies.sweep.predictors import DEPTH, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.results.record import Record
@@ -207,3 +211,35 @@ def _intervals(values: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
         {"value": float(mean), "lo": float(lo), "hi": float(hi)}
         for mean, lo, hi in zip(means, *ends, strict=True)
     ]
+
+
+def read_sweeps(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the results of sweeps over layers under a folder.
+
+    Returns:
+        Those that can be read, in the order of their paths, and a sentence for each of the others.
+    """
+    found, problems = [], []
+    for path in sorted(folder.rglob("sweep-*.json")):
+        axis = path.stem.removeprefix("sweep-")
+        if axis != "layers" and not axis.startswith("span-"):
+            continue
+        try:
+            found.append(_read_stranger(path))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _read_stranger(path: Path) -> dict[str, Any]:
+    """Read one file that anybody may have written.
+
+    Raises:
+        UserError: it is a link or no file, too large, or no valid sweep.
+    """
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
+        raise UserError(
+            f"{path} is not a readable sweep: it is no regular file of at most {LARGEST:,} bytes; "
+            "put one there."
+        )
+    return read_result(path, SweepFields)

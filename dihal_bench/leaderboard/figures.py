@@ -8,8 +8,8 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.core.files import safe
 from dihal_bench.core.markdown import one_line
-from dihal_bench.core.names import safe
 from dihal_bench.core.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
 from dihal_bench.leaderboard.colours import colours
 from dihal_bench.leaderboard.parallel import spread

@@ -10,13 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.config.renamed import with_new_names
+from dihal_bench.config.choices import with_new_names
 from dihal_bench.config.resolve import default_values
+from dihal_bench.core.files import safe
 from dihal_bench.core.markdown import one_line
-from dihal_bench.core.names import safe
 from dihal_bench.evaluation.likelihood import TEACHER
 from dihal_bench.leaderboard.verify import within_budget
-from dihal_bench.results.constants import LEAST_SEEDS
+from dihal_bench.results.fields import LEAST_SEEDS
 from dihal_bench.results.metrics import BRIER1, NLL
 from dihal_bench.results.record import own_task
 

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import BUNDLED, PLAIN
 from dihal_bench.core.markdown import escaped
-from dihal_bench.core.names import BUNDLED, PLAIN
 from dihal_bench.leaderboard import figures
-from dihal_bench.leaderboard.blame import culprits
-from dihal_bench.leaderboard.board import board_of
+from dihal_bench.leaderboard.board import board_of, read_sweeps
 from dihal_bench.leaderboard.site.render import render_site
-from dihal_bench.leaderboard.store import Store
-from dihal_bench.leaderboard.sweeps import read_sweeps
+from dihal_bench.leaderboard.store import Store, culprits
 from dihal_bench.reporting import writers
 from dihal_bench.results.metrics import main_metrics
 

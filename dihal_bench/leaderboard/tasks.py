@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dihal_bench.core.names import safe
+from dihal_bench.core.files import safe
 from dihal_bench.evaluation.intervals import over_trainings
 from dihal_bench.evaluation.samples.frontier import Place, under
 from dihal_bench.leaderboard.tables import facts, group_table, versions

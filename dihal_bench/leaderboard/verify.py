@@ -10,8 +10,7 @@ from dihal_bench.core.progress import progress
 from dihal_bench.evaluation.aggregate import Measured, Traits, scores_of
 from dihal_bench.evaluation.document_sums import from_plain
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER, TRUE, VERSION, Row
-from dihal_bench.leaderboard.blame import blamed_on
-from dihal_bench.leaderboard.store import read_stranger
+from dihal_bench.leaderboard.store import blamed_on, read_stranger
 from dihal_bench.leaderboard.verify_texts import off_the_frontier
 from dihal_bench.results.metrics import (
     BLOCK_BOUND,
@@ -22,7 +21,7 @@ from dihal_bench.results.metrics import (
     base_name,
 )
 from dihal_bench.results.record import REMEDY, own_task
-from dihal_bench.training.budget import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
+from dihal_bench.training.config import TOLERANCE, TRUNK_TOLERANCE, BudgetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

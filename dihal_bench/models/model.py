@@ -16,8 +16,8 @@ from torch import Tensor
 from dihal_bench.core.errors import UserError
 from dihal_bench.models import loading, verify
 from dihal_bench.models.cut import Cut, ForwardStates
+from dihal_bench.models.loading import is_sharded, shard_blocks
 from dihal_bench.models.packing import Documents
-from dihal_bench.models.sharding import is_sharded, shard_blocks
 
 _CHUNK = 1 << 24  # elements hashed at a time, which bounds what is copied off an accelerator
 

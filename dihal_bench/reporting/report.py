@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dihal_bench.geometry.locate import Located
     from dihal_bench.results.record import Record
     from dihal_bench.runs.work_unit import WorkUnit
-    from dihal_bench.training.budget import BudgetConfig
+    from dihal_bench.training.config import BudgetConfig
 
 
 def show_located(located: Located, selected: int) -> str:

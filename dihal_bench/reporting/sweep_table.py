@@ -14,7 +14,7 @@ from dihal_bench.reporting.writers import csv, text, titled
 from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.studies.ranking.agreement import LEAST
 from dihal_bench.studies.sweep import cells, replicate
-from dihal_bench.studies.sweep.earlier import clear_earlier, replication_stem
+from dihal_bench.studies.sweep.sweep import clear_earlier, replication_stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from dihal_bench.core.names import PLAIN
+from dihal_bench.core.files import PLAIN
 
 TEACHER = "teacher"
 LARGEST_DRAWN = 1e30  # what is drawn is squared, summed and scaled on the way
@@ -69,3 +69,14 @@ def ordered(value: float | None, lo: float | None, hi: float | None) -> bool:
     known = [end for end in (lo, value, hi) if end is not None]
     slack = 1e-9 * max(map(abs, known), default=0.0)
     return all(one <= other + slack for one, other in pairwise(known))
+
+
+TOLERANCE = 1e-10  # of a logit, in float64, that moves and counts as unmoved
+LOOSEST = {  # arithmetic -> largest tolerance under which a leak gate says anything
+    "float64": TOLERANCE,
+    "float32": 1e-2,  # roundings of a logit
+    "float16": 0.5,
+    "bfloat16": 0.5,
+}
+CONVERGED = 0.02  # nats between half the chains and all of them
+LEAST_SEEDS = 3  # trainings for a rank or a verdict: the spread of fewer is not known

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dihal_bench.results.constants import CONVERGED, LOOSEST
 from dihal_bench.results.fields import (
+    CONVERGED,
+    LOOSEST,
     TEACHER,
     Amount,
     Closed,

@@ -10,9 +10,8 @@ import torch
 
 from dihal_bench.core import distributed, kept
 from dihal_bench.core.errors import UserError
-from dihal_bench.data.selection import evaluation_windows
 from dihal_bench.data.sources import load_corpus
-from dihal_bench.data.tokens import PackedTokens, pack
+from dihal_bench.data.tokens import PackedTokens, evaluation_windows, pack
 from dihal_bench.models.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
 from dihal_bench.models.model import Backbone
 from dihal_bench.runs.folder import INPUTS

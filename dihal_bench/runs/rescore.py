@@ -15,7 +15,7 @@ from dihal_bench.runs.folder import claimed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from dihal_bench.config.evaluation import ScoreConfig
+    from dihal_bench.config.schema import ScoreConfig
     from dihal_bench.evaluation.context import Task
     from dihal_bench.runs.finished import FinishedRun
 

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.interfaces.settings import PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dihal_bench.training.ledger import TrainingCost
 
 OPTIMIZERS = ("muon", "adamw")
 
@@ -43,3 +50,54 @@ class TrainConfig:
         if self.optimizer not in OPTIMIZERS:
             known = ", ".join(OPTIMIZERS)
             raise UserError(f"train.optimizer={self.optimizer} is unknown; choose one of {known}.")
+
+
+TOLERANCE = 0.01  # of the tokens of a phase
+TRUNK_TOLERANCE = 0.05  # of the trunk's trainable parameters
+MATCHES = ("diffusion", "total")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """Caps per phase, and which of them is held equal.
+
+    Attributes:
+        name: of the preset it comes from, as tables show it.
+        diffusion_tokens: tokens seen while the trunk is trained.
+        recovery_tokens: tokens seen while a recovery module is trained (interfaces that have one).
+        matched: "diffusion": every phase that an interface declares has its own cap; "total": an
+            interface that declares fewer phases spends all on those it has.
+    """
+
+    name: str = "tiny"
+    diffusion_tokens: int = 524_288
+    recovery_tokens: int = 262_144
+    matched: str = "diffusion"
+
+    def __post_init__(self) -> None:
+        if self.matched not in MATCHES:
+            raise UserError(
+                f"budget.matched={self.matched} is unknown; choose one of {', '.join(MATCHES)}."
+            )
+
+    @property
+    def caps(self) -> dict[str, int]:
+        """Tokens per phase."""
+        return {phase: int(getattr(self, f"{phase}_tokens")) for phase in PHASES}
+
+    def plan(self, phases: tuple[str, ...]) -> dict[str, int]:
+        """Return the tokens of each declared phase."""
+        own = {phase: tokens for phase, tokens in self.caps.items() if phase in phases}
+        if self.matched == "diffusion" or not own:
+            return own
+        share = sum(self.caps.values()) / sum(own.values())
+        return {phase: round(share * tokens) for phase, tokens in own.items()}
+
+    def check(self, phases: tuple[str, ...], spent: Mapping[str, TrainingCost]) -> dict[str, Any]:
+        """Compare what was spent with what the declared phases may spend.
+
+        Returns:
+            {"within": bool, "<phase>": spent over cap}.
+        """
+        shares = {phase: spent[phase].tokens / cap for phase, cap in self.plan(phases).items()}
+        return {"within": all(abs(share - 1) <= TOLERANCE for share in shares.values()), **shares}

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from dihal_bench.data.tokens import PackedTokens
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.models.model import Backbone
-    from dihal_bench.training.budget import BudgetConfig
-    from dihal_bench.training.config import TrainConfig
+    from dihal_bench.training.config import BudgetConfig, TrainConfig
 
 _SETTLING_WINDOWS, _SETTLING_BATCH = 64, 16
 _ACCURACY_WINDOWS = 16

@@ -10,10 +10,9 @@ from torch import nn
 from dihal_bench.check import kit
 from dihal_bench.check.accounts import _close, _trunk
 from dihal_bench.check.formulas import by_hand
-from dihal_bench.check.outcome import PASSED
+from dihal_bench.check.kit import render
 from dihal_bench.check.strays import hidden_tensors, leaves
-from dihal_bench.check.subject import Subject
-from dihal_bench.check.table import render
+from dihal_bench.check.subject import PASSED, Subject
 from dihal_bench.cli.main import main
 from dihal_bench.core.registry import INTERFACES
 

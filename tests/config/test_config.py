@@ -15,7 +15,7 @@ from dihal_bench.config.resolve import PRESETS, resolve
 from dihal_bench.config.schema import RunConfig
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import DENOISERS
-from dihal_bench.training.budget import BudgetConfig
+from dihal_bench.training.config import BudgetConfig
 
 
 def with_sets(*sets: str, **values: Any) -> RunConfig:

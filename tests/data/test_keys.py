@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dihal_bench.data.keys import Keys
+from dihal_bench.data.dedup import Keys
 
 numbers = st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1), st.sampled_from([0, 2**64 - 1]))
 

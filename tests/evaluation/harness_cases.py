@@ -9,7 +9,7 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
 
-from dihal_bench.config.evaluation import ScoreConfig
+from dihal_bench.config.schema import ScoreConfig
 from dihal_bench.core.registry import INTERFACES
 from dihal_bench.data.sources import load_corpus
 from dihal_bench.data.tokens import PackedTokens, pack

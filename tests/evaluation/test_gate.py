@@ -17,7 +17,7 @@ from dihal_bench.evaluation.cache import ScoreCache
 from dihal_bench.evaluation.evaluate import check_gates
 from dihal_bench.evaluation.gate import GateResult, leak_gates
 from dihal_bench.interfaces.base import Interface
-from dihal_bench.results.constants import LOOSEST
+from dihal_bench.results.fields import LOOSEST
 
 from ..tiny import CONFIG, backbone, build, redrawn
 from .texts import Text

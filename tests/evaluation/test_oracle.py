@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dihal_bench.evaluation.recovery_under_noise import SIGMAS, _half, oracle
+from dihal_bench.evaluation.reconstruction import SIGMAS, _half, oracle
 
 from ..tiny import build
 from .texts import Text

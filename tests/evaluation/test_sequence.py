@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dihal_bench.config.evaluation import ScoreConfig
-from dihal_bench.data.selection import evaluation_windows
+from dihal_bench.config.schema import ScoreConfig
+from dihal_bench.data.tokens import evaluation_windows
 from dihal_bench.diffusion.denoisers import TransformerDenoiser
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.evaluation.aggregate import Measured

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dihal_bench.config.evaluation import ScoreConfig
+from dihal_bench.config.schema import ScoreConfig
 from dihal_bench.core.errors import UserError
-from dihal_bench.data.selection import evaluation_windows
+from dihal_bench.data.tokens import evaluation_windows
 from dihal_bench.evaluation.aggregate import Measured, Traits, scores_of
 from dihal_bench.evaluation.cache import ScoreCache
 from dihal_bench.evaluation.evaluate import evaluate

@@ -11,7 +11,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.geometry import layer_scores
 from dihal_bench.geometry.anatomy import anatomy
 from dihal_bench.geometry.locate import LocateConfig
-from dihal_bench.reporting.grid_figure import draw_grid
+from dihal_bench.reporting.geometry_figures import draw_grid
 from dihal_bench.reporting.grid_table import show_grid
 from dihal_bench.studies.protocol_grid import readings
 from dihal_bench.studies.protocol_grid.grid import AXES, Protocol, check_grid

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dihal_bench.leaderboard.site.geometry import geometry
+from dihal_bench.leaderboard.site.pages import geometry
 from dihal_bench.leaderboard.site.render import render_site
 
 from .boards import board

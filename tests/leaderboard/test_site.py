@@ -12,8 +12,7 @@ import pytest
 
 import dihal_bench.leaderboard
 from dihal_bench.core.errors import UserError
-from dihal_bench.leaderboard.site.about import about
-from dihal_bench.leaderboard.site.numbers import estimate, number
+from dihal_bench.leaderboard.site.pages import about, estimate, number
 from dihal_bench.leaderboard.site.render import render_site
 from dihal_bench.leaderboard.site.verdict import verdict
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.leaderboard.board import board_of
+from dihal_bench.leaderboard.board import board_of, read_sweeps
 from dihal_bench.leaderboard.render import refuse
-from dihal_bench.leaderboard.sweeps import read_sweeps
 from dihal_bench.studies.sweep.outcomes import SHORT
 
 ROOT = Path(__file__).parents[2]

@@ -26,13 +26,12 @@ from dihal_bench.evaluation.block_bound import block_bound
 from dihal_bench.evaluation.cache import ScoreCache
 from dihal_bench.evaluation.evaluate import check_gates
 from dihal_bench.evaluation.likelihood import Row, score
-from dihal_bench.evaluation.reconstruction import bridgeability
-from dihal_bench.evaluation.recovery_under_noise import oracle
+from dihal_bench.evaluation.reconstruction import bridgeability, oracle
 from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.statistics import SpanStatistics
+from dihal_bench.models.loading import shard_blocks
 from dihal_bench.models.model import Backbone
-from dihal_bench.models.sharding import shard_blocks
 from dihal_bench.training import trainer as module
 from dihal_bench.training.config import TrainConfig
 from dihal_bench.training.trainee import TrainState

@@ -12,8 +12,7 @@ from dihal_bench.core.registry import INTERFACES
 from dihal_bench.data.tokens import PackedTokens
 from dihal_bench.interfaces.settings import Span
 from dihal_bench.training import phases
-from dihal_bench.training.budget import BudgetConfig
-from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.config import BudgetConfig, TrainConfig
 from dihal_bench.training.phases import PhaseRunner, Trained, kept_weights, train_together
 from dihal_bench.training.trainer import SHARES, train
 

@@ -20,8 +20,7 @@ from dihal_bench.interfaces.settings import LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.models.model import Backbone
 from dihal_bench.training import trainer
-from dihal_bench.training.budget import BudgetConfig
-from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.config import BudgetConfig, TrainConfig
 from dihal_bench.training.phases import PhaseRunner, train_together
 
 from ..tiny import CONFIG, VOCABULARY

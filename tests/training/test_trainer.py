@@ -17,14 +17,13 @@ from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import LossWeights, Step
 from dihal_bench.training import trainer as module
-from dihal_bench.training.budget import BudgetConfig
 from dihal_bench.training.checkpoint import (
     load_interface,
     load_training,
     save_interface,
     save_training,
 )
-from dihal_bench.training.config import TrainConfig
+from dihal_bench.training.config import BudgetConfig, TrainConfig
 from dihal_bench.training.ledger import TrainingCost, count_flops
 from dihal_bench.training.trainee import TrainState
 from dihal_bench.training.trainer import train

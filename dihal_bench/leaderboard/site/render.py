@@ -14,17 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import is_plain
 from dihal_bench.core.markdown import counted
-from dihal_bench.core.names import is_plain
 from dihal_bench.leaderboard.colours import interfaces
-from dihal_bench.leaderboard.site.about import SIZES, about
-from dihal_bench.leaderboard.site.geometry import geometry
-from dihal_bench.leaderboard.site.numbers import estimate, gigabytes, number, pairs, parts
 from dihal_bench.leaderboard.site.pages import (
+    SIZES,
+    about,
     curve_points,
+    estimate,
     flattened,
+    geometry,
+    gigabytes,
     layer_rows,
+    number,
     own_command,
+    pairs,
+    parts,
     score_tables,
     thinned_record,
 )

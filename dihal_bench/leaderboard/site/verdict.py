@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dihal_bench.core.markdown import counted
-from dihal_bench.leaderboard.site.numbers import estimate, number
+from dihal_bench.leaderboard.site.pages import estimate, number
 from dihal_bench.results.metrics import BRIER1, DIFFUSION_GAIN
 from dihal_bench.results.table import FEWER, FOOLED
 

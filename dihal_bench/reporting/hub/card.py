@@ -9,7 +9,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import short_hash, write_text
 from dihal_bench.core.markdown import block, escaped, one_line
 from dihal_bench.reporting.hub import scores
-from dihal_bench.reporting.hub.origin import hub_dataset, hub_model, paths, without_paths
+from dihal_bench.reporting.hub.scores import hub_dataset, hub_model, paths, without_paths
 from dihal_bench.reporting.writers import text
 from dihal_bench.results.record import Record, validate
 from dihal_bench.results.table import Table, numbers, words

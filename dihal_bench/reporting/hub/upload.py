@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench import __version__
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import BUNDLED
 from dihal_bench.core.kept import read_json
 from dihal_bench.core.markdown import one_line
-from dihal_bench.core.names import BUNDLED
 from dihal_bench.reporting.hub.card import CARD, card_of_run, is_here, record_of_run
-from dihal_bench.reporting.hub.origin import hub_dataset, hub_model, paths
+from dihal_bench.reporting.hub.scores import hub_dataset, hub_model, paths
 from dihal_bench.training.checkpoint import check_weights
 
 if TYPE_CHECKING:

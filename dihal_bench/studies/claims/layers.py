@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.studies.claims.claim import (
+    ONE_BACKBONE,
     Claim,
     Finding,
     all_of,
     by_interval,
     by_share,
+    of_several,
+    of_sweep,
     of_trainings,
+    over,
+    replicated,
     shown,
 )
 from dihal_bench.studies.claims.evidence import LAYERS, TRANSFORM
-from dihal_bench.studies.claims.scope import ONE_BACKBONE, of_several, of_sweep, over, replicated
 from dihal_bench.studies.ranking.agreement import LEAST, Interval, interval, kendall
 from dihal_bench.studies.sweep.outcomes import DOWNSTREAM, SHORT
 from dihal_bench.studies.sweep.predictors import DEPTH, SCORE

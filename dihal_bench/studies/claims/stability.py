@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dihal_bench.results.study_schema import PAPER
-from dihal_bench.studies.claims.claim import FAILS, HOLDS, UNDECIDED, Claim, Finding
+from dihal_bench.studies.claims.claim import FAILS, HOLDS, UNDECIDED, Claim, Finding, blocks
 from dihal_bench.studies.claims.evidence import LAYERS
-from dihal_bench.studies.claims.scope import blocks
 from dihal_bench.studies.ranking.agreement import LEAST, kendall
 from dihal_bench.studies.sweep.predictors import SCORE
 

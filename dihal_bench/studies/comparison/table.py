@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.markdown import counted
 from dihal_bench.evaluation.likelihood import SAMPLED, TEACHER
-from dihal_bench.results.constants import CONVERGED, LEAST_SEEDS
+from dihal_bench.results.fields import CONVERGED, LEAST_SEEDS
 from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, DIFFUSION_GAIN, NLL, Shown
 from dihal_bench.results.table import (
     FEWER,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.geometry.score import resolve_layer
@@ -169,3 +169,34 @@ def chosen_transforms(text: str) -> list[str]:
             raise UserError("--transform none: what it is compared with is identity; leave it out.")
         found.append(one)
     return list(dict.fromkeys(found))
+
+
+SWEEPS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "budget.name": "tiny-sweep",
+        "budget.diffusion_tokens": 262_144,
+        "budget.recovery_tokens": 131_072,
+        "score.tokens": 12_288,
+        "score.oracle_tokens": 1_024,
+        "score.chains": 2,
+        "controls": (),
+    },
+    "small": {
+        "budget.name": "small-sweep",
+        "budget.diffusion_tokens": 12_500_000,
+        "budget.recovery_tokens": 6_250_000,
+        "score.tokens": 100_000,
+        "score.oracle_tokens": 1_024,
+        "score.chains": 2,
+        "controls": (),
+    },
+    "paper": {  # DiHAL, section 4.1: one epoch on nine tenths of 150K sequences
+        "budget.name": "paper-sweep",
+        "budget.diffusion_tokens": 69_120_000,
+        "budget.recovery_tokens": 34_560_000,
+        "score.tokens": 250_000,
+        "score.oracle_tokens": 1_024,
+        "score.chains": 2,
+        "controls": (),
+    },
+}

@@ -15,7 +15,7 @@ from dihal_bench.config.identity import settled
 from dihal_bench.core import kept
 from dihal_bench.core.files import short_hash
 from dihal_bench.core.progress import progress
-from dihal_bench.data.selection import evaluation_windows
+from dihal_bench.data.tokens import evaluation_windows
 from dihal_bench.geometry.activations import kept_tokens, sample_activations
 from dihal_bench.geometry.locate import VIEWS, draw_subsets, proxies_of_layers, sample_of
 from dihal_bench.geometry.score import PROXIES, layer_scores, resolve_layer

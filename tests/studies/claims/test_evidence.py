@@ -13,7 +13,7 @@ import pytest
 from dihal_bench.cli.main import main
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import write_json
-from dihal_bench.leaderboard.sweeps import read_sweeps
+from dihal_bench.leaderboard.board import read_sweeps
 from dihal_bench.results.study_schema import PAPER
 from dihal_bench.studies.claims.evidence import Evidence
 from dihal_bench.studies.protocol_grid.grid import Protocol

@@ -11,7 +11,7 @@ from scipy import stats
 
 from dihal_bench.cli.main import main
 from dihal_bench.core.errors import UserError
-from dihal_bench.leaderboard.sweeps import read_sweeps
+from dihal_bench.leaderboard.board import read_sweeps
 from dihal_bench.results.record import Record
 from dihal_bench.studies.claims.evidence import Evidence
 from dihal_bench.studies.study import plan
