@@ -26,7 +26,7 @@ def test_agrees_with_a_set(added, limit):
 PROGRAM = """
 import random, re, sys
 from pathlib import Path
-from dihal_bench.data import keys
+from dihal_bench.data import dedup as keys
 
 keys._CACHE = 2**12
 draw, seen = random.Random(0), keys.Keys()

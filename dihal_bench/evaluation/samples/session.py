@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dihal_bench.evaluation.samples.adversarial_baselines import Verdict
-    from dihal_bench.evaluation.samples.settings import SamplePlan
+    from dihal_bench.evaluation.samples.plan import SamplePlan
     from dihal_bench.results.record import Score
 
 GENERATED = "generated"  # the signal of scores of samples

@@ -21,21 +21,16 @@ from dihal_bench.evaluation.samples.adversarial_baselines import (
     verdicts,
 )
 from dihal_bench.evaluation.samples.judge import Judge
+from dihal_bench.evaluation.samples.plan import SamplePlan
 from dihal_bench.evaluation.samples.sampling import Samples, beginnings
 from dihal_bench.evaluation.samples.session import SampleSession, row_name
-from dihal_bench.evaluation.samples.settings import (
-    LEAST,
-    VERSION,
-    Measure,
-    SampleMetricContext,
-    SamplePlan,
-)
+from dihal_bench.evaluation.samples.settings import LEAST, VERSION, Measure, SampleMetricContext
 from dihal_bench.results.metrics import ENTROPY, GEN_PPL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dihal_bench.config.schema import ScoreConfig
+    from dihal_bench.config.evaluation import ScoreConfig
     from dihal_bench.results.record import Score
 
 
