@@ -30,7 +30,7 @@ from dihal_bench.results.metrics import ENTROPY, GEN_PPL
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dihal_bench.config.evaluation import ScoreConfig
+    from dihal_bench.config.schema import ScoreConfig
     from dihal_bench.results.record import Score
 
 
