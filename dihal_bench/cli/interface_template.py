@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from dihal_bench.core.registry import INTERFACES
+from dihal_bench import INTERFACES
 from dihal_bench.interfaces.base import Interface
 
 if TYPE_CHECKING:
