@@ -179,9 +179,9 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
     name = one_line(data["interface"]["name"])
     code = (
         "from pathlib import Path\n\n"
-        "from dihal_bench.runs.finished import TrainedRun\n"
+        "from dihal_bench.runs.finished import FinishedRun\n"
         "from huggingface_hub import snapshot_download\n\n"
-        'run = TrainedRun(Path(snapshot_download("OWNER/NAME", local_dir="bridge")))\n'
+        'run = FinishedRun(Path(snapshot_download("OWNER/NAME", local_dir="bridge")))\n'
         f"bridge = run.interface({name!r})"
     )
     commands = (
