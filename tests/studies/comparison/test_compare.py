@@ -276,15 +276,21 @@ class MyEmbedding(Embedding):
 
 
 @pytest.mark.usefixtures("registries")
-def test_an_included_interface_keeps_its_settings_in_workers(tiny: Tiny, tmp_path, capsys) -> None:
+def test_two_runs_at_a_time_give_the_same_table_with_included_code(
+    tiny: Tiny, tmp_path, capsys
+) -> None:
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
-    flags = ["--interfaces", "mine,embedding", "--blocks", "scratch", "--workers", "2"]
+    flags = ["--interfaces", "mine,embedding", "--blocks", "scratch"]  # both need lm
     flags += ["--include", str(tmp_path / "mine.py"), "--set", "mine.sigma0=0.2"]
-    assert main(words(tiny, tmp_path / "it", *flags)) == 0, capsys.readouterr().err
-    (file,) = (tmp_path / "it").glob("runs/mine-*/record.json")
-    assert (
-        json.loads(file.read_text(encoding="utf-8"))["config"]["options"]["mine"]["sigma0"] == 0.2
-    )
+    found = []
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        assert main(words(tiny, out, *flags, "--workers", workers)) == 0, capsys.readouterr().err
+        found.append([{k: v for k, v in r.items() if k != "seconds"} for r in rows(out)])
+        (file,) = out.glob("runs/mine-*/record.json")
+        options = json.loads(file.read_text(encoding="utf-8"))["config"]["options"]
+        assert options["mine"]["sigma0"] == 0.2
+    assert found[0] == found[1]
 
 
 def test_ranks_and_differences_know_the_task(tiny: Tiny, tmp_path, capsys) -> None:
@@ -336,17 +342,6 @@ def test_bad_input_is_one_sentence(flags, sentence, tiny: Tiny, tmp_path, capsys
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in error
     assert not (tmp_path / "it").exists()
-
-
-def test_two_runs_at_a_time_give_the_same_table(tiny: Tiny, tmp_path, capsys) -> None:
-    flags = ["--interfaces", "embedding,c2d", "--blocks", "scratch"]  # both need lm
-    found = []
-    for workers in ("1", "2"):
-        out = tmp_path / workers
-        assert main(words(tiny, out, *flags, "--workers", workers)) == 0
-        capsys.readouterr()
-        found.append([{k: v for k, v in r.items() if k != "seconds"} for r in rows(out)])
-    assert found[0] == found[1]
 
 
 def test_a_failure_of_a_run_is_told(tiny: Tiny, tmp_path, capsys) -> None:
