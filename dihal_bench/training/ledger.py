@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import (
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,17 +66,10 @@ class TrainingCost:
 
 
 def count_flops(work: Callable[[], object]) -> float:
-    """Run ``work`` once and return its floating-point operations (a multiply-add counts as two).
-
-    torch's counter knows no attention kernel of the CPU; without these entries it would count zero.
-    """
-    extra = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=extra) as counter:
+    """Run ``work`` once and return its floating-point operations (a multiply-add counts as two)."""
+    with _FlopCounter() as counter:
         work()
-    return float(counter.get_total_flops())
+    return float(counter.flops)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -81,6 +80,52 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
 def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     flops: int = sdpa_backward_flop_count(grad, query, key, value)  # type: ignore[no-untyped-call]
     return flops
+
+
+# torch's formulas take shapes behind a wrapper that searches all arguments for tensors, which takes
+# longer than small products do. Of the CPU's attention torch knows none, and would count zero.
+_BY_SHAPE: dict[Any, Callable[..., int]] = {
+    **{op: own.__wrapped__ for op, own in flop_registry.items() if hasattr(own, "__wrapped__")},
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what torch's ``FlopCounterMode`` counts, at a third of its price: not by module."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        result, operation = func(*args, **kwargs), func.overloadpacket
+        if operation in _BY_SHAPE:
+            own, named = map(_shape, args), {name: _shape(value) for name, value in kwargs.items()}
+            self.flops += _BY_SHAPE[operation](*own, **named, out_shape=_shape(result))
+        elif operation in flop_registry:
+            self.flops += flop_registry[operation](*args, **kwargs, out_val=result)
+        return result
+
+
+def _shape(value: Any) -> Any:
+    """Return the shape of a tensor, those of several, or what is none as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.shape
+    return [_shape(own) for own in value] if isinstance(value, list | tuple) else value
+
+
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    """Return whether an operation is made of others, which are seen here where it is not run."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return key in func.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), key
+    )
 
 
 def peak_memory() -> int:
