@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from dihal_bench.training.ledger import count_flops
 
@@ -35,6 +36,26 @@ def test_flops_of_attention_and_a_linear_layer(mask: str) -> None:
     training = count_flops(lambda: forward().backward())
     # backward: scores again, and four products; the layer's input and its weight
     assert training == (2 + 5) * matmul + (1 + 2) * dense
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_everything_else_is_counted_as_torch_does(inference: bool) -> None:
+    image, rows = torch.randn(2, 3, 8, 8), torch.randn(4, 6, 8)
+    layers = [(nn.Conv2d(3, 4, 3, groups=1), image), (nn.ConvTranspose2d(3, 4, 3), image)]
+    layers += [(nn.GRU(8, 8), rows), (nn.Linear(8, 5), rows), (nn.Bilinear(8, 8, 3), rows)]
+
+    def work() -> None:
+        with torch.inference_mode(inference):
+            torch.einsum("btd,bsd->bts", rows, rows).matmul(rows)
+            for layer, given in layers:
+                out = layer(given, given) if isinstance(layer, nn.Bilinear) else layer(given)
+                total = (out[0] if isinstance(out, tuple) else out).square().sum()
+                if not inference:
+                    total.backward()
+
+    with FlopCounterMode(display=False) as theirs:
+        work()
+    assert count_flops(work) == theirs.get_total_flops() > 0
 
 
 def test_attention_alone_is_counted_in_bfloat16() -> None:
