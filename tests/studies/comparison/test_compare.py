@@ -242,7 +242,7 @@ def test_a_dry_run_in_a_folder_of_another_comparison_is_refused(
     compared, tiny: Tiny, capsys
 ) -> None:
     folder, _ = compared
-    assert main(words(tiny, folder, *FLAGS, "--set", "score.batch=3", "--dry-run")) == 2
+    assert main(words(tiny, folder, *FLAGS, "--set", "train.lr=0.5", "--dry-run")) == 2
     assert "holds a run of another configuration" in capsys.readouterr().err
 
 
