@@ -49,6 +49,19 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help=JSON)
 
 
+def place_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that say where a finished run is worked on, and with what lies where."""
+    add = parser.add_argument
+    add("--backbone", help="where it lies by now (default: where the run was given it)")
+    add("--corpus", help="the same of the text")
+    add("--device", help="torch device (default: that of the run)")
+
+
+def places(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return what the flags of ``place_flags`` say."""
+    return {name: getattr(arguments, name) for name in ("backbone", "corpus", "device")}
+
+
 def shard_flag(parser: argparse.ArgumentParser) -> None:
     """Declare the flag of verbs that several processes do together."""
     parser.add_argument("--shard-teacher", action="store_true", help=_SHARD)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dihal_bench.cli.common import JSON
+from dihal_bench.cli.common import JSON, place_flags, places
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import say
 
@@ -37,7 +37,7 @@ def add(verbs: Verbs) -> None:
     add("--chains", type=int, default=1, help="chains whose mean is drawn from (default: 1)")
     add("--batch", type=int, default=32, help="samples at a time; none depends on it")
     add("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-    add("--device", help="torch device (default: that of the run)")
+    place_flags(parser)
     add("--out", type=Path, help="write JSON lines to this file instead")
     add("--json", action="store_true", help=JSON)
     parser.set_defaults(work=_work)
@@ -51,7 +51,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed} must be 0 or more.")
-    run = FinishedRun(arguments.run, device=arguments.device, say=say)
+    run = FinishedRun(arguments.run, say=say, **places(arguments))
     choice = Choice(temperature=arguments.temperature, top_p=arguments.top_p, seed=arguments.seed)
     drawing = Drawing(
         tokens=arguments.tokens,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.cli.common import JSON, print_json
+from dihal_bench.cli.common import JSON, place_flags, places, print_json
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import say
 
@@ -49,7 +49,7 @@ def add(verbs: Verbs) -> None:
     )
     add("--judge", help="bundled-judge, a folder, or a hub id (default: the task's)")
     add("--compat", help="generative perplexity as duo, bd3lms or hf-evaluate define it, besides")
-    add("--device", help="torch device (default: that of the run)")
+    place_flags(parser)
     add("--json", action="store_true", help=JSON)
     parser.set_defaults(work=_work, parallel=True)
 
@@ -100,7 +100,7 @@ def _work(arguments: argparse.Namespace) -> int:
             f"--chains is for none of the tasks {arguments.tasks}: ensembles are of rolling tasks; "
             "leave it out (samples have a setting of their own in their task file)."
         )
-    run = FinishedRun(arguments.run, device=arguments.device, say=say)
+    run = FinishedRun(arguments.run, say=say, **places(arguments))
     record = rescore(
         run,
         tasks,

@@ -29,7 +29,8 @@ class FinishedRun:
     Attributes:
         folder: of the run.
         kept: the configuration as it was given.
-        config: the same with the layer that was chosen, and the device that is used.
+        config: the same with the layer that was chosen, the device that is used, and the places
+            where backbone and text lie by now.
         record: of the run.
     """
 
@@ -38,6 +39,8 @@ class FinishedRun:
         folder: Path,
         *,
         device: str | None = None,
+        backbone: str | None = None,
+        corpus: str | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
         """Read the folder; backbone, text and weights are loaded when they are asked for.
@@ -45,6 +48,8 @@ class FinishedRun:
         Args:
             folder: of a complete run.
             device: another one than it was trained on.
+            backbone: where it lies by now, if not where the run was given it.
+            corpus: the same of the text.
             say: takes one-line messages for a person.
 
         Raises:
@@ -59,7 +64,12 @@ class FinishedRun:
             )
         self.record = Record.read(folder / "record.json")
         self.kept = self._configuration()
-        config = replace(self.kept, device=device or self.kept.device)
+        config = replace(
+            self.kept,
+            device=device or self.kept.device,
+            backbone=backbone or self.kept.backbone,
+            corpus=corpus or self.kept.corpus,
+        )
         if not INTERFACES.get(config.interface).bears_tokens:
             config = replace(config, layer=str(self.record.data["layer"]))
         self.config = config
@@ -80,7 +90,7 @@ class FinishedRun:
         if self.inputs.backbone.info.fingerprint != known:
             raise UserError(
                 f"{self.folder}: the backbone {self.config.backbone} is not the one that the run "
-                "was trained on; put that one back."
+                "was trained on; put that one back, or name its place with --backbone."
             )
 
     @property

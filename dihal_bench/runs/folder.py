@@ -51,7 +51,7 @@ def folder_in(parent: Path, config: RunConfig, *, name: str | None = None) -> Pa
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, config: RunConfig, *, dry: bool = False) -> Iterator[None]:
+def claimed(folder: Path, config: RunConfig | None, *, dry: bool = False) -> Iterator[None]:
     """Hold the folder for this process, and make sure that it belongs to this configuration.
 
     A claim under which nothing was kept leaves nothing behind. Of several processes of one run the
@@ -59,7 +59,7 @@ def claimed(folder: Path, config: RunConfig, *, dry: bool = False) -> Iterator[N
 
     Args:
         folder: of the run.
-        config: of the run.
+        config: of the run; None: the folder's own record says what it holds.
         dry: look only, also while another process works on it.
 
     Raises:
@@ -75,7 +75,7 @@ def claimed(folder: Path, config: RunConfig, *, dry: bool = False) -> Iterator[N
         distributed.barrier()
 
 
-def _look(folder: Path, config: RunConfig) -> None:
+def _look(folder: Path, config: RunConfig | None) -> None:
     """Refuse what a claim would refuse, and write nothing."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -83,7 +83,8 @@ def _look(folder: Path, config: RunConfig) -> None:
         raise _closed(folder, os.strerror(number))
     if not os.access(there, os.W_OK):
         raise _closed(folder, os.strerror(errno.EACCES))
-    _check_configuration(folder, config)
+    if config is not None:
+        _check_configuration(folder, config)
 
 
 def _closed(folder: Path, reason: str) -> UserError:
@@ -91,12 +92,13 @@ def _closed(folder: Path, reason: str) -> UserError:
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path, config: RunConfig) -> Iterator[None]:
+def _claimed(folder: Path, config: RunConfig | None) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     before = _entries(folder) if folder.is_dir() else {}
     with _lock(folder):
-        _check_configuration(folder, config)
-        _keep_configuration(folder, config)
+        if config is not None:
+            _check_configuration(folder, config)
+            _keep_configuration(folder, config)
         try:
             yield
         finally:

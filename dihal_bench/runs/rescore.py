@@ -9,7 +9,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import short_hash
 from dihal_bench.core.registry import INTERFACES
 from dihal_bench.evaluation.context import EvalContext, TaskResult, steps_of
-from dihal_bench.results.record import Record
+from dihal_bench.results.record import Record, own_task
 from dihal_bench.runs.folder import claimed
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def rescore(
         steps=tuple(steps) or run.config.score.steps,
         chains=chains or run.config.score.chains,
     )
-    with claimed(run.folder, run.kept):
+    with claimed(run.folder, None):
         record = Record.read(run.folder / "record.json")
         for task in tasks:
-            if task.name == f"{run.config.corpus}:validation":
+            if task.name == own_task(record.data):
                 raise UserError(f"a task cannot be called {task.name}: that is the run's own text.")
             kept = _Kept.of(record, task, config)
             kept.say_replaced(say)

@@ -131,6 +131,43 @@ def test_the_run_is_scored_further_without_training(run: Path) -> None:
     verify(after)
 
 
+def test_more_chains_train_nothing(run: Path) -> None:
+    """They are scored, and the rows that have as many as before are the same numbers."""
+    before = Record.read(run / "record.json")
+    _, *words = shlex.split(before.data["command"])
+    words = [*words, "--set", "score.chains=4"]
+    status, _, err = dihal(*words, "--out", str(run))
+    assert status == 0, err
+    after = Record.read(run / "record.json")
+    assert after.data["config"]["score"]["chains"] == 4
+    assert (after.data["run"], after.data["spent"]) == (before.data["run"], before.data["spent"])
+    assert after.data["weights"]
+    verify(after)
+
+    def single(record: Record) -> dict[tuple[str, str, int], float]:
+        own = [s for s in record.own_scores if s.kind == "exact" and s.signal == "sampled"]
+        return {(s.subject, s.metric, s.steps): s.value for s in own if "interface" not in s.metric}
+
+    assert single(after) == pytest.approx(single(before), rel=1e-5, abs=1e-6)
+    status, _, err = dihal(*words, "--out", str(run))
+    assert status == 0, err
+    assert "already complete" in err
+
+
+def test_a_run_is_worked_on_where_its_backbone_and_text_lie_by_now(run: Path) -> None:
+    Path("elsewhere").mkdir()
+    for name in ("backbone", "corpus.jsonl"):
+        Path(name).rename(Path("elsewhere") / name)
+    status, _, err = dihal("generate", str(run), "--tokens", "2")
+    assert status == 2
+    places = ["--backbone", "elsewhere/backbone", "--corpus", "elsewhere/corpus.jsonl"]
+    status, out, err = dihal("generate", str(run), "--tokens", "2", *places)
+    assert (status, bool(out)) == (0, True), err
+    Path("few.yaml").write_text(TASK)
+    status, _, err = dihal("score", str(run), "--tasks", "few.yaml", *places)
+    assert status == 0, err
+
+
 @pytest.mark.parametrize("name", ["hidden", "regress"])
 def test_weights_of_version_3_are_loaded_and_a_truncation_is_noticed(run: Path, name: str) -> None:
     finished = FinishedRun(run)

@@ -198,8 +198,8 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
         block(code, "python"),
         block(commands, "bash"),
         *([own_code] if included else []),
-        "The backbone is looked for by the name in `config.json`; where yours lies elsewhere, "
-        "change `backbone` there. Its fingerprint is compared.",
+        "The backbone is looked for by the name in the record; where yours is elsewhere, name the "
+        "place with `--backbone`. Its fingerprint is compared.",
     ]
 
 
