@@ -133,7 +133,11 @@ def foreign_code(config: RunConfig) -> dict[str, str]:
         kinds += [registry.get(name)] if name in registry.names() else []
     foreign = (kind for kind in kinds if not _is_own(kind))
     files += [Path(inspect.getsourcefile(kind) or "").resolve() for kind in foreign]
-    return {file.name: digest_of_file(file) for file in dict.fromkeys(files) if file.is_file()}
+    found: dict[str, str] = {}
+    for file in dict.fromkeys(file for file in files if file.is_file()):
+        name = file.name if file.name not in found else f"{file.name} ({len(found)})"
+        found[name] = digest_of_file(file)
+    return found
 
 
 def digest_of_file(path: Path) -> str:

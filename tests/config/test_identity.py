@@ -104,6 +104,9 @@ def test_included_code_counts_by_its_content(tmp_path):
     assert identity_of(one) == identity_of(other) != identity_of(CONFIG)
     (tmp_path / "other" / "mine.py").write_text("a = 2")
     assert identity_of(one) != identity_of(other)
+    both = replace(one, include=(*one.include, *other.include))  # two files of one name
+    assert len(identity_of(both).code) == 2
+    assert identity_of(both).training not in {identity_of(c).training for c in (one, other)}
 
 
 @pytest.mark.parametrize("path", sorted((GOLDEN / "records").glob("*.json")), ids=lambda p: p.stem)
