@@ -68,10 +68,12 @@ def _settings(
     """
     from dihal_bench.config.resolve import resolve
     from dihal_bench.core.errors import UserError
-    from dihal_bench.core.registry import INTERFACES
+    from dihal_bench.core.registry import DENOISERS, INTERFACES
 
     sections = {INTERFACES.get(name).section or name for name in names}
-    sections |= {"diffusion", f"denoiser.{arguments.denoiser}"}
+    sections.add("diffusion")
+    if DENOISERS.get(arguments.denoiser).Options:
+        sections.add(f"denoiser.{arguments.denoiser}")
     for item in arguments.set:
         if not item.strip().startswith(tuple(f"{section}." for section in sections)):
             raise UserError(

@@ -145,7 +145,7 @@ def test_a_board_is_not_emptied(board: Path, monkeypatch: pytest.MonkeyPatch) ->
     for flags in ((), ("--check",)):
         status, out, err = dihal("leaderboard", "--dir", str(board), "--keep-going", *flags)
         assert (status, out) == (2, "")
-        assert f"{first}: schema is None" in err
+        assert f"{first}: its schema is None" in err
         assert "(and 5 more); without it no record is left; nothing was written." in err
     assert contents(board) == before
     first.write_bytes(whole)
