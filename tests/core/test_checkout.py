@@ -15,6 +15,7 @@ import sys
 from os.path import exists
 from importlib.util import spec_from_file_location
 folders, *search = sys.argv[1:4]
+sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in getattr(f, "__module__", "")]
 class Editable:
     @staticmethod
     def find_spec(name, path=None, target=None):
