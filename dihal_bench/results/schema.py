@@ -254,6 +254,7 @@ class Schema(Closed):
     code: dict[Line, Line] | None = None  # digests of the files that are not the package's own
     weights: dict[Subject, Digest]  # of each file; none where an earlier version trained
     # of runs that were scored further
+    evaluated: EnvironmentFields | None = None  # where it was scored anew; environment: trained
     tasks: dict[Line, TaskFields] = Field(default_factory=dict)
     audits: dict[Line, AuditFields] = Field(default_factory=dict)
     schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]

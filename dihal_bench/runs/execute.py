@@ -49,13 +49,14 @@ def _continued(earlier: Record, made: dict[str, Any]) -> dict[str, Any]:
     """Return what was scored anew with what an earlier record has besides.
 
     That is where the run was trained, and its scores on other tasks, which have settings of their
-    own.
+    own. Where it was scored anew stands beside it.
     """
     data = earlier.data
     tasks = data.get("tasks", {})
     others = [score for score in data["scores"] if score["task"] in tasks]
     stays = {name: data[name] for name in _STAYS if name in data}
-    return {**made, **stays, "scores": [*made["scores"], *others]}
+    scored = {"scores": [*made["scores"], *others], "evaluated": made["environment"]}
+    return {**made, **stays, **scored}
 
 
 class RecordBuilder:

@@ -142,6 +142,7 @@ def test_more_chains_train_nothing(run: Path) -> None:
     assert after.data["config"]["score"]["chains"] == 4
     assert (after.data["run"], after.data["spent"]) == (before.data["run"], before.data["spent"])
     assert after.data["weights"]
+    assert after.data["environment"] == before.data["environment"] != after.data["evaluated"]
     verify(after)
 
     def single(record: Record) -> dict[tuple[str, str, int], float]:
