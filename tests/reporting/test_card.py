@@ -211,6 +211,13 @@ def test_what_a_record_says_stays_text():
             assert row.replace(r"\|", "").count("|") == columns
 
 
+def test_the_code_of_the_card_imports_what_there_is():
+    code = card().split("```python\n")[1].split("```")[0]
+    imports = [line for line in code.splitlines() if line.startswith(("from ", "import "))]
+    assert len(imports) == 3
+    exec("\n".join(imports), {})
+
+
 def test_a_run_of_a_sweep_has_a_command_of_its_own():
     alone = "It is one of several runs of that command. It alone:"
     assert alone not in card(command="dihal-bench run --layer 1")
