@@ -93,6 +93,18 @@ class FinishedRun:
                 "was trained on; put that one back, or name its place with --backbone."
             )
 
+    def check_text(self) -> None:
+        """Make sure that the text is the one that the run was trained and scored on.
+
+        Raises:
+            UserError: what goes by its name, or lies at its place, now is another one.
+        """
+        if self.inputs.corpus.fingerprint != self.record.data["corpus"]["fingerprint"]:
+            raise UserError(
+                f"{self.folder}: the corpus {self.config.corpus} is not the one that the run was "
+                "trained on; put that one back, or name its place with --corpus."
+            )
+
     @property
     def name(self) -> str:
         """The benchmarked interface."""

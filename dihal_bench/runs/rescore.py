@@ -189,6 +189,7 @@ def _bench(
     run: FinishedRun, names: Sequence[str], own: ScoreConfig, say: Callable[[str], None]
 ) -> EvalContext:
     run.check()
+    run.check_text()
     run.inputs.check(run.folder)
     config, inputs = run.config, run.inputs
     return EvalContext(

@@ -167,6 +167,13 @@ def test_a_run_is_worked_on_where_its_backbone_and_text_lie_by_now(run: Path) ->
     Path("few.yaml").write_text(TASK)
     status, _, err = dihal("score", str(run), "--tasks", "few.yaml", *places)
     assert status == 0, err
+    text = Path("elsewhere/corpus.jsonl")
+    text.write_text(text.read_text(encoding="utf-8").replace("a", "e"), encoding="utf-8")
+    (run / "inputs.json").unlink()  # as of a run that was downloaded
+    Path("few.yaml").write_text(TASK.replace("few", "more"))
+    status, _, err = dihal("score", str(run), "--tasks", "few.yaml", *places)
+    assert status == 2
+    assert "is not the one that the run was trained on" in err
 
 
 @pytest.mark.parametrize("name", ["hidden", "regress"])
