@@ -30,6 +30,7 @@ from dihal_bench.runs.folder import claimed, run_folder
 from dihal_bench.training.checkpoint import weights_file
 from dihal_bench.training.config import TRUNK_TOLERANCE
 from dihal_bench.training.shares import check_shares
+from dihal_bench.training.trainer import SHARES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,13 @@ class RecordBuilder:
             if all(getattr(before, n) == getattr(config, n) for n in _CURVE_DEPENDS):
                 known: list[dict[str, Any]] = finished.data["bridge"]["progress"]
                 return known
-        return scores_on_the_way(self.job.trained.interfaces, self.job.trainer.file, part, config)
+        trained, file = self.job.trained.interfaces, self.job.trainer.file
+        found = scores_on_the_way(trained, file, part, config)
+        if found and len({point["share"] for point in found}) <= len(SHARES):
+            self.job.say(
+                "weights at shares of the budget are not kept any more: the curve lacks them"
+            )
+        return found
 
     def _measured(self) -> Measured:
         config = self.config
