@@ -46,6 +46,7 @@ def test_the_judge_is_a_stranger_and_at_least_as_good():
     assert judge["validation"]["nll"] <= ours["validation"]["nll"]
 
 
+@pytest.mark.nightly
 def test_the_perplexity_of_the_card_is_measured_again():
     corpus = bundled_corpus()
     if corpus.notes["versions"] != bundled_facts()["corpus"]["versions"]:

@@ -175,7 +175,7 @@ def stopped(folder: Path, data: PackedTokens, killed: Path) -> Path:
     return folder / "interrupted-4"
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.nightly)])
 def report(
     request: pytest.FixtureRequest, folder: Path, killed: Path, stopped: Path
 ) -> dict[str, Any]:
