@@ -21,11 +21,13 @@ GREEN = "#9bbf85"  # lighter than these
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the project's type size, and make SVG reproducible."""
+    """Use the project's type size and nobody's own settings, and make SVG reproducible."""
     import matplotlib as mpl
 
     settings = {"svg.hashsalt": "dihal-bench", "svg.fonttype": "path", "font.size": 9.5}
-    with mpl.rc_context(settings):
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(settings)
         yield
 
 

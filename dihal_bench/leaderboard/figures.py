@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from math import exp, log
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.files import safe
 from dihal_bench.core.markdown import one_line
 from dihal_bench.core.plotting import BLUE, DPI, GREY, ORANGE, bare, save, style
+from dihal_bench.leaderboard import drawn
 from dihal_bench.leaderboard.colours import colours
 from dihal_bench.leaderboard.parallel import spread
 from dihal_bench.results.metrics import BRIER1, ENTROPY, GEN_PPL, KL, NLL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
-
 
 _Run = Mapping[str, Any]  # what figures show of a run
 _COLOURS = {"control": GREY, "teacher": "black"}  # all else has that of its interface
@@ -39,9 +39,14 @@ def draw(board: Mapping[str, Any], folder: Path) -> list[Path]:
     Returns:
         The paths of PNG and SVG files.
     """
-    jobs = [(kind, folder / stem, what) for kind, stem, what in _wanted(board)]
-    drawn = spread(_one, jobs, label="figures", least=12)  # a process takes as long as several
-    return [path for paths in drawn for path in paths]
+    jobs = [
+        (drawn.digest(kind, what, code=Path(__file__)), kind, folder / stem, what)
+        for kind, stem, what in _wanted(board)
+    ]
+    known = [path for name, _, stem, _ in jobs for path in drawn.take(name, stem)]
+    new = [job for job in jobs if job[2].with_suffix(".svg") not in known]
+    made = spread(_one, new, label="figures", least=12)  # a process takes as long as several
+    return sorted([*known, *(path for paths in made for path in paths)])
 
 
 def _wanted(data: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -96,8 +101,8 @@ def _located(data: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _one(job: tuple[str, Path, Any]) -> list[Path]:
-    kind, stem, what = job
+def _one(job: tuple[str, str, Path, Any]) -> list[Path]:
+    name, kind, stem, what = job
     with style():
         from matplotlib.figure import Figure
 
@@ -106,7 +111,9 @@ def _one(job: tuple[str, Path, Any]) -> list[Path]:
         )  # letters are as wide as where they are drawn
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
         _PANELS[kind](figure, what)
-        return save(figure, stem)
+        paths = save(figure, stem)
+    drawn.keep(name, paths)
+    return paths
 
 
 def _brier(figure: Any, table: Mapping[str, Any]) -> None:

@@ -20,13 +20,46 @@ SWEEP = {
 }
 
 
-def test_figures_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("DIHAL_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_figures_are_the_same_bytes(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     board = board_of([make(), make("embedding")], []).to_dict()
     first = figures.draw(board, tmp_path / "one")
+    monkeypatch.setenv("DIHAL_BENCH_CACHE", str(tmp_path / "another"))
     second = figures.draw(board, tmp_path / "two")
     assert {p.name.partition("-")[0] for p in first} == {"brier1", "nll", "proxies", "recovery"}
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_figure_is_drawn_again_only_if_it_shows_something_else(
+    make: Make, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [make(), make("embedding")]
+    board = board_of(records[:1], []).to_dict()
+    first = figures.draw(board, tmp_path / "one")
+    damaged = next((own_cache / "figures").glob("*.json"))
+    drawn: list[str] = []
+    save = figures.save
+    monkeypatch.setattr(
+        figures, "save", lambda own, stem: drawn.append(stem.name) or save(own, stem)
+    )
+    second = figures.draw(board, tmp_path / "two")
+    assert not drawn
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    figures.draw(board_of(records, []).to_dict(), tmp_path / "more")
+    assert {name.partition("-")[0] for name in drawn} == {"brier1", "nll", "recovery"}
+    drawn.clear()
+    damaged.write_bytes(damaged.read_bytes()[:-9] + b"         ")
+    third = figures.draw(board, tmp_path / "three")
+    assert len(drawn) == 1
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in third]
 
 
 def test_nothing_touches_the_edge_of_a_figure(make: Make, tmp_path: Path) -> None:
