@@ -89,7 +89,7 @@ def _work(arguments: argparse.Namespace) -> int:
         executor.work_off(every, sweeps[0].folder, sweeps[0].job.inputs)
         results = report(sweeps, _root(arguments, sweeps))
     if arguments.json:
-        print_json(results.to_dict())
+        print_json(results.plain)
     else:
         print(results.text)
         print("\nfiles: " + ", ".join(str(path) for path in results.files))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.checksum import sealed
@@ -13,13 +14,15 @@ from dihal_bench.reporting import sweep_figure as figure
 from dihal_bench.reporting.writers import csv, text, titled
 from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.studies.ranking.agreement import LEAST
-from dihal_bench.studies.sweep import cells, replicate
+from dihal_bench.studies.sweep import replicate
+from dihal_bench.studies.sweep.cells import draw as draw_cells
 from dihal_bench.studies.sweep.sweep import clear_earlier, replication_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from dihal_bench.studies.sweep.cells import Cells
     from dihal_bench.studies.sweep.intervention import Intervention
     from dihal_bench.studies.sweep.sweep import Sweep
     from dihal_bench.studies.sweep.table import SweepTable
@@ -30,26 +33,14 @@ class Report:
     """Results of one or several backbones.
 
     Attributes:
-        tables: by backbone.
-        interventions: by backbone, where coordinates were swept.
-        replicated: over backbones, where there are several.
+        plain: for programs.
         text: for people.
         files: that were written.
     """
 
-    tables: dict[str, SweepTable]
-    interventions: dict[str, Intervention]
-    replicated: list[replicate.Replicated]
+    plain: dict[str, Any]
     text: str
     files: list[Path]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {
-            "tables": {name: own.to_dict() for name, own in self.tables.items()},
-            "interventions": {name: own.to_dict() for name, own in self.interventions.items()},
-            "replicated": [own.to_dict() for own in self.replicated],
-        }
 
 
 def report(sweeps: Sequence[Sweep], root: Path) -> Report:
@@ -61,36 +52,57 @@ def report(sweeps: Sequence[Sweep], root: Path) -> Report:
     """
     tables = {sweep.name: sweep.table() for sweep in sweeps}
     moved = {s.name: s.intervention(tables[s.name]) for s in sweeps if s.transforms}
-    ranked = {s.name: s.cells(tables[s.name]) for s in sweeps}
-    graded = {name: every for name, every in ranked.items() if every is not None}
-    texts, files, ids = [], [], {}
+    ranked = {sweep.name: sweep.cells(tables[sweep.name]) for sweep in sweeps}
+    texts: list[str] = []
+    files: list[Path] = []
+
+    def add(stem: Path, content: dict[str, Any] | str, show: Callable[..., str]) -> None:
+        texts.append(show())
+        files.extend(_write(stem, content, show(form="github") + "\n"))
+
+    ids, axis = {}, sweeps[0].axis.name
     for sweep in sweeps:
-        own, change = tables[sweep.name], moved.get(sweep.name)
-        title = f"backbone {sweep.name}\n\n" if len(sweeps) > 1 else ""
-        texts.append(title + show_sweep(own, change))
+        own, change, cells = tables[sweep.name], moved.get(sweep.name), ranked[sweep.name]
         blocks = sweep.job.inputs.backbone.blocks
-        content = result(own, change, backbone=sweep.name, axis=sweep.axis.name, blocks=blocks)
+        content = result(own, change, backbone=sweep.name, axis=axis, blocks=blocks)
         ids[sweep.name] = content["id"]
         clear_earlier(sweep)
-        files += _write(sweep, own, change, content)
-        if sweep.name in graded:
-            texts.append(show_cells(graded[sweep.name]))
-            files += _write_cells(sweep, graded[sweep.name])
+        if len(sweeps) > 1:
+            texts.append(f"backbone {sweep.name}")
+        add(sweep.stem, content, partial(show_sweep, own, change))
+        if change is not None:
+            files += intervention_figure.draw(change, sweep.stem)
+        elif own.ranking:
+            files += figure.draw(own, sweep.stem)
+        if cells is not None:
+            stem = sweep.folder / f"grid-{axis}"
+            add(stem, csv(cells.table()), partial(show_cells, cells))
+            files += draw_cells(cells, stem)
     rows: list[replicate.Replicated] = []
     if len(sweeps) > 1:
         rows = replicate.within_layers(moved) if moved else replicate.over_layers(tables)
     if rows:
-        texts.append(show_replicated(rows))
-        axis = sweeps[0].axis.name
-        said = replicated(rows, axis, ids)
-        files += _write_replicated(rows, said, replication_stem(root, sweeps[0]))
-    return Report(
-        tables=tables,
-        interventions=moved,
-        replicated=rows,
-        text="\n\n".join(texts),
-        files=files,
-    )
+        stem = replication_stem(root, sweeps[0])
+        add(stem, replicated(rows, axis, ids), partial(show_replicated, rows))
+        files += figure.draw_replicated(rows, stem)
+    plain = {
+        "tables": {name: own.to_dict() for name, own in tables.items()},
+        "interventions": {name: own.to_dict() for name, own in moved.items()},
+        "replicated": [own.to_dict() for own in rows],
+    }
+    return Report(plain=plain, text="\n\n".join(texts), files=files)
+
+
+def _write(stem: Path, content: dict[str, Any] | str, markdown: str) -> list[Path]:
+    """Write a result for programs, a JSON value or a table as CSV, and for people."""
+    kind = "csv" if isinstance(content, str) else "json"
+    data, page = (stem.with_name(f"{stem.name}.{suffix}") for suffix in (kind, "md"))
+    if isinstance(content, str):
+        write_text(data, content)
+    else:
+        write_json(data, content)
+    write_text(page, markdown)
+    return [data, page]
 
 
 def show_sweep(own: SweepTable, change: Intervention | None = None, *, form: str = "simple") -> str:
@@ -105,7 +117,7 @@ def show_sweep(own: SweepTable, change: Intervention | None = None, *, form: str
     seeds = len(outcomes.seeds)
     spread = f" ±: standard deviation over {seeds} seeds." if seeds > 1 else " One seed."
     parts = [
-        titled(replace(own.candidates(), title=own.title), form, *filter(None, [outcomes.setting])),
+        titled(own.candidates(), form, *filter(None, [outcomes.setting])),
         f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain."
         f"{spread}",
         *([_subsampled(own.sample)] if own.sample is not None else []),
@@ -148,7 +160,7 @@ def show_replicated(rows: Sequence[replicate.Replicated], *, form: str = "simple
     return f"{text(replicate.replication_table(rows), form)}\n\n{_REPLICATED}"
 
 
-def show_cells(own: cells.Cells, *, form: str = "simple") -> str:
+def show_cells(own: Cells, *, form: str = "simple") -> str:
     """Return what other definitions of the score say: a row per loss, then per axis and value."""
     return "\n\n".join(
         [
@@ -172,32 +184,6 @@ def result(
     return sealed({**own.to_dict(), **about})
 
 
-def _write(
-    sweep: Sweep, own: SweepTable, change: Intervention | None, content: dict[str, Any]
-) -> list[Path]:
-    stem = sweep.stem
-    write_json(stem.with_name(f"{stem.name}.json"), content)
-    markdown = stem.with_name(f"{stem.name}.md")
-    write_text(markdown, show_sweep(own, change, form="github") + "\n")
-    figures: Sequence[Path] = []
-    if change is not None:
-        figures = intervention_figure.draw(change, stem)
-    elif own.ranking:
-        figures = figure.draw(own, stem)
-    return [stem.with_name(f"{stem.name}.json"), markdown, *figures]
-
-
-def _write_cells(sweep: Sweep, graded: cells.Cells) -> list[Path]:
-    stem = sweep.folder / f"grid-{sweep.axis.name}"
-    contents = {
-        stem.with_name(f"{stem.name}.csv"): csv(graded.table()),
-        stem.with_name(f"{stem.name}.md"): show_cells(graded, form="github") + "\n",
-    }
-    for path, content in contents.items():
-        write_text(path, content)
-    return [*contents, *cells.draw(graded, stem)]
-
-
 def replicated(
     rows: Sequence[replicate.Replicated], axis: str, ids: dict[str, str]
 ) -> dict[str, Any]:
@@ -210,15 +196,6 @@ def replicated(
     """
     about = {"schema": SCHEMA, "axis": axis, "run": f"replication-{axis}", "sweeps": ids}
     return sealed({**about, "rows": [row.to_dict() for row in rows]})
-
-
-def _write_replicated(
-    rows: Sequence[replicate.Replicated], content: dict[str, Any], stem: Path
-) -> list[Path]:
-    write_json(stem.with_name(f"{stem.name}.json"), content)
-    markdown = stem.with_name(f"{stem.name}.md")
-    write_text(markdown, show_replicated(rows, form="github") + "\n")
-    return [stem.with_name(f"{stem.name}.json"), markdown, *figure.draw_replicated(rows, stem)]
 
 
 _FEW = 4  # candidates, of so few orders that any predictor may hit the right one by chance

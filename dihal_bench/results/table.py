@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dihal_bench.results.metric import Metric
+    from dihal_bench.results.record import Score
 
 NONE = "–"  # where there is no value
 UNDEFINED = "undefined"  # where a statistic has none
@@ -24,6 +25,13 @@ FLAGS = {  # of cells, each with the line of a legend that begins with its mark
     "teacher's own samples, so that it does not rank these rows either.",
     PUBLISHED: f"* {PUBLISHED}: settings that are in the literature.",
 }
+_FORMS = {
+    "integer": ",.0f",
+    "tokens": ",.0f",
+    "flops": ".2e",
+    "significant": ".{}g",
+    "share": ".{}%",
+}
 _ENDS = ("", "_lo", "_hi", "_among", "_flags")  # of the names of what a cell has in a flat row
 
 
@@ -34,22 +42,6 @@ class Estimate:
     value: float
     lo: float
     hi: float
-
-
-class Uncertain(Protocol):
-    """What has a value and the ends of an interval: an estimate, a score, a rank correlation."""
-
-    @property
-    def value(self) -> float | None:
-        """The value; None: it is undefined."""
-
-    @property
-    def lo(self) -> float | None:
-        """The lower end; None: there is none."""
-
-    @property
-    def hi(self) -> float | None:
-        """The upper end; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +65,17 @@ class TableCell:
     among: str = ""
 
     @classmethod
-    def of(cls, own: Uncertain | None, *flags: str) -> TableCell | None:
-        """Return the cell of an estimate; None where there is none, or it is undefined."""
-        if own is None or own.value is None:
-            return None
-        return cls(own.value, own.lo, own.hi, flags=tuple(flag for flag in flags if flag))
+    def of(cls, own: Estimate | Score | None, *flags: str) -> TableCell | None:
+        """Return the cell of an estimate or a score, None where there is none."""
+        return own and cls(own.value, own.lo, own.hi, flags=tuple(filter(None, flags)))
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The plain values of what there is, by the ends of their names in a flat row."""
+        own = (self.value, self.lo, self.hi, self.among, "; ".join(self.flags))
+        return {
+            end: value for end, value in zip(_ENDS, own, strict=True) if value not in (None, "")
+        }
 
     def text(self, shown: Callable[[float], str]) -> str:
         """Return a number with the ends of its interval in brackets or its spread, if it has any.
@@ -220,7 +218,7 @@ class Table:
     def flat(self) -> list[dict[str, Any]]:
         """Return rows as plain values by column; ends of intervals and flags have their own."""
         found = [
-            {name: value for c in self.columns for name, value in _spread(c, row.cells.get(c.key))}
+            {f"{c.key}{end}": v for c in self.columns for end, v in _named(row.cells.get(c.key))}
             for row in self.rows
         ]
         names = [f"{c.key}{end}" for c in self.columns for end in _ENDS]
@@ -242,18 +240,8 @@ class Table:
         }
 
 
-def _spread(column: Column, cell: Value) -> Iterable[tuple[str, Any]]:
-    """Yield the plain values of a cell with their names."""
-    if not isinstance(cell, TableCell):
-        yield column.key, cell
-        return
-    yield column.key, cell.value
-    if cell.lo is not None:
-        yield from ((f"{column.key}_lo", cell.lo), (f"{column.key}_hi", cell.hi))
-    if cell.among:
-        yield f"{column.key}_among", cell.among
-    if cell.flags:
-        yield f"{column.key}_flags", "; ".join(cell.flags)
+def _named(cell: Value) -> Iterable[tuple[str, Any]]:
+    return cell.named.items() if isinstance(cell, TableCell) else [("", cell)]
 
 
 def cell_text(cell: Value, column: Column, plain: Callable[[str], str] = str) -> str:
@@ -276,14 +264,8 @@ def cell_text(cell: Value, column: Column, plain: Callable[[str], str] = str) ->
 
 def number(value: float, column: Column) -> str:
     """Return a number as a column shows it."""
-    if column.type in ("integer", "tokens"):
-        return f"{value:,.0f}"
-    if column.type == "flops":
-        return f"{value:.2e}"
-    if column.type == "significant":
-        return f"{value:.{column.digits}g}"
-    if column.type == "share":
-        return f"{value:.{column.digits}%}"
+    if column.type in _FORMS:
+        return format(value, _FORMS[column.type].format(column.digits))
     sign = "+" if column.signed else ""
     # Small estimates stand beside others of their kind.
     small = column.type != "estimate" and 0 < abs(value) < 1e-4

@@ -73,8 +73,8 @@ class Interval:
     @property
     def cell(self) -> TableCell | None:
         """What stands in a table: without the ends of an interval in which nothing varied."""
-        varied = self if self.lo != self.hi else Interval(value=self.value, lo=None, hi=None)
-        return TableCell.of(varied)
+        ends = (self.lo, self.hi) if self.lo != self.hi else (None, None)
+        return None if self.value is None else TableCell(self.value, *ends)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,18 +89,17 @@ class SweepTable:
 
     def candidates(self) -> Table:
         """Return a row per candidate: its losses over seeds, and what it costs."""
-        columns = list(zip(self.outcomes.candidates, range(len(self.outcomes.costs)), strict=True))
+        candidates, costs = self.outcomes.candidates, self.outcomes.costs
+        losses = [
+            (numbers(name, TITLES[name], digits=4), lambda row, own=own: _over_seeds(own[:, row]))
+            for name, own in self.outcomes.losses.items()
+        ]
         return Table.of(
-            columns,
-            (words("candidate"), lambda own: own[0].label),
-            *(
-                (numbers(name, TITLES[name], digits=4), lambda own, v=values: _spread(v[:, own[1]]))
-                for name, values in self.outcomes.losses.items()
-            ),
-            (
-                numbers("FLOPs/replaced", type="number", digits=1),
-                lambda own: self.outcomes.costs[own[1]]["ratio"],
-            ),
+            range(len(candidates)),
+            (words("candidate"), lambda row: candidates[row].label),
+            *losses,
+            (numbers("FLOPs/replaced", type="number", digits=1), lambda row: costs[row]["ratio"]),
+            title=self.title,
         )
 
     def ranked(self, loss: str) -> Table:
@@ -126,7 +125,7 @@ class SweepTable:
         )
 
 
-def _spread(values: Array) -> TableCell:
+def _over_seeds(values: Array) -> TableCell:
     """Return the mean over seeds with its standard deviation, if there are several."""
     spread = float(values.std(ddof=1)) if len(values) > 1 else None
     return TableCell(float(values.mean()), spread=spread)
