@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dihal_bench.results.document_sums import SAMPLED
@@ -26,14 +27,15 @@ from dihal_bench.results.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from dihal_bench.results.record import Score
     from dihal_bench.results.table import Value
 
-ROW, STEPS, KIND = words("row"), numbers("steps", "S", type="integer"), words("kind")
+ROW, KIND = words("row"), words("kind")
+STEPS, CHAINS = numbers("steps", "S", type="integer"), numbers("chains", "K", type="integer")
+OWN = (SAMPLED, "generated")  # signals that are the interface's own; others are trials
 _SIZES = (1, 8, 32)  # of ensembles that have a line of their own
-_Key = tuple[str, int, int, str]
 
 
 def run_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
@@ -43,14 +45,12 @@ def run_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
         scores: of one task and one regime.
         order: subjects from top to bottom.
     """
-    lines: dict[_Key, dict[str, Score]] = {}
+    most: dict[tuple[str, int], int] = {}
     for score in scores:
-        key = (score.subject, score.steps, score.chains, score.signal)
-        lines.setdefault(key, {})[base_name(score.metric)] = score
-    keys = sorted(lines, key=lambda k: (order.index(k[0]), k[3] != SAMPLED, k[1], k[2]))
-    most = {k[:2]: max(o[2] for o in keys if o[:2] == k[:2]) for k in keys}
-    shown = [k for k in keys if k[2] in (*_SIZES, most[k[:2]])]
-    rows = [TableRow(cells=_cells(key, lines[key])) for key in shown]
+        key = score.subject, score.steps
+        most[key] = max(score.chains, most.get(key, 0))
+    shown = [s for s in scores if s.chains in (*_SIZES, most[s.subject, s.steps])]
+    rows = [TableRow(cells=_brief(cells)) for cells in rows_of(shown, order)]
     return Table(columns=[ROW, STEPS, KIND, *metric_columns(Shown.RUN, scores)], rows=rows)
 
 
@@ -63,23 +63,56 @@ def metric_columns(table: Shown, scores: Sequence[Score]) -> list[Column]:
     ]
 
 
-def _cells(key: _Key, scores: Mapping[str, Score]) -> dict[str, Value]:
-    subject, steps, chains, signal = key
-    nll = scores.get(NLL.key)
-    exact = (nll or next(iter(scores.values()))).kind == "exact"
-    unsure = nll is not None and not nll.details.get("converged", True)
-    cells: dict[str, Value] = {
-        "row": subject if signal == SAMPLED else f"{subject}, signal {signal}",
-        "steps": None if exact and steps <= 1 else steps,
-        "kind": "exact" if exact else f"ensemble({chains})",
-        NLL_MINUS_INTERFACE.key: "reference" if nll else "no likelihood",
+def rows_of(scores: Iterable[Score], order: Sequence[str]) -> list[dict[str, Value]]:
+    """Return the cells of every subject, steps, ensemble size and signal, trials last.
+
+    Args:
+        scores: of one task.
+        order: subjects from top to bottom; others come after them.
+    """
+    rows: dict[tuple[int, str, bool, int, int, str], list[Score]] = defaultdict(list)
+    for own in scores:
+        place = order.index(own.subject) if own.subject in order else len(order)
+        trial = own.signal not in OWN
+        rows[place, own.subject, trial, own.steps, own.chains, own.signal].append(own)
+    return [_cells(rows[key]) for key in sorted(rows, key=lambda key: key[:-1])]
+
+
+def _cells(scores: list[Score]) -> dict[str, Value]:
+    first = scores[0]
+    trial = "" if first.signal in OWN else f", signal {first.signal}"
+    laws = [score for score in scores if score.kind not in ("estimate", "bound")]
+    return {
+        "row": first.subject + trial,
+        "steps": first.steps,
+        "chains": first.chains,
+        "nfe": ", ".join(dict.fromkeys(str(score.nfe) for score in scores)),
+        "kind": kind_of((laws or scores)[0]),
+        "n": ", ".join(dict.fromkeys(f"{score.n:,}" for score in scores)),
+        **{base_name(score.metric): _cell(score) for score in scores},
     }
-    for metric in METRICS.shown_in(Shown.RUN):
-        own = scores.get(metric.key)
-        if own is not None:
-            flag = UNCONVERGED if unsure and own is nll else ""
-            cells[metric.key] = TableCell.of(own, flag) if metric.wide else own.value
-    return cells
+
+
+def kind_of(score: Score) -> str:
+    """Return of what kind a number is; of an ensemble, of how many chains."""
+    return f"ensemble({score.chains})" if score.kind == "ensemble" else score.kind
+
+
+def _cell(score: Score) -> TableCell | None:
+    return TableCell.of(score, UNCONVERGED if score.details.get("converged") is False else "")
+
+
+def _brief(cells: dict[str, Value]) -> dict[str, Value]:
+    """Return a row's cells for a narrow table: most intervals are left out."""
+    row = TableRow(cells=cells)
+    narrow = [metric.key for metric in METRICS.shown_in(Shown.RUN) if not metric.wide]
+    single = row.value("kind") == "exact" and row.value("steps") <= 1
+    return {
+        NLL_MINUS_INTERFACE.key: "reference" if NLL.key in cells else "no likelihood",
+        **cells,
+        **{key: row.value(key) for key in narrow},
+        "steps": None if single else row.value("steps"),
+    }
 
 
 def task_table(scores: Sequence[Score], order: Sequence[str]) -> Table:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from dihal_bench.results.table import Value
 
 _BEST = {LOWER: "lowest", HIGHER: "highest", None: "real text's"}
+_MORE = {  # metrics with a second row
+    MAUVE.key: ("MAUVE over seeds", "{least:.2f} to {largest:.2f}"),
+    ENERGY.key: ("energy, p", "{p:.3f}"),
+}
 _Measures = Mapping[str, Mapping[str, Any]]
 
 
@@ -76,10 +80,9 @@ def _rows(
     yield TableRow(
         cells=cells | {f"of {row}": cell_text(_halved(own), column) for row, own in found.items()}
     )
-    more = {MAUVE.key: ("MAUVE over seeds", _spread), ENERGY.key: ("energy, p", _p)}.get(name)
-    if more:
-        label, shown = more
-        others = {f"of {row}": shown(own["details"]) for row, own in found.items()}
+    if name in _MORE:
+        label, form = _MORE[name]
+        others = {f"of {row}": form.format(**own["details"]) for row, own in found.items()}
         yield TableRow(cells={"metric": label, "best": "", **others, "fooled": ""})
 
 
@@ -104,14 +107,6 @@ def _naive(impostors: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Tabl
             for name, column in zip(names, columns, strict=True)
         ),
     )
-
-
-def _spread(details: Mapping[str, Any]) -> str:
-    return f"{details['least']:.2f} to {details['largest']:.2f}"
-
-
-def _p(details: Mapping[str, Any]) -> str:
-    return f"{details['p']:.3f}"
 
 
 def _verdict(verdicts: Mapping[str, Any], name: str) -> str:

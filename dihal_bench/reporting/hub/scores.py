@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.files import BUNDLED
 from dihal_bench.core.markdown import escaped, one_line
-from dihal_bench.reporting.run_table import KIND, ROW, STEPS, metric_columns
+from dihal_bench.reporting.run_table import (
+    CHAINS,
+    KIND,
+    OWN,
+    ROW,
+    STEPS,
+    kind_of,
+    metric_columns,
+    rows_of,
+)
 from dihal_bench.reporting.writers import text
-from dihal_bench.results.document_sums import SAMPLED
 from dihal_bench.results.metrics import DIFFUSION_GAIN, METRICS, SEQUENCE_PREFIX, Shown, base_name
 from dihal_bench.results.table import (
     FLAGS,
@@ -99,9 +107,7 @@ def _replaced(value: Any, cut: Mapping[str, str]) -> Any:
     return value
 
 
-_OWN = (SAMPLED, "generated")  # signals that are the interface's own; others are trials
-_CHAINS, _NFE = numbers("chains", "K", type="integer"), numbers("nfe", "NFE")
-_N = numbers("n", type="tokens")
+_NFE, _N = numbers("nfe", "NFE"), numbers("n", type="tokens")
 
 
 def eval_results(record: Record) -> list[EvalResult]:
@@ -119,19 +125,22 @@ def eval_results(record: Record) -> list[EvalResult]:
             **_dataset(record, score),
         )
         for score in record.scores
-        if score.subject == name and score.signal in _OWN and _compared(score)
+        if score.subject == name and score.signal in OWN and _compared(score)
     ]
 
 
 def tables(record: Record) -> list[str]:
     """Return a table per task: a line per row, steps, chains and signal, intervals in brackets."""
-    found = [_LEGEND]
+    found, interface = [_LEGEND], record.data["interface"]
+    order = ["teacher", interface["name"], *interface["controls"]]
     shown = {metric.key for metric in METRICS.shown_in(Shown.CARD)}
     for task in dict.fromkeys(score.task for score in record.scores):
         scores = [s for s in record.scores if s.task == task and base_name(s.metric) in shown]
         if scores:
-            columns = [ROW, STEPS, _CHAINS, _NFE, KIND, _N, *metric_columns(Shown.CARD, scores)]
-            table = Table(columns=columns, rows=_rows(record, scores))
+            columns = [ROW, STEPS, CHAINS, _NFE, KIND, _N, *metric_columns(Shown.CARD, scores)]
+            by_signal = sorted(scores, key=lambda score: score.signal)
+            rows = [TableRow(cells=cells) for cells in rows_of(by_signal, order)]
+            table = Table(columns=columns, rows=rows)
             found += [f"On {escaped(task)}:", text(table, "github")]
     return found
 
@@ -164,14 +173,10 @@ def _compared(score: Score) -> bool:
     return Shown.CARD in metric.shown and metric.brief and not metric.signed
 
 
-def _kind(score: Score) -> str:
-    return f"ensemble({score.chains})" if score.kind == "ensemble" else score.kind
-
-
 def _name(score: Score) -> str:
     first = "first-token " if score.metric.startswith(SEQUENCE_PREFIX) else ""
     title = METRICS.named(score.metric).title
-    return f"{first}{title} ({_kind(score)}, S={score.steps}, K={score.chains})"
+    return f"{first}{title} ({kind_of(score)}, S={score.steps}, K={score.chains})"
 
 
 def _settings(score: Score) -> dict[str, Any]:
@@ -205,40 +210,6 @@ def _dataset(record: Record, score: Score) -> dict[str, Any]:
         "dataset_split": "validation",
         **{f"dataset_{key}": one_line(value) for key, value in notes.items() if value},
     }
-
-
-def _rows(record: Record, scores: Iterable[Score]) -> list[TableRow]:
-    own = record.data["interface"]
-    order = ["teacher", own["name"], *own["controls"]]
-    rows: dict[tuple[int, str, bool, int, int, str], list[Score]] = {}
-    for score in scores:
-        place = order.index(score.subject) if score.subject in order else len(order)
-        trial = score.signal not in _OWN
-        key = (place, score.subject, trial, score.steps, score.chains, score.signal)
-        rows.setdefault(key, []).append(score)
-    return [_row(rows[key]) for key in sorted(rows)]
-
-
-def _row(scores: list[Score]) -> TableRow:
-    first = scores[0]
-    trial = "" if first.signal in _OWN else f", signal {first.signal}"
-    laws = [score for score in scores if score.kind not in ("estimate", "bound")]
-    return TableRow(
-        cells={
-            "row": first.subject + trial,
-            "steps": first.steps,
-            "chains": first.chains,
-            "nfe": ", ".join(dict.fromkeys(str(score.nfe) for score in scores)),
-            "kind": _kind((laws or scores)[0]),
-            "n": ", ".join(dict.fromkeys(f"{score.n:,}" for score in scores)),
-            **{base_name(score.metric): _cell(score) for score in scores},
-        }
-    )
-
-
-def _cell(score: Score) -> TableCell | None:
-    unsure = score.details.get("converged") is False
-    return TableCell.of(score, UNCONVERGED if unsure else "")
 
 
 def _gain(score: Score) -> str:
