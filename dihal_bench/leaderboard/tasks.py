@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +16,13 @@ from dihal_bench.results.table import FLAGS, FOOLED, TableCell, TableRow
 from dihal_bench.studies.comparison.columns import TASK_COSTS, TASK_ROW, of_task
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dihal_bench.leaderboard.groups import Group
-    from dihal_bench.results.record import Score
+    from dihal_bench.results.record import Record, Score
     from dihal_bench.results.table import Column, Table, Value
+
+    _Told = Sequence[tuple[Record, Score]]
 
 _LEGEND = (
     "Intervals are 95 %: of one training over what it was scored on; of several that of their "
@@ -33,38 +34,26 @@ _REAL, _NAIVE = "reference", "no model"  # roles of rows without one
 _Key = tuple[str, str, int, int, str]  # label, subject, S, K, signal
 
 
-@dataclass(frozen=True)
-class _Told:
-    """A score with the seed and run that it is from."""
-
-    seed: int
-    run: str
-    score: Score
-
-
 def task_tables(group: Group) -> list[Table]:
     """Return a table for every task that at least one run of a group was scored on.
 
     Scores of one name that were made otherwise (other settings, judge or scorer) are another task.
     """
-    told: dict[tuple[str, str], dict[_Key, list[_Told]]] = defaultdict(lambda: defaultdict(list))
+    told: dict[tuple[str, str], dict[_Key, list[tuple[Record, Score]]]] = {}
     audits: dict[tuple[str, str], Mapping[str, Any]] = {}
     for label, record in group.all:
-        tasks, seed = record.data.get("tasks", {}), record.data["config"]["seed"]
-        for score in record.scores:
-            if score.task in tasks:
-                made = f"{tasks[score.task]['key']}, scorer {score.version}, {score.dtype}"
-                own = _Told(seed, record.data["id"], score)
-                told[score.task, made][_key(label, score)].append(own)
-                audit = record.data.get("audits", {}).get(score.task)
-                if audit:
-                    audits.setdefault((score.task, made), audit)  # the same of every training
+        tasks = record.data.get("tasks", {})
+        for score in (own for own in record.scores if own.task in tasks):
+            name = score.task
+            made = name, f"{tasks[name]['key']}, scorer {score.version}, {score.dtype}"
+            rows = told.setdefault(made, defaultdict(list))
+            rows[_key(label, score)].append((record, score))
+            audits[made] = audits.get(made) or record.data.get("audits", {}).get(name) or {}
     names = Counter(task for task, _ in told)
-    tables = []
-    for (task, made), rows in sorted(told.items()):
-        name = f"{task} ({made})" if names[task] > 1 else task
-        tables.append(_table(group, name, rows, audits.get((task, made), {})))
-    return tables
+    return [
+        _table(group, f"{task} ({made})" if names[task] > 1 else task, rows, audits[task, made])
+        for (task, made), rows in sorted(told.items())
+    ]
 
 
 def _key(label: str, score: Score) -> _Key:
@@ -72,15 +61,13 @@ def _key(label: str, score: Score) -> _Key:
     return own, score.subject, score.steps, score.chains, score.signal
 
 
-def _table(
-    group: Group, task: str, told: Mapping[_Key, list[_Told]], audit: Mapping[str, Any]
-) -> Table:
+def _table(group: Group, task: str, told: Mapping[_Key, _Told], audit: Mapping[str, Any]) -> Table:
+    scores = [score for own in told.values() for _, score in own]
     metrics: dict[str, Column] = {}
-    for own in told.values():
-        for one in own:
-            metrics.setdefault(one.score.metric, of_task(one.score.metric, one.score.unit))
-    fooled = _fooled(told) | _under(audit)
-    rows = [_row(group, key, told[key], fooled) for key in sorted(told, key=_order)]
+    for score in scores:
+        metrics.setdefault(score.metric, of_task(score.metric, score.unit))
+    fooled = _fooled(scores, audit)
+    rows = [_row(key, told[key], fooled) for key in sorted(told, key=_order)]
     after = sum(row.value("role") == _TEACHER for row in rows)
     rows[after:after] = _rows_of({"real text": audit.get("data", {})}, metrics, fooled, _REAL)
     naive = {own["name"]: own["measures"] for own in audit.get("impostors", ()) if own["published"]}
@@ -109,36 +96,26 @@ def _rows_of(
     for name, measures in measured.items():
         cells: dict[str, Value] = {
             f"metric:{metric}": TableCell(
-                own["value"], own["lo"], own["hi"], flags=_flags(metric, fooled)
+                own["value"], own["lo"], own["hi"], flags=(FOOLED,) * (metric in fooled)
             )
             for metric, own in measures.items()
             if metric in metrics
         }
         if cells:
             n = next(iter(measures.values()))["n"]
-            rows.append(
-                TableRow(cells=cells | {"row": name, "interface": name, "role": role, "n": n})
-            )
+            about = {"row": name, "interface": name, "role": role, "n": n}
+            rows.append(TableRow(cells=cells | about))
     return rows
 
 
-def _flags(metric: str, fooled: Collection[str]) -> tuple[str, ...]:
-    return (FOOLED,) if metric in fooled else ()
-
-
-def _fooled(told: Mapping[_Key, list[_Told]]) -> dict[str, list[str]]:
+def _fooled(scores: Iterable[Score], audit: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return every metric that an audit found to be fooled, with what fools it."""
     found: dict[str, set[str]] = defaultdict(set)
-    for own in told.values():
-        for one in own:
-            found[one.score.metric] |= set(one.score.details.get("fooled_by", ()))
-    return {metric: sorted(names) for metric, names in sorted(found.items()) if names}
-
-
-def _under(audit: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return what is under the teacher's frontier, which older records do not say."""
-    names = sorted(under_teacher(audit))
-    return {GEN_PPL_AT_ENTROPY.key: names} if names else {}
+    for score in scores:
+        found[score.metric] |= set(score.details.get("fooled_by", ()))
+    told = {metric: sorted(names) for metric, names in sorted(found.items()) if names}
+    under = sorted(under_teacher(audit))  # which older records do not say
+    return told | ({GEN_PPL_AT_ENTROPY.key: under} if under else {})
 
 
 def under_teacher(audit: Mapping[str, Any]) -> dict[str, float]:
@@ -173,39 +150,37 @@ def _order(key: _Key) -> tuple[bool, str, bool, _Key]:
     return subject != _TEACHER, label, subject != label.partition(" ")[0], key
 
 
-def _row(group: Group, key: _Key, told: list[_Told], fooled: Collection[str]) -> TableRow:
+def _row(key: _Key, told: _Told, fooled: Collection[str]) -> TableRow:
     label, subject, steps, chains, _ = key
-    if subject == _TEACHER:  # the same in all records, which were told apart by it
-        told = [one for one in told if one.run == told[0].run]
-    first = told[0].score
-    leads = subject == label.partition(" ")[0]
-    by_metric: dict[str, list[_Told]] = defaultdict(list)
-    for one in told:
-        by_metric[one.score.metric].append(one)
-    seeds = {one.run: one.seed for one in told}
-    runs = sorted(seeds, key=lambda run: (seeds[run], run))
-    records = [r for _, r in group.all if r.data["id"] in runs]
-    beside = "" if leads or not label else f" (beside {label})"
+    teacher, leads = subject == _TEACHER, subject == label.partition(" ")[0]
+    if teacher:  # the same in all records, which were told apart by it
+        told = [(record, score) for record, score in told if record is told[0][0]]
+    by_metric: dict[str, list[Score]] = defaultdict(list)
+    for _, score in told:
+        by_metric[score.metric].append(score)
+    seeds = {record.data["id"]: record.data["config"]["seed"] for record, _ in told}
+    record, first = told[0]
+    beside = "" if leads or teacher else f" (beside {label})"
     return TableRow(
         cells={
             **{
-                f"metric:{metric}": _mean([one.score for one in own], *_flags(metric, fooled))
+                f"metric:{metric}": _mean(own, *(FOOLED,) * (metric in fooled))
                 for metric, own in by_metric.items()
             },
             "row": label if leads else f"{subject}{beside}",
             "interface": label or _TEACHER,
-            "role": _TEACHER if subject == _TEACHER else "interface" if leads else "control",
+            "role": _TEACHER if teacher else "interface" if leads else "control",
             "kind": f"{first.kind}({chains})" if first.kind == "ensemble" else first.kind,
             "steps": steps,
             "chains": chains,
             "nfe": first.nfe,
-            "replaced": None if subject == _TEACHER else records[0].data["interface"]["replaced"],
-            "seeds": 1 if subject == _TEACHER else len({one.seed for one in told}),
+            "replaced": None if teacher else record.data["interface"]["replaced"],
+            "seeds": len(set(seeds.values())),
             "n": first.n,
             "dtype": first.dtype,
-            "versions": versions(records),
+            "versions": versions(record for record, _ in told),
         },
-        runs=runs,
+        runs=sorted(seeds, key=lambda run: (seeds[run], run)),
         owners=[label] if label else [],
     )
 

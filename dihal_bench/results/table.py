@@ -67,7 +67,8 @@ class TableCell:
     @classmethod
     def of(cls, own: Estimate | Score | None, *flags: str) -> TableCell | None:
         """Return the cell of an estimate or a score, None where there is none."""
-        return own and cls(own.value, own.lo, own.hi, flags=tuple(filter(None, flags)))
+        given = tuple(flag for flag in flags if flag)
+        return None if own is None else cls(own.value, own.lo, own.hi, flags=given)
 
     @property
     def named(self) -> dict[str, Any]:
