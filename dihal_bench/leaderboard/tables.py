@@ -14,7 +14,7 @@ from dihal_bench.studies.comparison.pool import SeedPool
 from dihal_bench.studies.comparison.table import lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dihal_bench.leaderboard.groups import Group
     from dihal_bench.results.record import Record
@@ -38,23 +38,21 @@ def likelihood_table(group: Group) -> Table:
     wanted = max(r.data["config"]["score"]["resamples"] for _, r in group.all)
     paired = Paired(pool, resamples=min(wanted, _MOST_RESAMPLES))
     found = _ordered(lines(paired, group.name, reference=None))
-    columns = likelihood_columns()
-    kept = {"interface", "role"} | {column.key for column in columns}
     return group_table(
         group,
         id=group.name,
         title=group.title,
         kind="likelihood",
         facts=facts(group),
-        columns=columns,
-        rows=[_row(row, group, kept) for row in found],
+        columns=likelihood_columns(),
+        rows=[_row(row, group) for row in found],
         legend=LEGEND,
     )
 
 
 def group_table(group: Group, **fields: Any) -> Table:
     """Return a table of a group, with the columns that at least one row has something in."""
-    table = Table(section=section(group), reason=group.setting.reason, **fields)
+    table = Table(reason=group.setting.reason, **fields)
     return replace(table, columns=table.used)
 
 
@@ -77,11 +75,6 @@ def _ordered(found: Sequence[TableRow]) -> list[TableRow]:
         return 1, row.value("replaced"), steps, *own, label, -row.value("chains")
 
     return sorted(found, key=place)
-
-
-def section(group: Group) -> str:
-    """Return the part of the leaderboard that a group belongs to."""
-    return "unmatched" if group.setting.reason else "matched"
 
 
 def facts(group: Group) -> dict[str, Any]:
@@ -110,13 +103,13 @@ def facts(group: Group) -> dict[str, Any]:
 
 def _sizes(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return of what kind and size the backbone and its text are, as far as a record says so."""
-    backbone, corpus = data["backbone"], data["corpus"]
+    backbone = data["backbone"]
     architecture = backbone.get("architecture")
     counts = {
         "blocks": backbone["blocks"],
         "parameters": backbone.get("parameters"),
         "vocabulary": backbone.get("vocab_size"),
-        "training_tokens": corpus.get("train_tokens"),
+        "training_tokens": data["corpus"].get("train_tokens"),
     }
     return {
         **({"architecture": one_line(architecture)} if isinstance(architecture, str) else {}),
@@ -126,15 +119,15 @@ def _sizes(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def versions(records: Iterable[Record]) -> str:
     """Return what code made records."""
-    made = [r.data["environment"] for r in records]
-    return one_line(
-        ", ".join(sorted({f"{e['versions']['dihal-bench']} {e['git'] or ''}" for e in made}))
-    )
+    made = [record.data["environment"] for record in records]
+    every = {f"{own['versions']['dihal-bench']} {own['git'] or ''}" for own in made}
+    return one_line(", ".join(sorted(every)))
 
 
-def _row(row: TableRow, group: Group, kept: Collection[str]) -> TableRow:
+def _row(row: TableRow, group: Group) -> TableRow:
     """Return a row as the leaderboard has it: without what is held against a reference."""
     records = group.records[row.value("interface")]
+    kept = {"interface", "role", *(column.key for column in likelihood_columns())}
     cells = {key: cell for key, cell in row.cells.items() if key in kept}
     cells |= {"dtype": group.setting.dtype, "versions": versions(records)}
     return replace(row, cells=cells, runs=[record.data["id"] for record in records])

@@ -180,7 +180,6 @@ class Table:
         title: what stands above it.
         legend: sentences below it.
         id: name of its files.
-        section: part of the leaderboard.
         kind: "likelihood" or "task", of the leaderboard's.
         facts: what all rows have in common.
         reason: why it is not comparable with others; empty if it is.
@@ -191,7 +190,6 @@ class Table:
     title: str = ""
     legend: Sequence[str] = ()
     id: str = ""
-    section: str = ""
     kind: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
@@ -204,6 +202,11 @@ class Table:
         cells = [{column.key: value(row) for column, value in columns} for row in rows]
         own = [column for column, _ in columns]
         return cls(columns=own, rows=[TableRow(cells=own) for own in cells], title=title)
+
+    @property
+    def section(self) -> str:
+        """The part of the leaderboard that it belongs to."""
+        return "unmatched" if self.reason else "matched"
 
     @property
     def used(self) -> list[Column]:
