@@ -9,7 +9,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import short_hash, write_text
 from dihal_bench.core.markdown import block, escaped, one_line
 from dihal_bench.reporting.hub import scores
-from dihal_bench.reporting.hub.scores import hub_dataset, hub_model, paths, without_paths
+from dihal_bench.reporting.hub.scores import hub_dataset, hub_model, without_paths
 from dihal_bench.reporting.writers import text
 from dihal_bench.results.record import Record, validate
 from dihal_bench.results.table import Table, numbers, words
@@ -38,7 +38,7 @@ def card_of(record: Record, *, local_backbone: bool = False) -> str:
 
     validate(record.as_written, "the record")
     try:
-        public = Record(without_paths(record.data, paths(record.data)))
+        public = Record(without_paths(record.data))
         model = None if local_backbone else hub_model(record.data)
         dataset = hub_dataset(record.data)
         metadata = ModelCardData(
@@ -204,22 +204,16 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
 
 
 def _spent(data: Mapping[str, Any]) -> list[str]:
-    budget = data["budget"]
-    phases = [
-        (name, phase, own) for name, spent in data["spent"].items() for phase, own in spent.items()
-    ]
+    budget, spent = data["budget"], data["spent"]
     table = Table.of(
-        phases,
+        [(name, phase, own) for name in spent for phase, own in spent[name].items()],
         (words("row"), lambda row: row[0]),
         (words("phase"), lambda row: row[1]),
         (numbers("tokens", type="tokens"), lambda row: row[2]["tokens"]),
         (numbers("steps", type="integer"), lambda row: row[2]["steps"]),
         (numbers("FLOPs", type="flops"), lambda row: row[2]["flops"]),
         (numbers("seconds", type="integer"), lambda row: row[2]["seconds"]),
-        (
-            numbers("trained parameters", type="tokens"),
-            lambda row: row[2]["trainable_parameters"],
-        ),
+        (numbers("trained parameters", type="tokens"), lambda row: row[2]["trainable_parameters"]),
     )
     within = "within it" if budget["within"] else "OUTSIDE it: not for matched tables"
     said = f"Budget {escaped(budget['name'])}, matched by {escaped(budget['matched'])}; {within}."
@@ -227,24 +221,17 @@ def _spent(data: Mapping[str, Any]) -> list[str]:
 
 
 def _gates(data: Mapping[str, Any]) -> list[str]:
+    change = numbers("largest change before the changed token", type="significant", digits=2)
     table = Table.of(
         data["gates"]["leak"].items(),
         (words("row"), lambda gate: gate[0]),
         (words("verdict"), lambda gate: gate[1]["verdict"]),
-        (
-            numbers("largest change before the changed token", type="significant", digits=2),
-            lambda gate: gate[1]["future"],
-        ),
-        (
-            numbers("tolerance", type="significant", digits=2),
-            lambda gate: gate[1]["tolerance"],
-        ),
+        (change, lambda gate: gate[1]["future"]),
+        (numbers("tolerance", type="significant", digits=2), lambda gate: gate[1]["tolerance"]),
         (words("dtype"), lambda gate: gate[1]["dtype"]),
     )
-    return [
-        "Tokens were changed in turn; no logit before the changed one may move.",
-        text(table, "github"),
-    ]
+    said = "Tokens were changed in turn; no logit before the changed one may move."
+    return [said, text(table, "github")]
 
 
 def _limits(data: Mapping[str, Any]) -> str:
@@ -268,14 +255,14 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
     from dihal_bench.config.command_line import alone
 
     environment = data["environment"]
-    commit = escaped(environment["git"] or "unknown")
-    processor = environment.get("processor", "")  # older records have none
+    commit, processor = environment["git"] or "unknown", environment.get("processor", "")
+    device = environment["device"] + (f", {processor}" if processor else "")  # not in older records
+    changed = " (+: with changes that are not committed)" if commit.endswith("+") else ""
     versions = Table.of(
         environment["versions"].items(),
         (words("package"), lambda one: one[0]),
         (words("version"), lambda one: one[1]),
     )
-    changed = " (+: with changes that are not committed)" if commit.endswith("+") else ""
     made = one_line(data["command"])
     own = alone(made, data["config"])
     apart = ["It is one of several runs of that command. It alone:", block(own, "bash")]
@@ -283,7 +270,6 @@ def _origin(data: Mapping[str, Any]) -> list[str]:
         block(made, "bash"),
         *(apart if own else []),
         f"Record {escaped(data['id'])}, created {escaped(data['created'])}; commit "
-        f"{commit}{changed}; device {escaped(environment['device'])}"
-        f"{escaped(processor and f', {processor}')}.",
+        f"{escaped(commit)}{changed}; device {escaped(device)}.",
         text(versions, "github"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from dihal_bench.results.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from huggingface_hub import EvalResult
 
@@ -64,10 +65,14 @@ def paths(data: Mapping[str, Any]) -> list[str]:
     return sorted(found, key=lambda path: (-len(path), path))
 
 
-def without_paths(data: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Return a record's fields with every known path cut to what tells it apart: its last part."""
-    cut = {path: f"path/to/{path.rstrip('/').rpartition('/')[2]}" for path in known}
-    return {key: _replaced(value, cut) for key, value in data.items()}
+def without_paths(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's fields with every path in them cut to its last part."""
+    text = json.dumps(dict(data))
+    for path in paths(data):
+        cut = f"path/to/{path.rstrip('/').rpartition('/')[2]}"
+        text = text.replace(json.dumps(path)[1:-1], json.dumps(cut)[1:-1])
+    fields: dict[str, Any] = json.loads(text)
+    return fields
 
 
 def _absolute(word: str) -> bool:
@@ -93,18 +98,6 @@ def _words(command: str) -> list[str]:
     except ValueError:  # a quote that is not closed
         words = command.split()
     return words + [value for word in words if (value := word.partition("=")[2])]
-
-
-def _replaced(value: Any, cut: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        for path, short in cut.items():
-            value = value.replace(path, short)
-        return value
-    if isinstance(value, dict):
-        return {key: _replaced(inner, cut) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_replaced(inner, cut) for inner in value]
-    return value
 
 
 _NFE, _N = numbers("nfe", "NFE"), numbers("n", type="tokens")
@@ -138,24 +131,22 @@ def tables(record: Record) -> list[str]:
         scores = [s for s in record.scores if s.task == task and base_name(s.metric) in shown]
         if scores:
             columns = [ROW, STEPS, CHAINS, _NFE, KIND, _N, *metric_columns(Shown.CARD, scores)]
-            by_signal = sorted(scores, key=lambda score: score.signal)
-            rows = [TableRow(cells=cells) for cells in rows_of(by_signal, order)]
-            table = Table(columns=columns, rows=rows)
+            rows = rows_of(sorted(scores, key=lambda score: score.signal), order)
+            table = Table(columns=columns, rows=[TableRow(cells=cells) for cells in rows])
             found += [f"On {escaped(task)}:", text(table, "github")]
     return found
 
 
 def gains(record: Record) -> str:
     """Say what noise bought, or cost, beside the best control without diffusion."""
-    found = [score for score in record.scores if base_name(score.metric) == DIFFUSION_GAIN.key]
-    said = [f"- {_gain(score)}" for score in found]
-    if not said:
-        return (
-            "There is no likelihood beside that of a control without diffusion in this record, so "
-            "nothing is known of it."
-        )
-    intro = "NLL of the best control at no more network evaluations, minus the row's:"
-    return "\n".join([intro, "", *said])
+    own = [_gain(s) for s in record.scores if base_name(s.metric) == DIFFUSION_GAIN.key]
+    if own:
+        intro = "NLL of the best control at no more network evaluations, minus the row's:"
+        return "\n".join([intro, "", *own])
+    return (
+        "There is no likelihood beside that of a control without diffusion in this record, so "
+        "nothing is known of it."
+    )
 
 
 _LEGEND = (
@@ -181,13 +172,10 @@ def _name(score: Score) -> str:
 
 def _settings(score: Score) -> dict[str, Any]:
     judge = {"judge": score.details["judge"]} if "judge" in score.details else {}
-    interval = {} if score.lo is None or score.hi is None else {"lo": score.lo, "hi": score.hi}
+    interval = {} if None in (score.lo, score.hi) else {"lo": score.lo, "hi": score.hi}
+    numbered = ("kind", "steps", "chains", "nfe", "n")
     return {
-        "kind": score.kind,
-        "steps": score.steps,
-        "chains": score.chains,
-        "nfe": score.nfe,
-        "n": score.n,
+        **{name: getattr(score, name) for name in numbered},
         "unit": one_line(score.unit),
         **interval,
         **{key: one_line(value) for key, value in judge.items()},
@@ -214,10 +202,9 @@ def _dataset(record: Record, score: Score) -> dict[str, Any]:
 
 def _gain(score: Score) -> str:
     where = f"{escaped(score.subject)}, S={score.steps}, K={score.chains}, on {escaped(score.task)}"
-    control = escaped(score.details["control"])
     shown = cell_text(TableCell.of(score), Column.of(DIFFUSION_GAIN))
-    number = escaped(f"{shown} {score.unit}")
-    return f"{where}: {_verdict(score)} {control}: {number}."
+    control, number = escaped(score.details["control"]), escaped(f"{shown} {score.unit}")
+    return f"- {where}: {_verdict(score)} {control}: {number}."
 
 
 def _verdict(score: Score) -> str:
