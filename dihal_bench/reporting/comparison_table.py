@@ -16,7 +16,7 @@ from dihal_bench.studies.comparison.plan import BLOCKS
 from dihal_bench.studies.comparison.table import lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from dihal_bench.studies.comparison.pool import SeedPool
@@ -36,11 +36,7 @@ _COSTS = (
     *("recovery_tokens", "trunk", "recovery", "flops", "seconds", "oracle", "oracle_kl"),
     *("sigma_half", "course"),
 )
-_BESIDE = {
-    NLL.name: ("versus",),
-    BRIER1.name: ("brier1_versus",),
-    DIFFUSION_GAIN.name: ("gain_over",),
-}
+_BESIDE = {NLL.name: "versus", BRIER1.name: "brier1_versus", DIFFUSION_GAIN.name: "gain_over"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +69,20 @@ class Tables:
 
     def shown(self) -> list[Table]:
         """Return what is read side by side: scores, pairs, and what it all cost."""
-        costs = {
+        single = {
             row.value("row"): row
             for row in self.rows.rows
             if row.value("role") in ("interface", "control") and row.value("chains") == 1
         }
+        costs = replace(self.rows, rows=list(single.values()))
+        names = [metric.name for metric in ranked_first(Shown.COMPARISON)]
+        scores = [key for name in names for key in (name, _BESIDE.get(name, ""))]
+        pairs = [column.key for column in self.pairs.columns if column.key != "block"]
         return [
-            self.rows.only("row", "steps", "kind", "nfe", *_scores(), "rank"),
-            replace(self.pairs, columns=[c for c in self.pairs.columns if c.key != "block"]),
-            replace(self.rows.only(*_COSTS), rows=list(costs.values())),
+            self.rows.only("row", "steps", "kind", "nfe", *scores, "rank"),
+            self.pairs.only(*pairs),
+            costs.only(*_COSTS),
         ]
-
-
-def _scores() -> Iterator[str]:
-    """Yield the keys of scores: what rows are ranked by is first, differences stand beside."""
-    for metric in ranked_first(Shown.COMPARISON):
-        yield metric.name
-        yield from _BESIDE.get(metric.name, ())
 
 
 def show(blocks: Mapping[str, Tables], *, form: str = "simple") -> str:
@@ -113,13 +106,9 @@ def show(blocks: Mapping[str, Tables], *, form: str = "simple") -> str:
 
 def write(blocks: Mapping[str, Tables], folder: Path) -> list[Path]:
     """Write table.md, table.csv, pairs.csv and the figure; return their paths."""
-    rows, beside = (
-        Table(columns=columns, rows=[row for table in tables for row in table.rows])
-        for columns, tables in (
-            (compared_columns(), [own.rows for own in blocks.values()]),
-            (pair_columns(), [own.pairs for own in blocks.values()]),
-        )
-    )
+    every = blocks.values()
+    rows = Table(columns=compared_columns(), rows=[row for own in every for row in own.rows.rows])
+    beside = Table(columns=pair_columns(), rows=[row for own in every for row in own.pairs.rows])
     contents = {
         "table.md": show(blocks, form="github") + "\n",
         "table.csv": csv(rows),

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dihal_bench.results.metrics import (
-    BRIER1,
-    HIGHER,
-    LOWER,
-    METRICS,
-    NLL,
-    Shown,
-)
+from dihal_bench.results.metrics import BRIER1, HIGHER, LOWER, METRICS, NLL, Shown
 from dihal_bench.results.table import Column, numbers, words
 
 if TYPE_CHECKING:
@@ -23,6 +15,7 @@ if TYPE_CHECKING:
 
 _count = partial(Column, type="integer")
 _size = partial(Column, type="tokens")
+_number = partial(Column, type="number")
 
 _ROW = Column(
     *("row", "row"),
@@ -30,15 +23,7 @@ _ROW = Column(
     "a up to layer b; or a control beside one",
 )
 _RANK = _count("rank", "rank", "by Brier-1, and among what: equal S, as many replaced blocks")
-_OVER = Column("gain_over", "over", "the control that the gain is over")
 _REPLACED = _count("replaced", "replaced", "blocks of the backbone that it stands in for")
-_RETAINED = _count("retained", "retained", "blocks of the backbone that are executed")
-_RATIO = Column(
-    *("flop_ratio", "FLOP ratio", "FLOPs of a chain over those of the replaced blocks"),
-    better=LOWER,
-    type="number",
-    digits=2,
-)
 _STEPS = _count("steps", "S", "network evaluations per chain")
 _CHAINS = _count("chains", "K", "chains of the ensemble")
 _NFE = _count("nfe", "NFE", "network evaluations in all, a decoder's included")
@@ -50,30 +35,30 @@ _CODE = (
     Column("dtype", "dtype", "of the backbone's arithmetic"),
     Column("versions", "code", "version and commit that made the row"),
 )
-_BESIDE = tuple(
-    replace(column, brief=False)
-    for column in (
-        _size("recovery_tokens", "recovery tokens", "seen while the recovery was trained"),
-        _size("trunk", "trunk", "parameters of the denoiser"),
-        _size("recovery", "recovery", "parameters trained besides"),
-        Column("flops", "training FLOPs", "of all phases, mean over seeds", type="flops"),
-        _count("seconds", "seconds", "of training, mean over seeds"),
-        Column(
-            *("oracle", "oracle"),
-            "how often the recovery, given the true signal, names the teacher's token, or the "
-            "text's: its ceiling",
-            better=HIGHER,
-            type="number",
-            digits=4,
-        ),
-        Column(
-            *("sigma_half", "σ½"),
-            "standard deviation of noise on the true signal, in units of the signal's, at which "
-            "the oracle is down to half",
-            type="number",
-            digits=2,
-        ),
-    )
+_RATIO = "FLOPs of a chain over those of the replaced blocks"
+_WORK = (
+    Column("gain_over", "over", "the control that the gain is over"),
+    _REPLACED,
+    _count("retained", "retained", "blocks of the backbone that are executed"),
+    _number("flop_ratio", "FLOP ratio", _RATIO, better=LOWER, digits=2),
+    *(_STEPS, _CHAINS, _NFE, _KIND),
+)
+_ORACLE = (
+    "how often the recovery, given the true signal, names the teacher's token, or the text's: its "
+    "ceiling"
+)
+_HALF = (
+    "standard deviation of noise on the true signal, in units of the signal's, at which the oracle "
+    "is down to half"
+)
+_BESIDE = (
+    _size("recovery_tokens", "recovery tokens", "seen while the recovery was trained", brief=False),
+    _size("trunk", "trunk", "parameters of the denoiser", brief=False),
+    _size("recovery", "recovery", "parameters trained besides", brief=False),
+    Column("flops", "training FLOPs", "of all phases, mean over seeds", type="flops", brief=False),
+    _count("seconds", "seconds", "of training, mean over seeds", brief=False),
+    _number("oracle", "oracle", _ORACLE, better=HIGHER, digits=4, brief=False),
+    _number("sigma_half", "σ½", _HALF, digits=2, brief=False),
 )
 TASK_ROW = (_ROW, _STEPS, _CHAINS)
 TASK_COSTS = (_REPLACED, _NFE, _KIND, _SEEDS, _TOKENS, *_CODE)
@@ -93,7 +78,7 @@ def _columns(table: Shown, *, signed: bool) -> Iterator[Column]:
     shown = [(m, Column.of(m, signed=signed and m.signed)) for m in ranked_first(table)]
     yield from (_ROW, _RANK)
     yield from (column for metric, column in shown if metric.brief and not metric.bound)
-    yield from (_OVER, _REPLACED, _RETAINED, _RATIO, _STEPS, _CHAINS, _NFE, _KIND)
+    yield from _WORK
     yield from (column for metric, column in shown if metric.bound)
     yield from (_SEEDS, _TOKENS, _SEEN, *_CODE)
     yield from (column for metric, column in shown if not metric.brief)
