@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.reporting.run_table import LEGEND, run_table
 from dihal_bench.reporting.writers import text
 from dihal_bench.results.metrics import DIFFUSION_GAIN, NLL, base_name
-from dihal_bench.results.table import Column, Table, differences, numbers, words
+from dihal_bench.results.table import Table, differences, numbers, words
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import (
     CostEstimate,
@@ -33,33 +34,25 @@ if TYPE_CHECKING:
     from dihal_bench.geometry.locate import Located
     from dihal_bench.results.record import Record
     from dihal_bench.runs.work_unit import WorkUnit
-    from dihal_bench.training.config import BudgetConfig
 
 
 def show_located(located: Located, selected: int) -> str:
     """Return the table of layers with proxies and scores; a star marks the selected one."""
     paper, matched = located.cells["paper"]["layers"], located.cells["matched"]["layers"]
     crossed = {row["layer"]: row["stiffness_cross"] for row in located.cross}
+    proxy = partial(numbers, type="significant", digits=3)
     table = Table.of(
         zip(paper, matched, located.log_norm, strict=True),
-        (words("layer"), lambda row: _starred(row[0]["layer"], selected)),
-        (_significant("curvature"), lambda row: row[0]["curvature"]["value"]),
-        (_significant("stiffness"), lambda row: row[0]["stiffness"]["value"]),
-        (_significant("cross-fitted"), lambda row: crossed.get(row[0]["layer"])),
-        (_significant("eff. rank"), lambda row: row[0]["effective_rank"]["value"]),
+        (words("layer"), lambda row: f"{row[0]['layer']}{' *' * (row[0]['layer'] == selected)}"),
+        (proxy("curvature"), lambda row: row[0]["curvature"]["value"]),
+        (proxy("stiffness"), lambda row: row[0]["stiffness"]["value"]),
+        (proxy("cross-fitted"), lambda row: crossed.get(row[0]["layer"])),
+        (proxy("eff. rank"), lambda row: row[0]["effective_rank"]["value"]),
         (differences("score [95 %]"), lambda row: Interval(**row[0]["score"]).cell),
         (differences("matched score [95 %]"), lambda row: Interval(**row[1]["score"]).cell),
         (numbers("log norm", digits=2), lambda row: row[2]),
     )
     return "\n".join([text(table), "*: the layer that is selected", *located.remarks(), ""])
-
-
-def _significant(title: str) -> Column:
-    return numbers(title, type="significant", digits=3)
-
-
-def _starred(layer: int, selected: int) -> str:
-    return f"{layer} *" if layer == selected else str(layer)
 
 
 def show_record(record: Record, folder: Path) -> str:
@@ -86,18 +79,16 @@ def _what(data: dict[str, Any]) -> str:
 
 
 def _spent(data: dict[str, Any]) -> list[str]:
-    phases = data["spent"][data["interface"]["name"]]
     return [
         f"{phase}: {own['tokens']:,} tokens, {own['steps']:,} steps, {own['flops']:.3g} FLOPs, "
         f"{duration(own['seconds'])}"
-        for phase, own in phases.items()
+        for phase, own in data["spent"][data["interface"]["name"]].items()
     ]
 
 
 def _scored(record: Record) -> str:
-    nll = next(
-        s for s in record.own_scores if s.subject == "teacher" and base_name(s.metric) == NLL.key
-    )
+    teacher = (score for score in record.own_scores if score.subject == "teacher")
+    nll = next(score for score in teacher if base_name(score.metric) == NLL.key)
     where = "tokens" if nll.metric == NLL.key else "first tokens of blocks"
     return (
         f"scored {nll.n:,} {where} of {nll.task} in {nll.details['documents']} documents; "
@@ -107,22 +98,20 @@ def _scored(record: Record) -> str:
 
 def _gain(record: Record) -> list[str]:
     gains = [s for s in record.own_scores if base_name(s.metric) == DIFFUSION_GAIN.key]
-    if not gains:
-        return []
     best = ", ".join(sorted({s.details["control"] for s in gains}))
-    return [f"diffusion gain: NLL of the best control without diffusion ({best}) - the row's"]
+    said = f"diffusion gain: NLL of the best control without diffusion ({best}) - the row's"
+    return [said] if gains else []
 
 
 def _bridge(record: Record) -> list[str]:
     bridge, name = record.data["bridge"], record.data["interface"]["name"]
+    own, half = bridge["oracle"], bridge["oracle"]["sigma_half"]
     samples = any(s.subject == name and s.kind == "ensemble" for s in record.own_scores)
     sampled = f", {bridge['fvu_sample']:.4f} at S={bridge['steps']}" if samples else ""
-    own = bridge["oracle"]
-    half = "at no noise tried" if own["sigma_half"] is None else f"at sigma {own['sigma_half']:.2f}"
     return [
         f"fvu: {bridge['fvu_mmse']:.4f} one step{sampled}; leak gate: passed by every row",
         f"recovery from the true signal: agreement {own['agreement']:.4f}, KL {own['kl']:.2g}; "
-        f"agreement halves {half}",
+        f"agreement halves {'at no noise tried' if half is None else f'at sigma {half:.2f}'}",
         *(f"denoiser: {what} {value:.4f}" for what, value in bridge["denoiser"].items()),
     ]
 
@@ -142,21 +131,19 @@ def plan(
         UserError: the configuration cannot be run.
     """
     job = checked(config, RunContext(config, folder=Path()))
-    backbone = job.inputs.backbone
-    tokens = trained_tokens(job) if train else {}
-    trunk = job.trunk_parameters() if train else 0
+    backbone, block = job.inputs.backbone, job.config.block_size
     cost = cost_of([[job]]) if train else locating(job)
     layer = f"{config.layer} (of 1..{backbone.blocks - 1})" if job.locates else f"{backbone.blocks}"
     summary = {
         "interface": f"{config.interface} with controls {', '.join(job.names[1:]) or 'none'}",
-        "regime": config.regime
-        + (f", blocks of {job.config.block_size}" if job.config.block_size else ""),
+        "regime": f"{config.regime}, blocks of {block}" if block else config.regime,
         "backbone": f"{config.backbone}: {backbone.info.architecture}, {backbone.blocks} blocks, "
         f"{backbone.info.parameters:,} parameters",
         "layer": f"{layer}, conditioned on layer {config.from_layer}",
         "corpus": config.corpus,
-        "training tokens": f"{_shown(tokens)} in windows of {config.text.window}",
-        "trunk parameters": f"{trunk:,}",
+        "training tokens": f"{_trained(job) if train else 'none'} in windows of "
+        f"{config.text.window}",
+        "trunk parameters": f"{job.trunk_parameters() if train else 0:,}",
         "FLOPs": f"about {cost.flops:.2g}",
         "memory": f"about {cost.memory / 2**30:.1f} GiB",
     }
@@ -180,32 +167,24 @@ def plan_runs(
         extra: what is done besides them.
     """
     runs = [run for _, own in errands for errand in own for run in errand.runs]
-    left = [(job, [_left(e) for e in own if not e.done]) for job, own in errands]
-    every, rest = (
-        sum((cost_of_errands(own, job) for job, own in some), CostEstimate())
-        for some in (errands, left)
-    )
+    every, rest = CostEstimate(), extra
+    for job, own in errands:
+        left = [replace(e, runs=tuple(r for r in e.runs if not r.done)) for e in own if not e.done]
+        every += cost_of_errands(own, job)
+        rest += cost_of_errands(left, job)
     job, done = errands[0][0], sum(run.done for run in runs)
-    most = max(len(errand.runs) for _, own in errands for errand in own)
+    budget, most = job.config.budget, max(len(errand.runs) for _, own in errands for errand in own)
+    caps = " + ".join(f"{tokens:,} {phase}" for phase, tokens in budget.caps.items())
     return {
         "runs": f"{len(runs)} ({done} done, {len(runs) - done} left)"
         + (f"; up to {most} of them learn from one pass of the teacher" if most > 1 else ""),
-        "budget": _budget(job.config.budget),
+        "budget": f"{budget.name}: {caps} tokens for each interface that has the phase",
         "training tokens": f"{every.tokens:,}, left {rest.tokens:,}; what runs have in common is "
         "counted once",
         "training FLOPs": f"about {every.training:.2g}, left {rest.training:.2g}",
         "memory": f"about {every.memory / 2**30:.1f} GiB for each run at a time",
-        "time": f"{_time(rest + extra, job)}, for what is left, one run after another",
+        "time": f"{_time(rest, job)}, for what is left, one run after another",
     }
-
-
-def _left(errand: WorkUnit) -> WorkUnit:
-    return replace(errand, runs=tuple(run for run in errand.runs if not run.done))
-
-
-def _budget(budget: BudgetConfig) -> str:
-    caps = " + ".join(f"{tokens:,} {phase}" for phase, tokens in budget.caps.items())
-    return f"{budget.name}: {caps} tokens for each interface that has the phase"
 
 
 def _time(cost: CostEstimate, job: RunContext) -> str:
@@ -213,9 +192,13 @@ def _time(cost: CostEstimate, job: RunContext) -> str:
     return f"about {duration(cost.seconds(speed))} at this machine's {speed / 1e9:.0f} GFLOP/s"
 
 
-def _shown(tokens: dict[str, dict[str, int]]) -> str:
-    totals = {n: " + ".join(f"{t:,}" for t in own.values()) for n, own in tokens.items() if own}
-    return ", ".join(f"{name} {total}" for name, total in totals.items()) or "none"
+def _trained(job: RunContext) -> str:
+    """Return the training tokens of the interface and its controls, phase by phase."""
+    totals = {
+        name: " + ".join(f"{tokens:,}" for tokens in phases.values())
+        for name, phases in trained_tokens(job).items()
+    }
+    return ", ".join(f"{name} {total}" for name, total in totals.items() if total) or "none"
 
 
 def _kept(job: RunContext, cache: CacheConfig) -> str:
