@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.files import write_text
 from dihal_bench.reporting.comparison_figure import draw
-from dihal_bench.reporting.writers import csv, text
+from dihal_bench.reporting.writers import csv, heading, text
 from dihal_bench.results.metrics import BRIER1, DIFFUSION_GAIN, NLL, Shown
 from dihal_bench.results.table import FEWER, FLAGS, OTHER_TASK, TIED, UNCONVERGED, Table
 from dihal_bench.studies.comparison.columns import compared_columns, pair_columns, ranked_first
@@ -94,8 +94,7 @@ def show(blocks: Mapping[str, Tables], *, form: str = "simple") -> str:
     """
     parts = []
     for key, tables in blocks.items():
-        title = f"{BLOCKS[key].regime} regime, {BLOCKS[key].title}"
-        head = f"### {title}" if form == "github" else f"== {title} =="
+        head = heading(f"{BLOCKS[key].regime} regime, {BLOCKS[key].title}", form)
         parts += [head, *(text(table, form) for table in tables.shown())]
     origins = sorted({origin for tables in blocks.values() for origin in tables.origins})
     made = "made by " + "; ".join(origins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.plotting import BLUE, GREY, ORANGE, bare, save, style
@@ -35,28 +36,16 @@ def draw(change: Intervention, stem: Path) -> list[Path]:
         return save(figure, stem)
 
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-
-
 def _panel(axis: Any, change: Intervention, view: str, loss: str) -> None:
     scores, mean = change.geometry.scores[view], change.losses[loss].mean(0)  # [layers, transforms]
     relative = mean / mean.mean(1, keepdims=True) - 1
     for own, values in zip(scores, relative, strict=True):
         order = own.argsort(kind="stable")
         axis.plot(own[order], 100 * values[order], color=GREY, linewidth=0.7, alpha=0.6)
-    for column, name in enumerate(change.geometry.transforms):
+    styles = zip(change.geometry.transforms, cycle("os^DvPX*"), scores.T, relative.T, strict=False)
+    for name, marker, x, y in styles:
         colour = ORANGE if name == IDENTITY else BLUE
-        marker = _MARKERS[column % len(_MARKERS)]
-        axis.plot(
-            scores[:, column],
-            100 * relative[:, column],
-            linestyle="none",
-            marker=marker,
-            markersize=5,
-            color=colour,
-            alpha=0.85,
-            label=name,
-        )
+        axis.plot(x, 100 * y, marker, markersize=5, color=colour, alpha=0.85, label=name)
     tau = change.tau[view][loss].value
     shown = "undefined" if tau is None else f"{tau:+.2f}"
     axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+from csv import writer
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.markdown import escaped, one_line
@@ -21,14 +24,8 @@ _BRIEF = (  # what a paper has room for, beside the main metrics
 )
 _SYMBOLS = {
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$\ddagger$", "σ": r"$\sigma$"},
-    **{
-        "·": r"$\cdot$",
-        "‖": r"$\Vert$",
-        "½": r"$\frac{1}{2}$",
-        "−": "-",
-        "–": "--",
-        "…": r"\dots{}",
-    },
+    **{"·": r"$\cdot$", "‖": r"$\Vert$", "½": r"$\frac{1}{2}$", "…": r"\dots{}"},
+    **{"−": "-", "–": "--"},
 }
 _LED = ("teacher", "reference", "interface", "")  # roles of rows that stand beside no other
 
@@ -47,10 +44,13 @@ def text(table: Table, form: str = "simple") -> str:
 
 
 def titled(table: Table, form: str = "simple", *said: str) -> str:
-    """Return a table under its title and what is said of it, its legend below."""
-    head = f"### {table.title}" if form == "github" else f"== {table.title} =="
-    legend = ["\n".join(table.legend)] if table.legend else []
-    return "\n\n".join([head, *said, text(table, form), *legend])
+    """Return a table under its title and what is said of it."""
+    return "\n\n".join([heading(table.title, form), *said, text(table, form)])
+
+
+def heading(title: str, form: str) -> str:
+    """Return a title as it stands in Markdown, or on a terminal."""
+    return f"### {title}" if form == "github" else f"== {title} =="
 
 
 def markdown(table: Table) -> str:
@@ -70,22 +70,16 @@ def excerpt(table: Table) -> str:
 
 def csv(table: Table) -> str:
     """Return every column and fact; an estimate has three columns, and its flags one."""
-    import pandas as pd
-
     rows = table.flat()
     if any(row.runs for row in table.rows):
         about = {f"table:{name}": value for name, value in table.facts.items()}
         for flat, row in zip(rows, table.rows, strict=True):
             flat |= {"ties": "; ".join(row.ties), "runs": " ".join(row.runs), **about}
             flat["table:section"] = table.section
-    frame = pd.DataFrame(rows, dtype=object)
-    for name in frame.columns:  # counts stay whole where a row has none
-        values = frame[name].dropna()
-        if len(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-            frame[name] = frame[name].astype("Int64")
-    frame.columns = [_harmless(name) for name in frame.columns]
-    written: str = frame.map(_harmless).to_csv(index=False, lineterminator="\n")
-    return written
+    written = StringIO()
+    lines = [list(rows[0]) if rows else [], *(list(row.values()) for row in rows)]
+    writer(written, lineterminator="\n").writerows([*map(_harmless, line)] for line in lines)
+    return written.getvalue()
 
 
 def latex(table: Table) -> str:
@@ -148,10 +142,11 @@ def _inset(row: TableRow, column: Column) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Keep spreadsheets from taking a stranger's text for a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
+    """Keep spreadsheets from taking a stranger's text for a formula, and NaN from being one."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if formula else value
 
 
 def _facts(table: Table) -> Iterable[tuple[str, Any]]:
