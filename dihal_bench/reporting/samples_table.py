@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.evaluation.likelihood import TEACHER
@@ -52,11 +52,8 @@ def show_samples(scores: Sequence[Score], audit: Mapping[str, Any], order: Seque
     found = {name for own in subjects.values() for name in own}
     declared = [metric.key for metric in METRICS if metric.key in found]
     names = [*declared, *sorted(found - set(declared))]
-    columns = (
-        *(words("metric"), words("best")),
-        *(numbers(f"of {row}", row) for row in subjects),
-        words("fooled", "fooled by"),
-    )
+    across = [numbers(f"of {row}", row) for row in subjects]
+    columns = [words("metric"), words("best"), *across, words("fooled", "fooled by")]
     rows = [row for name in names for row in _rows(name, subjects, audit["verdicts"])]
     parts = [text(Table(columns=columns, rows=rows)), *_notes(scores, audit)]
     if audit["impostors"]:
@@ -95,16 +92,15 @@ def _halved(own: Mapping[str, Any]) -> TableCell:
 
 def _naive(impostors: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
     """Return the rows without a model; intervals would be of no use."""
-    columns = [Column.of(METRICS[name], better=None) for name in names]
     return Table.of(
         impostors,
         (words("row"), lambda own: TableCell(own["name"], flags=(PUBLISHED,) * own["published"])),
         *(
             (
-                replace(column, title=column.title.replace(" ", "\n", 1)),
-                lambda own, name=name: own["measures"].get(name, {}).get("value"),
+                Column.of(metric, better=None, title=metric.title.replace(" ", "\n", 1)),
+                lambda own, key=metric.key: own["measures"].get(key, {}).get("value"),
             )
-            for name, column in zip(names, columns, strict=True)
+            for metric in map(METRICS.__getitem__, names)
         ),
     )
 
@@ -112,54 +108,53 @@ def _naive(impostors: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Tabl
 def _verdict(verdicts: Mapping[str, Any], name: str) -> str:
     if name not in verdicts:
         return ""
-    fooled, close = verdicts[name]["fooled"], len(verdicts[name]["close"])
-    said = f"{len(fooled)}: {verdicts[name]['worst']}" if fooled else "none"
-    return said + (f" (+{close} close)" if close else "")
+    own = verdicts[name]
+    said = f"{len(own['fooled'])}: {own['worst']}" if own["fooled"] else "none"
+    return said + (f" (+{len(own['close'])} close)" if own["close"] else "")
 
 
 def _notes(scores: Sequence[Score], audit: Mapping[str, Any]) -> list[str]:
-    some = scores[0]
-    details = some.details
-    few = any(s.details.get("few") for s in scores if s.metric == MAUVE.key)
+    details = scores[0].details
     notes = [
         f"{details['samples']} samples of {details['tokens']} tokens, temperature "
         f"{details['temperature']:g}, top-p {details['top_p']:g}, prompts of {details['prefix']} "
-        f"tokens; judge {details['judge']}; NFE: network evaluations per token; {some.dtype}, "
-        "tokens drawn in float64; ±: half of the 95 % interval over samples, where one covers",
+        f"tokens; judge {details['judge']}; NFE: network evaluations per token; "
+        f"{scores[0].dtype}, tokens drawn in float64; ±: half of the 95 % interval over samples, "
+        "where one covers"
     ]
-    if few:
-        notes.append(
-            "MAUVE: fewer than 1,000 samples a side bias it upwards; for comparison within this "
-            "table at most"
-        )
-    if audit["impostors"]:
-        notes.append(
-            "fooled by: rows without a model that the metric ranks above the teacher's samples at "
-            "temperature 1, how many and which it likes best; close: ranked below, but their "
-            "intervals overlap with the teacher's"
-        )
-    return notes
+    if any(score.details.get("few") for score in scores if score.metric == MAUVE.key):
+        notes.append(_FEW)
+    return [*notes, _FOOLED] if audit["impostors"] else notes
+
+
+_FEW = (
+    "MAUVE: fewer than 1,000 samples a side bias it upwards; for comparison within this table at "
+    "most"
+)
+_FOOLED = (
+    "fooled by: rows without a model that the metric ranks above the teacher's samples at "
+    "temperature 1, how many and which it likes best; close: ranked below, but their intervals "
+    "overlap with the teacher's"
+)
 
 
 def show_frontier(scores: Sequence[Score], points: Sequence[Point], entropy: float) -> str:
     """Return the table of the frontier: every row's perplexity at the entropy of real text."""
-    found = {
-        f"{score.subject} S={score.steps}": score
-        for score in scores
-        if score.metric == GEN_PPL_AT_ENTROPY.key
-    }
+    told = [score for score in scores if score.metric == GEN_PPL_AT_ENTROPY.key]
+    found = {f"{score.subject} S={score.steps}": score for score in told}
     reached: dict[str, list[float]] = {}
     for point in points:
         reached.setdefault(point.row, []).append(point.entropy)
+    title = f"gen-PPL at entropy {entropy:.2f} [95 %]"
     table = Table.of(
         reached.items(),
         (words("row"), lambda own: own[0]),
         (
-            Column.of(GEN_PPL_AT_ENTROPY, title=f"gen-PPL at entropy {entropy:.2f} [95 %]"),
+            Column.of(GEN_PPL_AT_ENTROPY, title=title),
             lambda own: TableCell.of(found.get(own[0]) or found.get(f"{own[0]} S=1")),
         ),
         (words("entropies reached"), lambda own: f"{min(own[1]):.2f} to {max(own[1]):.2f}"),
     )
-    beaten = sorted({name for own in found.values() for name in own.details.get("fooled_by", ())})
+    beaten = sorted({name for own in told for name in own.details.get("fooled_by", ())})
     said = [f"below the teacher's curve, without a model: {', '.join(beaten)}"] if beaten else []
     return "\n".join([text(table), *said])
