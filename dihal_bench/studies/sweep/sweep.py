@@ -59,7 +59,7 @@ class Sweep:
             sample = subsamples(self.job)
         resamples = self.job.config.score.resamples
         title = self.axis.title
-        return SweepTable.of(title, outcomes, predictions, sample=sample, resamples=resamples)
+        return SweepTable(title, outcomes, predictions, sample=sample, resamples=resamples)
 
     @property
     def stem(self) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.results.table import UNDEFINED, Table, TableCell, differences, numbers, words
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dihal_bench.studies.sweep.outcomes import Outcomes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SweepTable:
     """A sweep's results.
 
@@ -28,48 +29,31 @@ class SweepTable:
         predictions: by name, none where layers are not what was swept.
         sample: tokens of a subsample of activations, how many it was drawn from, and how many
             subsamples; None without predictions.
-        ranking: outcome -> predictor -> how well it had told.
+        resamples: of the statistics.
     """
 
     title: str
     outcomes: Outcomes
-    predictions: dict[str, Prediction]
+    predictions: Mapping[str, Prediction]
+    _: KW_ONLY
     sample: dict[str, int] | None
-    ranking: dict[str, dict[str, Agreement]]
+    resamples: int
 
-    @classmethod
-    def of(
-        cls,
-        title: str,
-        outcomes: Outcomes,
-        predictions: Mapping[str, Prediction],
-        *,
-        sample: dict[str, int] | None,
-        resamples: int,
-    ) -> SweepTable:
-        """Rank the candidates by every predictor; fewer than three candidates have no ranking."""
-        depth = [float(c.layer or 0) for c in outcomes.candidates]
-        ranking = {}
-        if predictions and len(depth) >= LEAST:
-            ranking = {
-                name: agreements(predictions, losses, depth, rival=DEPTH, resamples=resamples)
-                for name, losses in outcomes.losses.items()
-            }
-        return cls(
-            title=title,
-            outcomes=outcomes,
-            predictions=dict(predictions),
-            sample=sample,
-            ranking=ranking,
-        )
+    @cached_property
+    def ranking(self) -> dict[str, dict[str, Agreement]]:
+        """Outcome -> predictor -> how well it had told; none of fewer than three candidates."""
+        depth = [float(c.layer or 0) for c in self.outcomes.candidates]
+        if not self.predictions or len(depth) < LEAST:
+            return {}
+        ranked = partial(agreements, self.predictions, rival=DEPTH, resamples=self.resamples)
+        return {name: ranked(losses, depth) for name, losses in self.outcomes.losses.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        outcomes = self.outcomes
-        labels = [candidate.label for candidate in outcomes.candidates]
+        outcomes, ranking = self.outcomes, self.ranking.items()
         return {
             "title": self.title,
-            "candidates": labels,
+            "candidates": [candidate.label for candidate in outcomes.candidates],
             "layers": [candidate.layer for candidate in outcomes.candidates],
             "seeds": outcomes.seeds,
             "steps": outcomes.steps,
@@ -79,10 +63,7 @@ class SweepTable:
             "predictions": {n: p.values.tolist() for n, p in self.predictions.items()},
             "sample": self.sample,
             "draws": {n: p.draws.tolist() for n, p in self.predictions.items()},
-            "ranking": {
-                outcome: {name: own.to_dict() for name, own in some.items()}
-                for outcome, some in self.ranking.items()
-            },
+            "ranking": {of: {n: own.to_dict() for n, own in some.items()} for of, some in ranking},
             "origins": outcomes.origins,
             "rests_on": outcomes.rests_on,
         }

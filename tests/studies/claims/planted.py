@@ -45,7 +45,7 @@ def table(
         "ridge FVU": Prediction.of(-loss),
     }
     sample = {"tokens": tokens, "kept": 1000, "resamples": 20}
-    return SweepTable.of("planted", outcomes, predictions, sample=sample, resamples=200)
+    return SweepTable("planted", outcomes, predictions, sample=sample, resamples=200)
 
 
 def write(

@@ -53,7 +53,7 @@ def test_one_training_decides_nothing(tmp_path: Path) -> None:
     several = table(WAVE, -WAVE)
     outcomes = several.outcomes
     losses = {name: own[:1] for name, own in outcomes.losses.items()}
-    one = SweepTable.of(
+    one = SweepTable(
         "planted",
         replace(outcomes, seeds=[0], losses=losses),
         several.predictions,

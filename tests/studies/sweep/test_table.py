@@ -51,7 +51,7 @@ def planted(count: int, seeds: int = 3) -> SweepTable:
     predictions |= {
         f"{name} FVU": Prediction.of(draw.normal(size=count)) for name in ("ridge", "token-mean")
     }
-    return SweepTable.of(axis.title, outcomes, predictions, sample=None, resamples=100)
+    return SweepTable(axis.title, outcomes, predictions, sample=None, resamples=100)
 
 
 def test_under_the_title_stands_what_it_was_made_with() -> None:
