@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from dihal_bench.core.markdown import counted
 from dihal_bench.reporting.writers import text
 from dihal_bench.results.table import Table, words
 from dihal_bench.studies.claims.rules import RULES
@@ -61,7 +63,7 @@ def _tables(findings: Sequence[Finding]) -> list[str]:
         return ["No results of this are here yet."]
     if not leading:
         return ["None of these rows decides the claim:", _table(rest)]
-    count = f"{len(rest)} more row{'s' if len(rest) > 1 else ''}, which do not decide"
+    count = f"{counted(len(rest), 'more row')}, which do not decide"
     folded = [f"<details><summary>{count}</summary>", _table(rest), "</details>"] if rest else []
     return [_table(leading), *folded]
 
@@ -80,20 +82,17 @@ def _table(findings: Sequence[Finding]) -> str:
 
 def _theory() -> str:
     """Return what the theorems' two sides are on laws with dialled geometry, a row per law."""
-    kinds: dict[tuple[str, bool, str, str], list[Check]] = {}
+    kinds: dict[tuple[str, bool, str, str], list[Check]] = defaultdict(list)
     for check in verify():
-        key = (check.claim, check.control, check.statement, check.law)
-        kinds.setdefault(key, []).append(check)
+        kinds[check.claim, check.control, check.statement, check.law].append(check)
+    largest = words("ratio", "largest measured / bound")
     table = Table.of(
-        list(kinds.values()),
+        kinds.values(),
         (words("claim", ""), lambda some: some[0].claim),
         (words("inequality", markup=True), lambda some: f"`{some[0].statement}`"),
         (words("law"), lambda some: some[0].law),
         (words("settings"), lambda some: str(len(some))),
-        (
-            words("ratio", "largest measured / bound"),
-            lambda some: f"{max(check.measured / check.bound for check in some):.3g}",
-        ),
+        (largest, lambda some: f"{max(check.measured / check.bound for check in some):.3g}"),
         (words("has to"), lambda some: "fail" if some[0].control else "hold"),
         (words("does"), lambda some: f"{sum(c.as_expected for c in some)} of {len(some)}"),
     )

@@ -117,21 +117,20 @@ def _brief(cells: dict[str, Value]) -> dict[str, Value]:
 
 def task_table(scores: Sequence[Score], order: Sequence[str]) -> Table:
     """Return scores of any metrics: a row per metric, a column per subject and steps."""
-    rows: dict[str, dict[str, Value]] = {}
+    rows: dict[str, dict[str, str]] = defaultdict(dict)
     for score in sorted(scores, key=lambda s: (order.index(s.subject), s.steps)):
         filtered = score.details.get("filter", "none")
         name = score.metric if filtered == "none" else f"{score.metric} ({filtered})"
         row = score.subject if score.subject == order[0] else f"{score.subject} S={score.steps}"
         column = Column.of(METRICS.named(score.metric, score.unit))
-        cell = cell_text(TableCell.of(score), column)
-        rows.setdefault(name, {"metric": name})[f"of {row}"] = cell
-    subjects = dict.fromkeys(key for cells in rows.values() for key in cells if key != "metric")
-    return Table(
-        columns=[
-            words("metric", "score [95 %]"),
-            *(numbers(key, key.removeprefix("of ")) for key in subjects),
-        ],
-        rows=[TableRow(cells=cells) for cells in rows.values()],
+        rows[name][row] = cell_text(TableCell.of(score), column)
+    return Table.of(
+        rows.items(),
+        (words("metric", "score [95 %]"), lambda row: row[0]),
+        *(
+            (numbers(f"of {subject}", subject), lambda row, own=subject: row[1].get(own))
+            for subject in dict.fromkeys(own for cells in rows.values() for own in cells)
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from dihal_bench.studies.sweep.cells import draw as draw_cells
 from dihal_bench.studies.sweep.sweep import clear_earlier, replication_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.studies.sweep.cells import Cells
@@ -113,14 +113,13 @@ def show_sweep(own: SweepTable, change: Intervention | None = None, *, form: str
         change: what changes of coordinates did, where they were swept.
         form: of ``writers.text``: "simple", or "github" for Markdown.
     """
-    outcomes = own.outcomes
-    seeds = len(outcomes.seeds)
-    spread = f" ±: standard deviation over {seeds} seeds." if seeds > 1 else " One seed."
+    outcomes, seeds = own.outcomes, len(own.outcomes.seeds)
+    spread = f"±: standard deviation over {seeds} seeds." if seeds > 1 else "One seed."
     parts = [
         titled(own.candidates(), form, *filter(None, [outcomes.setting])),
-        f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain."
+        f"Sampled: in {outcomes.steps} network evaluations per chain; KL and NLL of one chain. "
         f"{spread}",
-        *([_subsampled(own.sample)] if own.sample is not None else []),
+        *_subsampled(own.sample),
         *(titled(own.ranked(loss), form) for loss in own.ranking),
         *_notes(own),
         "made by " + "; ".join(outcomes.origins),
@@ -134,25 +133,20 @@ def show_sweep(own: SweepTable, change: Intervention | None = None, *, form: str
 def _notes(own: SweepTable) -> list[str]:
     """What has to be said of a ranking, or of there being none; nothing of other sweeps."""
     count = len(own.outcomes.candidates)
-    if own.ranking:
-        orders = math.factorial(count)
-        few = f"{count} candidates have {orders} orders: by chance τ is 1 once in {orders} times."
-        return [_LEGEND] if count > _FEW else [_LEGEND, few]
-    if own.predictions:
-        return [
-            f"No predictor is ranked: fewer than {LEAST} candidates have no ranking, since the "
-            "rank correlation of two is always 1 or -1."
-        ]
-    return []
+    if not own.ranking:
+        return [_UNRANKED] if own.predictions else []
+    orders = math.factorial(count)
+    few = f"{count} candidates have {orders} orders: by chance τ is 1 once in {orders} times."
+    return [_LEGEND] if count > _FEW else [_LEGEND, few]
 
 
-def _subsampled(sample: Mapping[str, int]) -> str:
-    """Return what the subsamples of activations are, and a warning where they leave nothing out."""
-    resamples, tokens, kept = (sample[name] for name in ("resamples", "tokens", "kept"))
-    said = f"Subsamples of activations: {resamples}, of {tokens:,} of {kept:,} tokens."
-    if tokens < kept:
-        return said
-    return f"{said} They leave nothing out: intervals are over trainings alone."
+def _subsampled(sample: Mapping[str, int] | None) -> Iterator[str]:
+    """Yield what the subsamples of activations are, with a warning if they leave nothing out."""
+    if sample is not None:
+        tokens, kept = sample["tokens"], sample["kept"]
+        every = " They leave nothing out: intervals are over trainings alone."
+        own = f"Subsamples of activations: {sample['resamples']}, of {tokens:,} of {kept:,} tokens."
+        yield own + every * (tokens >= kept)
 
 
 def show_replicated(rows: Sequence[replicate.Replicated], *, form: str = "simple") -> str:
@@ -198,6 +192,10 @@ def replicated(
     return sealed({**about, "rows": [row.to_dict() for row in rows]})
 
 
+_UNRANKED = (
+    f"No predictor is ranked: fewer than {LEAST} candidates have no ranking, since the rank "
+    "correlation of two is always 1 or -1."
+)
 _FEW = 4  # candidates, of so few orders that any predictor may hit the right one by chance
 _LEGEND = (
     "Predictors are turned so that higher promises a lower loss; rank correlations are with minus "
