@@ -10,7 +10,13 @@ import torch
 
 from dihal_bench.core import distributed
 from dihal_bench.core.progress import progress, say
-from dihal_bench.geometry.cache import PASS, ActivationCache, CacheConfig
+from dihal_bench.geometry.cache import (
+    PASS,
+    ActivationCache,
+    CacheConfig,
+    is_large,
+    read_states,
+)
 from dihal_bench.geometry.crossfit import Scatter, covariance_half, crossed_layers
 
 if TYPE_CHECKING:
@@ -107,10 +113,13 @@ def sample_activations(
     seed: int,
     cross_fit: bool = False,
     cache: CacheConfig | None = None,
+    autocast: bool = False,
 ) -> dict[int, LayerSample]:
     """Run the backbone once over ``windows`` windows; keep ``per_window`` random tokens of each.
 
-    The windows are dealt to all processes, and all have the rows of all windows in the end.
+    The windows are dealt to all processes, and all have the rows of all windows in the end. Those
+    of a large backbone end with their last token that is kept, and what is summed up over all
+    tokens is summed over these.
 
     Args:
         backbone: the model.
@@ -123,14 +132,19 @@ def sample_activations(
         seed: of the choice.
         cross_fit: sum up the covariance of one half of the documents too.
         cache: where states are kept; what it holds is read and not computed.
+        autocast: as `read_states` takes it.
 
     Raises:
         UserError: the cache holds something else, or cannot be written.
     """
     generator = np.random.default_rng(seed)
     chosen = chosen_windows(data, windows, generator)
-    read = _reader(backbone, data, chosen, layers, cache)
+    read = _reader(backbone, data, chosen, layers, cache, autocast=autocast)
     places = np.stack([np.sort(generator.permutation(data.window)[:per_window]) for _ in chosen])
+    lengths = places.max(axis=1) + 1 if is_large(backbone) else np.full(len(chosen), data.window)
+    order = np.arange(len(chosen))  # of the passes
+    if cache is None:
+        order = np.argsort(-lengths, kind="stable")
     kept = _kept(data, chosen, places)
     tables = {
         layer: _Table(kept[0], backbone, by_token=residual == "token-mean") for layer in layers
@@ -139,27 +153,33 @@ def sample_activations(
     none = torch.zeros(0, backbone.hidden_size)
     rows: dict[int, list[Tensor]] = {layer: [none] for layer in layers}
     inside: list[Tensor] = [torch.zeros(0, dtype=torch.bool)]
-    with torch.no_grad(), progress("locate", len(chosen), unit="windows") as bar:
-        for lo, counts in distributed.turns(range(0, len(chosen), PASS)):
-            batch = data.batch(chosen[lo : lo + PASS])
-            tokens, positions = torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
+    with torch.no_grad(), progress("locate", int(lengths.sum()), unit="tokens") as bar:
+        for lo, counts in distributed.turns(range(0, len(order), PASS)):
+            here = order[lo : lo + PASS]
+            batch, longest = data.batch(chosen[here]), int(lengths[here].max())
+            tokens, positions, documents = (
+                torch.from_numpy(array[:, :longest])
+                for array in (batch.tokens, batch.positions, batch.documents)
+            )
             states = read(lo, tokens, positions)
-            bar.update(len(tokens) * distributed.size())
+            bar.update(int(lengths[here].sum()) * distributed.size())
             if not counts:
                 continue
-            half = covariance_half(torch.from_numpy(batch.documents))
-            inside.append(_at(positions > 0, places[lo : lo + PASS]))
+            read_on = torch.arange(longest) < torch.from_numpy(lengths[here])[:, None]
+            half = covariance_half(documents) & read_on
+            inside.append(_at(positions > 0, places[here]))
             for layer, hidden in states.items():
                 if layer in scatters:
                     scatters[layer].add(hidden[half.to(hidden.device)])
                 state = hidden.float().cpu()
-                tables[layer].add(tokens, positions, state)
-                rows[layer].append(_pick(state, places[lo : lo + PASS]))
+                tables[layer].add(tokens[read_on], positions[read_on], state[read_on])
+                rows[layer].append(_pick(state, places[here]))
+    back = torch.from_numpy(_rows_of(np.argsort(order), places.shape[1]))
     crossed = ~covariance_half(torch.from_numpy(kept[1])) if cross_fit else None
-    starts = distributed.gather_rows(torch.cat(inside))
+    starts = distributed.gather_rows(torch.cat(inside))[back]
     samples = {}
     for layer in layers:
-        states_here = distributed.gather_rows(torch.cat(rows.pop(layer)))
+        states_here = distributed.gather_rows(torch.cat(rows.pop(layer)))[back]
         table, scatter = tables.pop(layer), scatters.get(layer)
         table.add_others()
         if scatter is not None:
@@ -168,6 +188,11 @@ def sample_activations(
             states_here, table.transform(states_here), starts, crossed, scatter
         )
     return samples
+
+
+def _rows_of(windows: NDArray[np.int64], per_window: int) -> NDArray[np.int64]:
+    """The rows of windows, in their order, where each has so many, [windows * per_window]."""
+    return (windows[:, None] * per_window + np.arange(per_window)).flatten()
 
 
 def _kept(
@@ -195,17 +220,21 @@ def _reader(
     chosen: NDArray[np.int64],
     layers: list[int],
     config: CacheConfig | None,
+    *,
+    autocast: bool,
 ) -> Callable[[int, Tensor, Tensor], Mapping[int, Tensor]]:
     """What gives the states of a pass: a filled cache, and the backbone for other layers."""
-    cache = None if config is None else filled_cache(backbone, data, chosen, layers, config)
+    cache = None
+    if config is not None:
+        cache = filled_cache(backbone, data, chosen, layers, config, autocast=autocast)
     kept = [layer for layer in layers if cache is not None and layer in cache.layers]
     rest = [layer for layer in layers if layer not in kept]
 
     def read(first: int, tokens: Tensor, positions: Tensor) -> Mapping[int, Tensor]:
         found = {} if cache is None else cache.states(first, len(tokens), kept)
+        found = {layer: state[:, : tokens.shape[1]] for layer, state in found.items()}
         if rest:
-            tokens, positions = tokens.to(backbone.device), positions.to(backbone.device)
-            found |= backbone.states(tokens, positions, rest).hidden
+            found |= read_states(backbone, tokens, positions, rest, autocast=autocast)
         return found
 
     return read
@@ -217,6 +246,8 @@ def filled_cache(
     chosen: NDArray[np.int64],
     layers: list[int],
     config: CacheConfig,
+    *,
+    autocast: bool = False,
 ) -> ActivationCache:
     """Open the cache of these windows, by default of these layers, and fill what it lacks.
 
@@ -224,7 +255,7 @@ def filled_cache(
         UserError: it holds something else, or cannot be written.
     """
     own = layers if config.layers is None else config.layers
-    cache = ActivationCache(config.folder, backbone, data, chosen, own, say=say)
+    cache = ActivationCache(config.folder, backbone, data, chosen, own, autocast=autocast, say=say)
     cache.fill()
     return cache
 
@@ -263,13 +294,13 @@ class _Table:
         self._inside_square, self._inside = torch.zeros_like(self._inside_sum), 0
 
     def add(self, tokens: Tensor, positions: Tensor, state: Tensor) -> None:
-        """Add states [B, T, D]; position 0 counts for its token but not for the overall mean."""
-        slot = self._slots[tokens].flatten()
-        flat = state.flatten(0, 1).double()
+        """Add states [rows, D]; position 0 counts for its token but not for the overall mean."""
+        slot = self._slots[tokens]
+        flat = state.double()
         self._sum.index_add_(0, slot, flat)
         self._square += flat[slot < len(self._ids)].square().sum(0)
         self._count.index_add_(0, slot, torch.ones(len(slot), dtype=torch.float64))
-        inside = (positions > 0).flatten()
+        inside = positions > 0
         self._inside_sum += flat[inside].sum(0)
         self._inside_square += flat[inside].square().sum(0)
         self._inside += int(inside.sum())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dihal_bench.geometry.neighbourhoods import local_spectra
-from dihal_bench.geometry.proxies import Moments, median, sample_pairs
+from dihal_bench.geometry.proxies import Moments, median
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def anatomy(
         UserError: as `layer_proxies`.
     """
     moments = Moments.of(activations, neighbours=max(neighbours))
-    drawn = torch.from_numpy(sample_pairs(moments.n, pairs, seed)).to(moments.points.device)
+    drawn = moments.pairs(pairs, seed)
     spectra = local_spectra(moments.points, moments.centred, moments.gram, neighbours)
     curvature = {
         (kind, k): median(1 / variances)

@@ -35,11 +35,40 @@ if TYPE_CHECKING:
     from dihal_bench.models.model import Backbone
 
 PASS = 8  # windows per pass of the backbone
+_LARGE = 2**25  # parameters from which on a pass over the text costs more than all that follows
 PLACES = ("tokens", "documents", "offsets")  # of every token, int64
 
 _SHARD = 2**27  # bytes of states in a shard; one pass of one layer is never divided
 _MANIFEST = "manifest.json"
 _FORMAT = 1
+
+
+def is_large(backbone: Backbone) -> bool:
+    """Whether a backbone is read with care for the time that it takes."""
+    return backbone.info.parameters >= _LARGE
+
+
+def read_states(
+    backbone: Backbone,
+    tokens: Tensor,
+    positions: Tensor,
+    layers: Sequence[int],
+    *,
+    autocast: bool,
+) -> dict[int, Tensor]:
+    """Return h_l [B, T, D] by layer from a pass that ends at the deepest of them.
+
+    Args:
+        backbone: the model.
+        tokens: [B, T], on any device.
+        positions: [B, T].
+        layers: which of 0..N.
+        autocast: whether a float32 backbone computes in bfloat16 where that is safe.
+    """
+    place = backbone.device
+    cast = autocast and backbone.model.dtype == torch.float32
+    with torch.no_grad(), torch.autocast(place.type, torch.bfloat16, enabled=cast):
+        return backbone.states(tokens.to(place), positions.to(place), layers).hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +118,7 @@ class ActivationCache:
         windows: NDArray[np.int64],
         layers: Sequence[int],
         *,
+        autocast: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ):
         """Open a cache, or plan one; nothing is written before `fill`.
@@ -99,13 +129,14 @@ class ActivationCache:
             data: the text.
             windows: indices into ``data``, in the order in which they are run, [W].
             layers: which layers; a cache that keeps more of them is as good.
+            autocast: as `read_states` takes it.
             say: takes one-line messages for a person.
 
         Raises:
             UserError: the folder holds something else, or the backbone has no such layer.
         """
         self.folder, self._backbone, self._data, self._say = folder, backbone, data, say
-        self._windows = windows
+        self._windows, self._autocast = windows, autocast
         self._dtype: torch.dtype = backbone.model.dtype
         self.layers = tuple(sorted(set(layers)))
         self._check_layers()
@@ -204,9 +235,10 @@ class ActivationCache:
 
     def _identity(self) -> dict[str, Any]:
         info = self._backbone.info
+        dtype = f"{info.dtype} under autocast" if self._autocast else info.dtype
         return {
             "format": _FORMAT,
-            "backbone": f"{info.name} ({info.fingerprint[:16]}, {info.dtype})",
+            "backbone": f"{info.name} ({info.fingerprint[:16]}, {dtype})",
             "text": self._data.fingerprint,
             "window length": self._data.window,
             "windows": f"{len(self._windows)} ({_digest(self._windows.tobytes())[:16]})",
@@ -282,13 +314,11 @@ class ActivationCache:
         for lo in range(0, block.count, PASS):
             here = slice(lo, lo + PASS)
             tokens, positions = (
-                torch.from_numpy(array[here]).to(self._backbone.device)
-                for array in (windows.tokens, windows.positions)
+                torch.from_numpy(array[here]) for array in (windows.tokens, windows.positions)
             )
-            with torch.no_grad():
-                found = self._backbone.states(tokens, positions, layers)
+            found = read_states(self._backbone, tokens, positions, layers, autocast=self._autocast)
             for layer in layers:
-                states[layer][here] = found.hidden[layer]
+                states[layer][here] = found[layer]
             done(tokens.numel())
         places = {name: torch.from_numpy(getattr(windows, name)) for name in PLACES}
         for shard in shards:

@@ -73,7 +73,7 @@ def measure(shape: Shape, *, obvious: bool = True) -> dict[str, float]:
     options: dict[str, Any] = {"neighbours": shape.neighbours, "ridge": _RIDGE}
     options["pairs"] = shape.pairs
     layer_proxies(states[: 4 * shape.neighbours], **options)  # libraries and threads are loaded
-    pool, pool_seconds = _timed(lambda: Pool(states))
+    pool, pool_seconds = _timed(lambda: Pool(states, shared=True))
     draw = np.random.default_rng(1)
     subsets = [draw.permutation(shape.pool)[: shape.sample] for _ in range(shape.resamples)]
 

@@ -197,6 +197,7 @@ def locate(
     residual: str,
     seed: int,
     cache: CacheConfig | None = None,
+    autocast: bool = False,
 ) -> Located:
     """Score the candidate layers 1..N-1 from one pass over the text.
 
@@ -207,6 +208,7 @@ def locate(
         residual: what the interface's target subtracts; decides the matched cell.
         seed: of all sampling.
         cache: where the activations are kept, to be read instead of computed another time.
+        autocast: whether a float32 backbone computes in bfloat16 where that is safe.
 
     Raises:
         UserError: too few blocks, too little text for the neighbourhoods, or a cache of other
@@ -227,6 +229,7 @@ def locate(
         seed=seed,
         cross_fit=True,
         cache=cache,
+        autocast=autocast,
     )
     pool = len(samples[layers[0]].states)
     sample = sample_of(config, pool)
@@ -279,7 +282,13 @@ def _cross(
 
 
 def fill_cache(
-    backbone: Backbone, data: Text, config: LocateConfig, cache: CacheConfig, *, seed: int
+    backbone: Backbone,
+    data: Text,
+    config: LocateConfig,
+    cache: CacheConfig,
+    *,
+    seed: int,
+    autocast: bool = False,
 ) -> None:
     """Verify and complete the cache that `locate` with the same arguments reads.
 
@@ -287,7 +296,8 @@ def fill_cache(
         UserError: it holds something else, or cannot be written.
     """
     chosen = chosen_windows(data, config.windows, np.random.default_rng(seed))
-    filled_cache(backbone, data, chosen, list(range(1, backbone.blocks)), cache)
+    layers = list(range(1, backbone.blocks))
+    filled_cache(backbone, data, chosen, layers, cache, autocast=autocast)
 
 
 def sample_of(config: LocateConfig, kept: int) -> Sample:

@@ -21,6 +21,7 @@ _ROUNDING = 64 * torch.finfo(torch.float64).eps  # error of a float64 inner prod
 _RELATIVE_ERROR = 1e-6
 _MARGIN = 8  # candidates beyond the k-th that are ranked again when the k-th is not clear
 _FEW = 256  # dimensions up to which differences cost less than looking their products up
+_RUN = 8  # entries of which only the smallest is looked at first
 _BLOCK = 2**20  # float64 elements of one temporary: 8 MiB, near the size of a cache
 
 
@@ -48,7 +49,8 @@ def local_variances(
     nearest = nearest_neighbours(points, centred, gram, k, scale)  # (n, k)
     if gram is None:
         return _variances_from_differences(points, nearest)
-    largest = _largest_of_centred(gram.take(nearest[:, :, None] * len(gram) + nearest[:, None, :]))
+    local = _centred(gram.take(nearest[:, :, None] * len(gram) + nearest[:, None, :]))
+    largest: Tensor = torch.linalg.eigvalsh(local)[:, -1] / (k - 1)
     scale = gram.diagonal() if scale is None else scale
     rounding = _ROUNDING * scale[nearest].amax(dim=1)
     lost = (largest * _RELATIVE_ERROR <= rounding).nonzero()[:, 0]
@@ -76,37 +78,55 @@ def local_spectra(
     nearest = _rank(points, torch.arange(len(points), device=points.device), nearest, most)
     parts: dict[int, list[Tensor]] = {k: [] for k in sizes}
     for index in torch.split(nearest, chunk_size(most * max(most, _FEW))):
-        local, rounding = _local_products(points, gram, index)
-        for k in sizes:
-            spectra = _spectra(local[:, :k, :k])  # (2, rows)
-            lost = spectra[0] * _RELATIVE_ERROR <= rounding[:, :k].amax(dim=1)
-            if lost.any():
-                spectra[:, lost] = _spectra(_local_products(points, None, index[lost, :k])[0])
-            parts[k].append(spectra)
+        if gram is not None and points.shape[1] > _FEW:
+            spectra = _looked_up_spectra(points, gram, index, sizes)
+        else:
+            cloud = _cloud(points, index)
+            spectra = {k: _spectra_of_cloud(cloud[:, :k]) for k in sizes}
+        for k, own in spectra.items():
+            parts[k].append(own)
     return {k: torch.cat(own, dim=1) for k, own in parts.items()}
 
 
-def _local_products(points: Tensor, gram: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Inner products of each point's neighbours about some origin, and their rounding errors.
+def _looked_up_spectra(
+    points: Tensor, gram: Tensor, index: Tensor, sizes: Sequence[int]
+) -> dict[int, Tensor]:
+    """By size, lambda_max and trace over k - 1 of neighbourhoods [rows, most], [2, rows]."""
+    local = gram.take(index[:, :, None] * len(gram) + index[:, None, :])
+    rounding = _ROUNDING * gram.diagonal()[index]
+    found = {}
+    for k in sizes:
+        own = _centred(local[:, :k, :k])
+        spectra = _spectra(own, own.diagonal(dim1=1, dim2=2).sum(dim=1), k)
+        lost = spectra[0] * _RELATIVE_ERROR <= rounding[:, :k].amax(dim=1)
+        if lost.any():
+            spectra[:, lost] = _spectra_of_cloud(_cloud(points, index[lost, :k]))
+        found[k] = spectra
+    return found
 
-    Of shapes [rows, k, k] and [rows, k] from [rows, k]. Differences have an origin so near that
-    their rounding does not matter.
-    """
-    if gram is not None and points.shape[1] > _FEW:
-        local = gram.take(index[:, :, None] * len(gram) + index[:, None, :])
-        return local, _ROUNDING * gram.diagonal()[index]
-    cloud = points[index] - points[index[:, :1]]  # exact where neighbours are close
-    return cloud @ cloud.mT, cloud.new_zeros(index.shape)
+
+def _cloud(points: Tensor, index: Tensor) -> Tensor:
+    """Neighbours [rows, k] from their first one on, [rows, k, d]: exact where they are close."""
+    return points[index] - points[index[:, :1]]
 
 
-def _spectra(local: Tensor) -> Tensor:
-    """lambda_max and trace over k - 1 of k x k Gram matrices, centred here, [2, rows]."""
+def _spectra_of_cloud(cloud: Tensor) -> Tensor:
+    """lambda_max and trace over k - 1 of each covariance, [2, rows] from [rows, k, d]."""
+    k, d = cloud.shape[1:]
+    cloud = cloud - cloud.mean(dim=1, keepdim=True)
+    products = cloud @ cloud.mT if k <= d else cloud.mT @ cloud
+    return _spectra(products, cloud.square().sum(dim=(1, 2)), k)
+
+
+def _spectra(products: Tensor, trace: Tensor, k: int) -> Tensor:
+    """lambda_max and trace over k - 1 of symmetric products, [2, rows]."""
+    return torch.stack([torch.linalg.eigvalsh(products)[:, -1], trace]) / (k - 1)
+
+
+def _centred(local: Tensor) -> Tensor:
+    """Gram matrices [rows, k, k] about the mean of their points."""
     local = local - local.mean(dim=1, keepdim=True)
-    local -= local.mean(dim=2, keepdim=True)
-    spectra = torch.stack(
-        [torch.linalg.eigvalsh(local)[:, -1], local.diagonal(dim1=1, dim2=2).sum(dim=1)]
-    )
-    return spectra / (local.shape[1] - 1)
+    return local - local.mean(dim=2, keepdim=True)
 
 
 def nearest_neighbours(
@@ -134,11 +154,29 @@ def nearest_neighbours(
         inner = centred[block] @ centred.mT if gram is None else gram[block]
         distance = torch.add(square, inner, alpha=-2)  # (rows, n), short of the constant |x_i|^2
         distance.diagonal(block.start).fill_(float("inf"))
-        values, indices = distance.topk(min(k + _MARGIN, n - 1), largest=False)
+        values, indices = _smallest(distance, min(k + _MARGIN, n - 1))
         rounding = _ROUNDING * torch.maximum(scale[block], scale[indices].amax(dim=1))
         level = values - values[:, k - 1, None] <= rounding[:, None]
         found.append(_settle(points, rows, indices, level, k))
     return torch.cat(found)
+
+
+def _smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The smallest entries of each row, ascending, and their columns, [rows, count] of [rows, n].
+
+    Rows are cut into runs (column c is in run c mod runs): the smallest entries are in the runs
+    with the smallest minima, so that most of a row is only read once.
+    """
+    runs = values.shape[1] // _RUN
+    if runs <= 2 * count:
+        return values.topk(count, largest=False)
+    whole = values[:, : runs * _RUN].view(len(values), _RUN, runs)
+    best = whole.amin(dim=1).topk(count, largest=False, sorted=False).indices
+    first = torch.arange(_RUN, device=values.device)[:, None] * runs
+    rest = torch.arange(runs * _RUN, values.shape[1], device=values.device)
+    columns = torch.cat([(best[:, None] + first).flatten(1), rest.expand(len(values), -1)], dim=1)
+    found, place = values.gather(1, columns).topk(count, largest=False)
+    return found, columns.gather(1, place)
 
 
 def _settle(points: Tensor, rows: Tensor, indices: Tensor, level: Tensor, k: int) -> Tensor:
@@ -171,17 +209,5 @@ def _rank(points: Tensor, rows: Tensor, candidates: Tensor, k: int) -> Tensor:
 
 def _variances_from_differences(points: Tensor, nearest: Tensor) -> Tensor:
     """lambda_max(C_i) from explicitly centred neighbours, [rows] from [rows, k]."""
-    largest = []
-    for index in torch.split(nearest, chunk_size(nearest.shape[1] * points.shape[1])):
-        cloud = points[index] - points[index[:, :1]]  # exact where neighbours are close
-        cloud -= cloud.mean(dim=1, keepdim=True)
-        largest.append(_largest_of_centred(cloud @ cloud.mT))
-    return torch.cat(largest)
-
-
-def _largest_of_centred(local: Tensor) -> Tensor:
-    """lambda_max over k - 1 of doubly centred k x k Gram matrices, [rows] from [rows, k, k]."""
-    local = local - local.mean(dim=1, keepdim=True)
-    local = local - local.mean(dim=2, keepdim=True)
-    largest: Tensor = torch.linalg.eigvalsh(local)[:, -1] / (local.shape[1] - 1)
-    return largest
+    blocks = torch.split(nearest, chunk_size(nearest.shape[1] * points.shape[1]))
+    return torch.cat([_spectra_of_cloud(_cloud(points, index))[0] for index in blocks])

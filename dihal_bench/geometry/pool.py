@@ -1,11 +1,13 @@
 """Proxies of many subsamples of one pool of activations, of which the Gram matrix is formed once.
 
-A subsample's centred Gram matrix is a part of the pool's, centred anew. With n < d that matrix is
-all that the proxies need, and the product that makes it is most of their cost.
+A subsample's inner products are a part of the pool's, and looked up faster than formed. So the
+pool's matrix is formed where that saves work, and where memory allows it. With n < d the part is
+centred anew, and is all that the proxies need.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +20,7 @@ from dihal_bench.geometry.proxies import (
     check_enough,
     finite_mean,
     first_equal,
-    layer_proxies,
     moments_proxies,
-    total_of,
 )
 from dihal_bench.geometry.spectrum import self_product
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_POOL_ROWS = 8192  # 512 MiB of Gram matrix
+_LOOKUP = 250  # dimensions of an inner product that costs as much as looking one up
+_SHARE = 4  # of the machine's memory the Gram matrix may take one part in so many
 _FAR = 100  # squared distance of the means over the variance that would cost a third digit
 
 
@@ -52,39 +53,54 @@ def resampled_proxies(
         pairs: as `layer_proxies` takes it.
 
     Yields:
-        The proxies of each subset in turn, equal to those of `layer_proxies` to about 1e-9.
+        The proxies of each subset in turn, equal to those of `layer_proxies` to about 1e-9. Where
+        inner products are shared, ties between neighbours go to the lower row of the pool.
 
     Raises:
         UserError: as `layer_proxies` does.
     """
     rows = as_matrix(activations)
-    p, d = rows.shape
-    fewer = [len(subset) for subset in subsets if len(subset) < d]
-    pays = p <= _POOL_ROWS and p**2 <= sum(n**2 for n in fewer)
-    pool = Pool(rows) if pays else None
+    pool = Pool(rows, shared=shares(rows.shape, [len(subset) for subset in subsets]))
     for seed, subset in enumerate(subsets):
-        if pool is not None and len(subset) < d:
-            own = pool.moments(subset, neighbours=neighbours)
-            yield moments_proxies(own, neighbours=neighbours, ridge=ridge, pairs=pairs, seed=seed)
-        else:
-            yield layer_proxies(
-                rows[subset], neighbours=neighbours, ridge=ridge, pairs=pairs, seed=seed
-            )
+        own = pool.moments(subset, neighbours=neighbours)
+        yield moments_proxies(own, neighbours=neighbours, ridge=ridge, pairs=pairs, seed=seed)
+
+
+def shares(shape: tuple[int, ...], sizes: Sequence[int]) -> bool:
+    """Whether subsets of these sizes take their inner products from a pool [p, d]."""
+    p, d = shape
+    saves = p**2 * d <= sum(n**2 for n in sizes) * (d - _LOOKUP)
+    return saves and gram_bytes(p) <= _memory() // _SHARE
+
+
+def gram_bytes(rows: int) -> int:
+    """Return the memory of a pool's Gram matrix, in bytes."""
+    return 8 * rows**2
+
+
+def _memory() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Pool:
-    """Activations of which subsamples are taken, and their Gram matrix."""
+    """Activations of which subsamples are taken.
 
-    def __init__(self, rows: Tensor):
-        self._points = rows.double()
+    Args:
+        rows: the activations, [p, d].
+        shared: whether inner products are formed once, for all subsamples.
+    """
+
+    def __init__(self, rows: Tensor, *, shared: bool):
+        self._rows = rows
         self._equal = first_equal(rows).cpu().numpy()
-        self._gram = self_product(self._points - finite_mean(self._points))
+        self._gram = self_product(_centred(rows.double())) if shared else None
 
     def moments(self, subset: NDArray[np.int64], *, neighbours: int) -> Moments:
-        """Take apart the rows of a subset, in its order: their Gram matrix is centred anew.
+        """Take apart the rows of a subset.
 
         Args:
-            subset: row indices without repetition, fewer than d.
+            subset: row indices without repetition.
             neighbours: the largest neighbourhood that will be asked for.
 
         Raises:
@@ -93,31 +109,37 @@ class Pool:
         _, first = np.unique(self._equal[subset], return_index=True)
         duplicates = len(subset) - len(first)
         check_enough(len(first), duplicates, neighbours)
-        index = torch.from_numpy(subset[np.sort(first)]).to(self._points.device)
-        points = self._points[index]
-        centred = points - points.mean(dim=0)
-        gram, scale = self._recentred(index)
-        if scale is None:
-            gram = self_product(centred)
-        return Moments(
-            points=points,
-            centred=centred,
-            scatter=gram,
-            gram=gram,
-            trace=total_of(gram),
-            duplicates=duplicates,
-            scale=scale,
-        )
+        distinct = subset[np.sort(first)]
+        if self._gram is None:
+            return Moments.of_distinct(self._rows[self._index(distinct)], duplicates)
+        order = np.argsort(distinct)  # looked up in the order in which they lie in memory
+        index, place = self._index(distinct[order]), self._index(np.argsort(order))
+        gram, scale = _looked_up(self._gram, index, centre=len(index) < self._rows.shape[1])
+        return Moments.of_distinct(self._rows[index], duplicates, gram, scale, place)
 
-    def _recentred(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A part of the Gram matrix about its own mean, and the scale of its rounding.
+    def _index(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(rows).to(self._rows.device)
 
-        Without a scale that mean is too far from the pool's, and the matrix lacks digits.
-        """
-        gram = self._gram[index[:, None], index]
-        mean = gram.mean(dim=0)
-        offset = mean.mean()  # the squared distance of the means
-        scale = gram.diagonal() + offset
+
+def _centred(points: Tensor) -> Tensor:
+    return points - finite_mean(points)
+
+
+def _looked_up(
+    products: Tensor, index: Tensor, *, centre: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Inner products of some points, and the scale of their rounding.
+
+    They are about the pool's mean, or with ``centre`` about the points' own. None where the two are
+    so far apart that the products lack digits.
+    """
+    gram = products[index[:, None], index]
+    mean = gram.mean(dim=0)
+    offset = mean.mean()  # the squared distance of the means
+    scale = gram.diagonal() + offset
+    if offset > _FAR * (scale.mean() - 2 * offset):
+        return None, None
+    if centre:
         gram -= mean
         gram -= (mean - offset)[:, None]
-        return gram, None if offset > _FAR * gram.diagonal().mean() else scale
+    return gram, scale

@@ -111,10 +111,9 @@ def moments_proxies(
     """
     _check_settings(neighbours=neighbours, ridge=ridge, pairs=pairs)
     curvature = 1 / local_variances(own.points, own.centred, own.gram, neighbours, own.scale)
-    drawn = torch.from_numpy(sample_pairs(own.n, pairs, seed)).to(own.points.device)
     return LayerProxies(
         curvature=median(curvature),
-        stiffness=own.stiffness(ridge, drawn),
+        stiffness=own.stiffness(ridge, own.pairs(pairs, seed)),
         effective_rank=own.trace / largest_eigenvalue(own.scatter),
         participation_ratio=own.participation_ratio,
         duplicates=own.duplicates,
@@ -136,6 +135,7 @@ class Moments:
         duplicates: rows removed because they equal an earlier row.
         scale: squared norms of which the rounding of ``gram`` is a fraction, [n]; None: those on
             its diagonal.
+        place: where the r-th of the given rows is among the points, [n]; None: they are in order.
     """
 
     points: Tensor
@@ -145,6 +145,7 @@ class Moments:
     trace: float
     duplicates: int
     scale: Tensor | None = None
+    place: Tensor | None = None
 
     @classmethod
     def of(cls, activations: Tensor | NDArray[np.generic], *, neighbours: int) -> Moments:
@@ -161,17 +162,46 @@ class Moments:
         kept = first_occurrences(rows)
         duplicates = len(rows) - len(kept)
         check_enough(len(kept), duplicates, neighbours)
-        points = (rows[kept] if duplicates else rows).double()
+        return cls.of_distinct(rows[kept] if duplicates else rows, duplicates)
+
+    @classmethod
+    def of_distinct(
+        cls,
+        rows: Tensor,
+        duplicates: int,
+        gram: Tensor | None = None,
+        scale: Tensor | None = None,
+        place: Tensor | None = None,
+    ) -> Moments:
+        """Take distinct rows apart; what is known already is not computed.
+
+        Args:
+            rows: [n, d].
+            duplicates: how many others were equal to one of these.
+            gram: their inner products, [n, n]; with n < d about their mean.
+            scale: of the rounding of ``gram``, [n].
+            place: as the attribute.
+
+        Raises:
+            UserError: they are not finite, or all but equal to zero.
+        """
+        points = rows.double()
         n, d = points.shape
         centred = points - finite_mean(points)
-        scatter = self_product(centred if n < d else centred.mT)
+        if n >= d:
+            scatter = self_product(centred.mT)
+            gram = self_product(centred) if gram is None and n <= _GRAM_ROWS else gram
+        else:
+            scatter = gram = self_product(centred) if gram is None else gram
         return cls(
             points=points,
             centred=centred,
             scatter=scatter,
-            gram=_gram(centred, scatter),
+            gram=gram,
             trace=total_of(scatter),
             duplicates=duplicates,
+            scale=scale,
+            place=place,
         )
 
     @property
@@ -188,6 +218,11 @@ class Moments:
     def participation_ratio(self) -> float:
         """tr(Sigma)^2 / tr(Sigma^2)."""
         return (self.trace / float(torch.linalg.vector_norm(self.scatter))) ** 2
+
+    def pairs(self, count: int, seed: int) -> Tensor:
+        """Draw pairs of the given rows, as places among the points, [pairs, 2]."""
+        drawn = torch.from_numpy(sample_pairs(self.n, count, seed)).to(self.points.device)
+        return drawn if self.place is None else self.place[drawn]
 
     def stiffness(self, ridge: float, drawn: Tensor) -> float:
         """Return m: the median over pairs [pairs, 2] of the precision's Rayleigh quotient."""
@@ -288,14 +323,6 @@ def total_of(scatter: Tensor) -> float:
     if not 0 < trace < float("inf"):
         raise UserError(f"The activations' squares sum to {trace} in float64; rescale them.")
     return trace
-
-
-def _gram(centred: Tensor, scatter: Tensor) -> Tensor | None:
-    """X X', [n, n], where it is at hand or small."""
-    n, d = centred.shape
-    if n < d:
-        return scatter
-    return self_product(centred) if n <= _GRAM_ROWS else None
 
 
 def _quotients(centred: Tensor, scatter: Tensor, epsilon: float, drawn: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 _DENSE = 384  # up to this size a full eigendecomposition is faster than Lanczos
 _PAIRS = 256  # pairs whose rows are held at a time
+_SOLVED = 256  # below twice this size a triangular solve is not divided
 _STEPS = 64  # Lanczos vectors are allocated by so many
 
 
 def self_product(x: Tensor) -> Tensor:
-    """X X', [p, p] from X [p, q]: block rows of one triangle, mirrored (9/16 of the arithmetic)."""
+    """X X', [p, p] from X [p, q]: block rows of one triangle, mirrored; about half the work."""
     product = x.new_empty(len(x), len(x))
-    step = max(64, -(-len(x) // 8))
+    step = max(128, -(-len(x) // 16))
     for start in range(0, len(x), step):
         here = slice(start, start + step)
         torch.mm(x[here], x[: start + step].mT, out=product[here, : start + step])
@@ -77,7 +78,7 @@ def _ritz(diagonal: list[float], beside: list[float]) -> tuple[float, float]:
 def scatter_quotients(scatter: Tensor, centred: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
     """Rayleigh quotients u'(S + epsilon I)^-1 u / u'u of the pairs' u = h_i - h_j, S = X'X.
 
-    With L L' = S + epsilon I the form is |L^-1 u|^2.
+    With L L' = S + epsilon I the form is |L^-1 u|^2, of which L^-1 x is solved for once per point.
 
     Args:
         scatter: S, [d, d].
@@ -91,11 +92,11 @@ def scatter_quotients(scatter: Tensor, centred: Tensor, epsilon: float, drawn: T
     Raises:
         UserError: If S + epsilon I is singular in float64.
     """
+    used, places = torch.unique(drawn, return_inverse=True)
+    points = centred[used]
     factor = _cholesky(scatter, epsilon)
-    u = (centred[drawn[:, 0]] - centred[drawn[:, 1]]).mT  # (d, pairs)
-    form = torch.linalg.solve_triangular(factor, u, upper=False).square().sum(dim=0)
-    quotients: Tensor = form / u.square().sum(dim=0)
-    return quotients
+    white = torch.linalg.solve_triangular(factor, points.mT, upper=False).mT  # rows L^-1 x
+    return _squared_distances(white, places) / _squared_distances(points, places)
 
 
 def gram_quotients(gram: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
@@ -116,15 +117,32 @@ def gram_quotients(gram: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
     Raises:
         UserError: If M is singular in float64.
     """
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    # V, M^-1 = V V'; LAPACK's order makes its rows contiguous
-    inverse = torch.linalg.solve_triangular(_cholesky(gram, epsilon), identity, upper=False).mT
+    inverse = _inverse_factor(_cholesky(gram, epsilon))  # V, M^-1 = V V'
+    form = _squared_distances(inverse, drawn)
     i, j = drawn.unbind(1)
-    blocks = zip(torch.split(i, _PAIRS), torch.split(j, _PAIRS), strict=True)
-    form = torch.cat([(inverse[a] - inverse[b]).square().sum(dim=1) for a, b in blocks])
     diagonal = gram.diagonal()
     quotients: Tensor = (2 - epsilon * form) / (diagonal[i] + diagonal[j] - 2 * gram[i, j])
     return quotients
+
+
+def _inverse_factor(factor: Tensor) -> Tensor:
+    """L'^-1 of a lower factor, [n, n]: by halves, mostly as matrix products."""
+    half = len(factor) // 2
+    if half < _SOLVED:
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        solved: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return solved.mT
+    top, bottom = _inverse_factor(factor[:half, :half]), _inverse_factor(factor[half:, half:])
+    inverse = factor.new_zeros(factor.shape)
+    inverse[:half, :half], inverse[half:, half:] = top, bottom
+    torch.mm(top @ factor[half:, :half].mT, bottom, out=inverse[:half, half:]).neg_()
+    return inverse
+
+
+def _squared_distances(rows: Tensor, drawn: Tensor) -> Tensor:
+    """|r_i - r_j|^2 of the drawn pairs [pairs, 2] of rows [n, c], [pairs]."""
+    blocks = torch.split(drawn, _PAIRS)
+    return torch.cat([(rows[i] - rows[j]).square().sum(dim=1) for i, j in (b.T for b in blocks)])
 
 
 def _cholesky(matrix: Tensor, epsilon: float) -> Tensor:

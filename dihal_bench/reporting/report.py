@@ -20,6 +20,7 @@ from dihal_bench.runs.cost_estimate import (
     duration,
     flops_per_second,
     locating,
+    reading,
     trained_tokens,
 )
 from dihal_bench.studies.protocol_grid.grid import describe_grid
@@ -149,7 +150,7 @@ def plan(
     }
     if grid:
         seconds = grid_seconds(config.locate, backbone.blocks - 1, backbone.hidden_size)
-        cost += CostEstimate(flops=cost.flops, proxies=seconds)  # the backbone's pass is made again
+        cost += reading(job) + CostEstimate(measured=seconds)  # the backbone's pass is made again
         summary["grid"] = f"{describe_grid(config.locate)}: at most about {duration(seconds)}"
     summary["time"] = _time(cost, job)
     if cache is not None:

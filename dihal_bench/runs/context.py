@@ -15,6 +15,7 @@ from dihal_bench.core.progress import progress
 from dihal_bench.core.registry import DENOISERS, INTERFACES, include
 from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.schedule import Diffusion
+from dihal_bench.geometry.cache import is_large
 from dihal_bench.geometry.locate import Located, Sample, fill_cache, locate
 from dihal_bench.geometry.score import resolve_layer
 from dihal_bench.interfaces.batch import Batch
@@ -107,8 +108,14 @@ class RunContext:
             return Located.from_dict(self.finished.data["locate"])
         if distributed.on_main(partial(kept.usable, path)):
             if self.cache is not None:
-                text = self.inputs.training_text
-                fill_cache(self.inputs.backbone, text, config.locate, self.cache, seed=config.seed)
+                fill_cache(
+                    self.inputs.backbone,
+                    self.inputs.training_text,
+                    config.locate,
+                    self.cache,
+                    seed=config.seed,
+                    autocast=self.locates_under_autocast,
+                )
             return Located.from_dict(kept.read_json(path))
         found = locate(
             self.inputs.backbone,
@@ -117,6 +124,7 @@ class RunContext:
             residual=config.residual,
             seed=config.seed,
             cache=self.cache,
+            autocast=self.locates_under_autocast,
         )
         found = distributed.from_main(found)
         kept.write_json(path, found.to_dict())
@@ -130,10 +138,17 @@ class RunContext:
         return self.shared / f"locate-{short_hash(depends)}.json"
 
     @property
+    def locates_under_autocast(self) -> bool:
+        """Whether layers are located as bridges are trained; a small backbone is read in full."""
+        return self.config.train.autocast and is_large(self.inputs.backbone)
+
+    @property
     def rests_on(self) -> list[Any]:
         """What everything measured here depends on: the teacher's weights, and the text read."""
         text = self.inputs.training_text
-        return [self.inputs.backbone.info.fingerprint, text.fingerprint, text.window]
+        precision = ["autocast"] if self.locates_under_autocast else []
+        fingerprint = self.inputs.backbone.info.fingerprint
+        return [fingerprint, text.fingerprint, text.window, *precision]
 
     @property
     def knows_layer(self) -> bool:

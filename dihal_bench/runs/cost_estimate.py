@@ -1,7 +1,8 @@
 """What work will cost, before it is done: tokens, FLOPs, memory and time of one run or of many.
 
 FLOPs are estimated from parameter counts: per parameter and token 2 forward and 4 backward, 2
-backward through frozen blocks. Time follows from the speed of a matrix product on this machine.
+backward through frozen blocks. Time follows from the speed of a matrix product on this machine;
+that of locating is measured on a part of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.config.identity import identity, settled
 from dihal_bench.core.registry import INTERFACES
-from dihal_bench.geometry.seconds import proxy_seconds
+from dihal_bench.geometry.seconds import pass_seconds, pass_tokens, proxy_seconds
 from dihal_bench.runs.context import RunContext
 from dihal_bench.training.shares import check_shares
 
@@ -37,14 +38,16 @@ class CostEstimate:
         tokens: that are trained on, of all interfaces and phases.
         training: FLOPs of that, the teacher's included.
         flops: of everything.
-        proxies: seconds of what is measured on activations, which no FLOPs tell.
+        timed: those FLOPs whose time is in ``measured``.
+        measured: seconds that were told by timing a part, not by FLOPs.
         memory: bytes of a process, at most.
     """
 
     tokens: int = 0
     training: float = 0.0
     flops: float = 0.0
-    proxies: float = 0.0
+    timed: float = 0.0
+    measured: float = 0.0
     memory: float = 0.0
 
     def __add__(self, other: CostEstimate) -> CostEstimate:
@@ -52,13 +55,14 @@ class CostEstimate:
             tokens=self.tokens + other.tokens,
             training=self.training + other.training,
             flops=self.flops + other.flops,
-            proxies=self.proxies + other.proxies,
+            timed=self.timed + other.timed,
+            measured=self.measured + other.measured,
             memory=max(self.memory, other.memory),
         )
 
     def seconds(self, speed: float) -> float:
         """Return the time that it takes, one thing after another, at so many FLOP/s."""
-        return self.flops / speed + self.proxies
+        return (self.flops - self.timed) / speed + self.measured
 
 
 def checked(config: RunConfig, job: RunContext) -> RunContext:
@@ -107,12 +111,25 @@ def cost_of(groups: Iterable[Sequence[RunContext]]) -> CostEstimate:
 
 def locating(job: RunContext) -> CostEstimate:
     """Return what the layers' geometry costs."""
+    backbone = job.inputs.backbone
+    seconds = proxy_seconds(job.config.locate, backbone.blocks - 1, backbone.hidden_size)
+    memory = _base_memory(job) + _located_memory(job)
+    return reading(job) + CostEstimate(measured=seconds, memory=memory)
+
+
+def reading(job: RunContext) -> CostEstimate:
+    """Return what it costs to run the backbone over the text that layers are located in."""
     config, backbone = job.config, job.inputs.backbone
-    passed = float(config.locate.windows * config.text.window * _teacher(job))
-    seconds = proxy_seconds(config.locate, backbone.blocks - 1, backbone.hidden_size)
-    return CostEstimate(
-        flops=passed, proxies=seconds, memory=_base_memory(job) + _located_memory(job)
+    blocks = backbone.info.parameters - backbone.model.get_input_embeddings().weight.numel()
+    flops = 2.0 * blocks * pass_tokens(backbone, config.locate, config.text.window)
+    seconds = pass_seconds(
+        backbone,
+        config.locate,
+        config.text.window,
+        residual=config.residual,
+        autocast=job.locates_under_autocast,
     )
+    return CostEstimate(flops=flops, timed=flops, measured=seconds)
 
 
 def cost_of_errands(errands: Sequence[WorkUnit], job: RunContext) -> CostEstimate:
@@ -185,13 +202,16 @@ def _training_memory(job: RunContext, trunk: int) -> float:
 
 
 def _located_memory(job: RunContext) -> float:
-    """Sampled rows twice, and covariances."""
+    """Sampled rows twice, covariances, and the inner products of a pool where it has them."""
     from dihal_bench.geometry.crossfit import crossed_layers
+    from dihal_bench.geometry.pool import gram_bytes, shares
 
     config, backbone = job.config.locate, job.inputs.backbone
     layers, size = list(range(1, backbone.blocks)), backbone.hidden_size
-    rows = config.windows * config.per_window * len(layers) * size * 4
-    return float(2 * rows + len(crossed_layers(layers, size)) * size**2 * 8)
+    kept = config.windows * config.per_window
+    shared = shares((kept, size), [config.sample] * config.resamples)
+    rows, sums = kept * len(layers) * size * 4, len(crossed_layers(layers, size)) * size**2 * 8
+    return float(2 * rows + sums + shared * gram_bytes(kept))
 
 
 def flops_per_second(device: torch.device) -> float:

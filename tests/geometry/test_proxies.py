@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.geometry import layer_proxies, proxies, sample_pairs, spectrum
-from dihal_bench.geometry.neighbourhoods import nearest_neighbours
+from dihal_bench.geometry.neighbourhoods import _smallest, nearest_neighbours
 from dihal_bench.geometry.spectrum import largest_eigenvalue
 
 from .reference import layer_proxies_reference
@@ -144,6 +144,17 @@ def test_a_point_is_not_its_own_neighbour_and_distances_are_exact():
     assert torch.equal(nearest.sort().values, expected.sort().values)
 
 
+@pytest.mark.parametrize("n", [20, 171, 600])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_smallest_of_a_row_are_those_of_sorting_it(n, ties):
+    rows = torch.from_numpy(np.random.default_rng(n).normal(size=(30, n)))
+    rows = rows.round(decimals=1) if ties else rows
+    values, columns = _smallest(rows, 10)
+    assert torch.equal(values, rows.sort(dim=1).values[:, :10])
+    assert torch.equal(rows.gather(1, columns), values)
+    assert all(len(set(row.tolist())) == 10 for row in columns)
+
+
 @pytest.mark.parametrize("shape", [(400, 40), (40, 400)], ids=str)
 def test_ranks_of_a_known_spectrum(shape):
     count = min(shape[0] - 1, shape[1])
@@ -220,6 +231,15 @@ def test_pairs_are_uniform_over_distinct_points():
     np.add.at(counts, tuple(pairs.T), 1)
     assert (counts.diagonal() == 0).all()
     assert counts[~np.eye(5, dtype=bool)] == pytest.approx(2000, rel=0.12)
+
+
+@pytest.mark.parametrize("n", [5, 64, 201])
+def test_the_inverse_of_a_factor_by_halves(monkeypatch, n):
+    monkeypatch.setattr(spectrum, "_SOLVED", 8)
+    h = torch.from_numpy(activations(2 * n, n))
+    factor = torch.linalg.cholesky(h.T @ h)
+    found = spectrum._inverse_factor(factor) @ factor.T
+    assert torch.allclose(found, torch.eye(n, dtype=torch.float64), atol=1e-9)
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0])

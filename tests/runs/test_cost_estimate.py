@@ -3,6 +3,7 @@
 import pytest
 
 from dihal_bench.config.resolve import resolve
+from dihal_bench.runs import cost_estimate
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import CostEstimate, cost_of, duration
 
@@ -33,20 +34,23 @@ def test_a_time_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
 
 
 def test_costs_add_up_but_for_memory() -> None:
-    one = CostEstimate(tokens=1, training=2.0, flops=3.0, proxies=4.0, memory=5.0)
-    both = one + CostEstimate(tokens=10, training=20.0, flops=30.0, proxies=40.0, memory=3.0)
-    assert both == CostEstimate(tokens=11, training=22.0, flops=33.0, proxies=44.0, memory=5.0)
-    assert both.seconds(speed=11.0) == 3.0 + 44.0
+    one = CostEstimate(tokens=1, training=2.0, flops=3.0, timed=1.0, measured=4.0, memory=5.0)
+    tens = {"tokens": 10, "training": 20.0, "flops": 30.0, "timed": 10.0, "measured": 40.0}
+    both = one + CostEstimate(**tens, memory=3.0)
+    summed = {"tokens": 11, "training": 22.0, "flops": 33.0, "timed": 11.0, "measured": 44.0}
+    assert both == CostEstimate(**summed, memory=5.0)
+    assert both.seconds(speed=11.0) == 2.0 + 44.0
 
 
-def test_runs_of_one_group_share_the_teachers_pass(tiny: Tiny, tmp_path) -> None:
+def test_runs_of_one_group_share_the_teachers_pass(tiny: Tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cost_estimate, "pass_seconds", lambda *_, **__: 7.0)
     jobs = [job(tiny, tmp_path, f"layer={layer}") for layer in (1, 2)]
     apart, together = cost_of([[own] for own in jobs]), cost_of([jobs])
     passed = 2 * jobs[0].inputs.backbone.info.parameters * 1024
     assert apart.tokens == together.tokens == 2 * 1024
     assert apart.training - together.training == passed
     assert apart.flops - together.flops == passed
-    assert apart.proxies == together.proxies == cost_of([jobs[:1]]).proxies  # located once
+    assert apart.measured == together.measured == cost_of([jobs[:1]]).measured  # located once
 
 
 def test_what_is_trained_alike_is_trained_once(tiny: Tiny, tmp_path) -> None:

@@ -246,6 +246,7 @@ def locate_grid(
     seed: int,
     kept: Path,
     cache: CacheConfig | None = None,
+    autocast: bool = False,
 ) -> Grid:
     """Score the candidate layers 1..N-1 under every protocol, on the tokens that `locate` draws.
 
@@ -256,6 +257,7 @@ def locate_grid(
         seed: of all sampling.
         kept: folder of the readings; those it holds already are not taken again.
         cache: where activations are kept, to be read instead of computed another time.
+        autocast: as `locate` takes it.
 
     Raises:
         UserError: the resamples are too small for the largest neighbourhood.
@@ -269,6 +271,7 @@ def locate_grid(
         residual="none",
         seed=seed,
         cache=cache,
+        autocast=autocast,
     )
     pool = len(next(iter(samples.values())).states)
     sample = sample_of(config, pool)

@@ -30,6 +30,7 @@ def grid_of_run(job: RunContext) -> Grid:
         seed=config.seed,
         kept=job.shared / f"grid-{short_hash(depends)}",
         cache=job.cache,
+        autocast=job.locates_under_autocast,
     )
 
 

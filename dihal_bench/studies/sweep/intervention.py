@@ -99,6 +99,7 @@ def _measured(job: RunContext, layers: Sequence[int], transforms: Sequence[str])
         per_window=config.per_window,
         residual="none",
         seed=seed,
+        autocast=job.locates_under_autocast,
     )
     job.collect([(a, layer) for layer in layers])
     pool = len(samples[layers[0]].states)

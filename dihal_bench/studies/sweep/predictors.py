@@ -121,6 +121,7 @@ def _geometry(job: RunContext) -> dict[str, Any]:
         per_window=config.per_window,
         residual=job.config.residual,
         seed=job.config.seed,
+        autocast=job.locates_under_autocast,
     )
     pool = len(samples[layers[0]].states)
     subsets = draw_subsets(pool, min(config.sample, pool), config.resamples, job.config.seed + 1)

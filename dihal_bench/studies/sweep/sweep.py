@@ -74,7 +74,7 @@ class Sweep:
             return cost
         backbone = self.job.inputs.backbone
         layers, size = backbone.blocks - 1, backbone.hidden_size
-        return cost + CostEstimate(proxies=grid_seconds(self.job.config.locate, layers, size))
+        return cost + CostEstimate(measured=grid_seconds(self.job.config.locate, layers, size))
 
     def cells(self, table: SweepTable) -> Cells | None:
         """Rank the layers by every cell of the protocol grid, if that was asked for."""
