@@ -78,7 +78,7 @@ def _ritz(diagonal: list[float], beside: list[float]) -> tuple[float, float]:
 def scatter_quotients(scatter: Tensor, centred: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
     """Rayleigh quotients u'(S + epsilon I)^-1 u / u'u of the pairs' u = h_i - h_j, S = X'X.
 
-    With L L' = S + epsilon I the form is |L^-1 u|^2, of which L^-1 x is solved for once per point.
+    With L L' = S + epsilon I the form is |L^-1 u|^2, and L^-1 x is solved for once per point.
 
     Args:
         scatter: S, [d, d].
@@ -92,11 +92,9 @@ def scatter_quotients(scatter: Tensor, centred: Tensor, epsilon: float, drawn: T
     Raises:
         UserError: If S + epsilon I is singular in float64.
     """
-    used, places = torch.unique(drawn, return_inverse=True)
-    points = centred[used]
     factor = _cholesky(scatter, epsilon)
-    white = torch.linalg.solve_triangular(factor, points.mT, upper=False).mT  # rows L^-1 x
-    return _squared_distances(white, places) / _squared_distances(points, places)
+    white = torch.linalg.solve_triangular(factor, centred.mT, upper=False).mT  # rows L^-1 x
+    return _squared_distances(white, drawn) / _squared_distances(centred, drawn)
 
 
 def gram_quotients(gram: Tensor, epsilon: float, drawn: Tensor) -> Tensor:
