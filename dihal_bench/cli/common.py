@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 INCLUDE = "a Python file that registers interfaces (repeatable)"
 JSON = "print JSON, and nothing else, on standard output"
+_COLUMN = "column of the text, or of chats, in files of rows; a.b is nested (default: text)"
 _SHARD = "spread the backbone's blocks over the processes that torchrun starts (FSDP2)"
 _FLAGS = (
-    *("interface", "layer", "from_layer", "backbone", "corpus", "budget", "denoiser", "regime"),
-    *("controls", "seed", "device", "dtype", "config"),
+    *("interface", "layer", "from_layer", "backbone", "corpus", "text_column", "budget"),
+    *("denoiser", "regime", "controls", "seed", "device", "dtype", "config"),
     *("interfaces", "seeds", "denoisers", "blocks"),
     *("layers", "span", "over", "transform", "backbones"),
 )
@@ -35,6 +36,7 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="from_layer", metavar="A", help="layer that conditions (default: 0)")
     add("--backbone", help="bundled, a folder, or a hub id (default: bundled)")
     add("--corpus", help="bundled, a file, a folder, or a Hugging Face dataset (default: bundled)")
+    add("--text-column", metavar="NAME", help=_COLUMN)
     add("--budget", "--preset", default="tiny", help="tiny, small or paper (default: tiny)")
     add("--denoiser", help="registered denoiser (default: transformer)")
     add("--regime", help="causal (default) or sequence: blocks that are denoised jointly")
@@ -88,6 +90,7 @@ def config_of(
 
     names = ("interface", "controls", "layer", "from_layer", "backbone", "corpus", "regime", "seed")
     values = {name: getattr(arguments, name, None) for name in (*names, "device", "dtype")}
+    values["text.column"] = getattr(arguments, "text_column", None)
     values["denoiser.name"] = denoiser or arguments.denoiser
     values["include"] = tuple(arguments.include) if arguments.include else None
     return resolve(
@@ -152,5 +155,5 @@ def command_of(arguments: argparse.Namespace) -> str:
         value = getattr(arguments, name, None)
         for item in value if isinstance(value, list) else [value]:
             if item is not None:
-                words += [f"--{name.removesuffix('_layer')}", str(item)]
+                words += [f"--{name.removesuffix('_layer').replace('_', '-')}", str(item)]
     return shlex.join(words)

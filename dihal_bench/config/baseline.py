@@ -102,4 +102,5 @@ BASELINE: Mapping[str, Any] = {
     "latent.noise": 0.25,
     "latent.states": False,
     "latent.joint": False,
+    "text.column": "text",
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _RUN = "dihal-bench run"
 _FLAGS = {
     **{"from_layer": "--from", "denoiser.name": "--denoiser", "include": "--include"},
+    "text.column": "--text-column",
     **{key: f"--{key}" for key in ("interface", "controls", "layer", "backbone", "corpus")},
     **{key: f"--{key}" for key in ("regime", "seed", "device", "dtype")},
 }

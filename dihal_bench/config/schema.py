@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.config.choices import plain, with_new_names
 from dihal_bench.core.errors import UserError
+from dihal_bench.data.rows import COLUMN
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.geometry.locate import LocateConfig
@@ -65,11 +66,13 @@ class TextConfig:
         window: tokens per window.
         train_tokens: at most this many tokens of training text are kept on disk; 0: all.
         validation_tokens: the same of validation text.
+        column: of a row that holds its text, or its chat; ``a.b`` is nested.
     """
 
     window: int = 256
     train_tokens: int = 0
     validation_tokens: int = 0
+    column: str = COLUMN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,10 @@ class Keys:
         added = self._table.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key - _HALF,))
         return added.rowcount == 1
 
+    def __contains__(self, key: int) -> bool:
+        """Return whether a key is in the set."""
+        return self._one("SELECT count(*) FROM keys WHERE key = ?", key - _HALF) == 1
+
     def __len__(self) -> int:
         """Return the number of keys."""
         return self._one("SELECT count(*) FROM keys")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,12 +38,32 @@ def content_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+def twin_hash(text: str) -> int:
+    """Return 64 bits that two documents share if they agree but for white space, form or case.
+
+    White space includes line ends; the form is that of Unicode (NFKC).
+    """
+    if text.isascii():
+        plain = text.lower()
+    else:
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        for space in _WIDE_SPACES:
+            plain = plain.replace(space, "")
+    content = plain.encode("utf-8", "surrogatepass").translate(None, _SPACES)
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+
+
+_SPACES = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "
+_WIDE_SPACES = "\x85\u1680\u2028\u2029"  # NFKC makes plain ones of all others
+
+
 def deal(texts: Iterable[str], *, held_out: bool, cut: int = TENTH) -> Iterator[str]:
     """Yield one of the two sets of text that comes without sets of its own.
 
     The content decides: a document is held out if its hash is below ``cut``. So the sets depend on
-    no order, grow with the corpus, and never share a document. A repeated document is yielded once;
-    for that its hash is kept, on disk where there are many. Blank documents pass, for ``pack`` to
+    no order, grow with the corpus, and never share a document. Of documents that agree but for
+    white space, form or case, the first is yielded, in its set, and the others count as repeated;
+    for that hashes are kept, on disk where there are many. Blank documents pass, for ``pack`` to
     count.
 
     Args:
@@ -52,6 +73,16 @@ def deal(texts: Iterable[str], *, held_out: bool, cut: int = TENTH) -> Iterator[
     """
     seen = Keys()
     for text in texts:
-        key = content_hash(text)
-        if (key < cut) == held_out and (seen.add(key) or not text.strip()):
+        is_new = seen.add(twin_hash(text))
+        if (content_hash(text) < cut) == held_out and (is_new or not text.strip()):
+            yield text
+
+
+def apart(texts: Iterable[str], others: Iterable[str]) -> Iterator[str]:
+    """Yield the texts that are none of the others, but for white space, form or case."""
+    taken = Keys()
+    for text in others:
+        taken.add(twin_hash(text))
+    for text in texts:
+        if twin_hash(text) not in taken or not text.strip():
             yield text

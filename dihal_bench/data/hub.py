@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub, streamed: none is downloaded whole, no code of theirs runs.
 
-A row's field "text" is a document. Several files are read at a time, one row of each in turn, in
+One column of a row is a document. Several files are read at a time, one row of each in turn, in
 an order drawn once and for all: large corpora are sorted by source, and a run reads a part only.
 """
 
@@ -18,28 +18,30 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.core import kept
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import cache_folder
+from dihal_bench.data.decoding import Flaw
 from dihal_bench.data.documents import Corpus, content_hash, deal
-from dihal_bench.data.readers import Flaw, json_lines
+from dihal_bench.data.rows import COLUMN, Row, documents, json_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 VERSION = 1  # of the order of the documents: a change of this file raises it
+_DEAL = 2  # of what is dealt to which set: 2 keeps documents together that differ in white space
 PATIENCE = 10.0  # seconds to wait for the hub's first answer
 
 _LANES = 16  # files open at a time
 
-_Sets = dict[str, "Callable[[], Iterator[str]]"]
+_Rows = dict[str, "Callable[[], Iterator[Row]]"]
 
 
 @dataclass(frozen=True)
 class _Source:
     revision: str
     copied: bool  # read from the copy that datasets.load_dataset made: in another order
-    sets: _Sets
+    sets: _Rows
 
 
-def hub_corpus(name: str, repository: str, config: str | None) -> Corpus:
+def hub_corpus(name: str, repository: str, config: str | None, column: str = COLUMN) -> Corpus:
     """Return a data set of the hub: the copy that ``datasets`` has in its cache, else a stream.
 
     A data set with its own "validation" keeps both sets as published; else "train" is dealt nine to
@@ -49,6 +51,7 @@ def hub_corpus(name: str, repository: str, config: str | None) -> Corpus:
         name: what the user calls the corpus.
         repository: ``OWNER/NAME``.
         config: name of the configuration, if the data set has several.
+        column: that holds the text, or the chat, of a row.
 
     Raises:
         UserError: there is no such data set or configuration, it cannot be reached, or it has no
@@ -67,16 +70,21 @@ def hub_corpus(name: str, repository: str, config: str | None) -> Corpus:
             f"--corpus {name}: the data set has no set called train (but "
             f"{', '.join(source.sets)}); give another, or save the text in a file."
         )
+    published = "validation" in source.sets
     identity = [VERSION, repository, config, source.revision, source.copied]
+    identity += [] if published else [_DEAL]
+    identity += [] if column == COLUMN else [column]
     return Corpus(
         name=name,
         fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
-        splits=_two_sets(source.sets),
+        splits=_two_sets(
+            {label: partial(_texts, name, rows, column) for label, rows in source.sets.items()}
+        ),
         notes={
             "repository": repository,
             "config": config,
             "revision": source.revision,
-            "sets": "published" if "validation" in source.sets else "dealt 9:1, repeats dropped",
+            "sets": "published" if published else "dealt 9:1, repeats dropped",
         },
     )
 
@@ -97,7 +105,16 @@ def _ask(name: str, repository: str) -> Any:
         return None
 
 
-def _two_sets(sets: _Sets) -> _Sets:
+def _texts(name: str, rows: Callable[[], Iterator[Row]], column: str) -> Iterator[str]:
+    try:
+        yield from documents(rows(), column)
+    except Flaw as flaw:
+        raise UserError(f"--corpus {name}: {flaw}.") from None
+
+
+def _two_sets(
+    sets: dict[str, Callable[[], Iterator[str]]],
+) -> dict[str, Callable[[], Iterator[str]]]:
     if "validation" in sets:
         return {label: sets[label] for label in ("train", "validation")}
 
@@ -152,7 +169,7 @@ def _remembered(name: str, repository: str, config: str | None) -> _Source:
         f"while online: datasets.load_dataset({repository!r}, {config!r})."
     )
 
-    def nothing() -> Iterator[str]:
+    def nothing() -> Iterator[Row]:
         raise unreachable
 
     memory = _memory(repository, config)
@@ -162,24 +179,18 @@ def _remembered(name: str, repository: str, config: str | None) -> _Source:
     return _Source(known["revision"], False, dict.fromkeys(known["sets"], nothing))
 
 
-def _row_sets(name: str, streams: Mapping[str, Any]) -> _Sets:
+def _row_sets(name: str, streams: Mapping[str, Any]) -> _Rows:
     return {label: partial(_rows, name, stream) for label, stream in streams.items()}
 
 
-def _rows(name: str, stream: Any) -> Iterator[str]:
-    """Yield the texts of a ``datasets.IterableDataset``."""
+def _rows(name: str, stream: Any) -> Iterator[Row]:
+    """Yield the rows of a ``datasets.IterableDataset``."""
     with _explained(name):
         lanes = min(stream.num_shards, _LANES)
         if lanes > 1:
             stream = stream.shuffle(seed=0, buffer_size=1)  # the files, not the rows
         for row in _in_turn(stream.shard(lanes, lane) for lane in range(lanes)):
-            text = row.get("text")
-            if not isinstance(text, str):
-                raise UserError(
-                    f'--corpus {name}: a row has no string in the field "text" (the fields are '
-                    f"{', '.join(row)}); give another data set, or save the text in a file."
-                )
-            yield text
+            yield "a row", row
 
 
 def _lists(files: list[str], repository: str) -> dict[str, str]:
@@ -196,7 +207,7 @@ def _lists(files: list[str], repository: str) -> dict[str, str]:
 
 def _listed(
     name: str, repository: str, config: str | None, revision: str, lists: dict[str, str]
-) -> _Sets:
+) -> _Rows:
     from huggingface_hub import HfApi
 
     if config not in lists:
@@ -210,21 +221,22 @@ def _listed(
     return {"train": partial(_addressed, name, addresses)}
 
 
-def _addressed(name: str, addresses: list[str]) -> Iterator[str]:
-    """Yield the documents of JSON lines anywhere, several files at a time."""
+def _addressed(name: str, addresses: list[str]) -> Iterator[Row]:
+    """Yield the rows of JSON lines anywhere, several files at a time."""
     lanes = [addresses[lane::_LANES] for lane in range(_LANES)]
     with _explained(name):
         yield from _in_turn(chain.from_iterable(map(_remote_lines, lane)) for lane in lanes)
 
 
-def _remote_lines(address: str) -> Iterator[str]:
+def _remote_lines(address: str) -> Iterator[Row]:
     import fsspec  # type: ignore[import-untyped]
 
     with fsspec.open(address, "rb", compression="infer") as file:
         try:
-            yield from json_lines(file)
+            for place, row in json_lines(file):
+                yield f"{address}, {place}", row
         except Flaw as flaw:
-            raise ValueError(f"{address}, {flaw}") from None
+            raise Flaw(f"{address}, {flaw}") from None
 
 
 def _in_turn(lanes: Iterable[Iterable[Any]]) -> Iterator[Any]:
@@ -238,7 +250,7 @@ def _explained(name: str) -> Iterator[None]:
     """Put what the libraries raise into one sentence."""
     try:
         yield
-    except UserError:
+    except (UserError, Flaw, GeneratorExit):  # the last: nobody reads on
         raise
     except _failures() as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")

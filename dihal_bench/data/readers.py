@@ -1,166 +1,168 @@
-"""Files -> documents: plain text and JSON lines, either of them gzipped.
+"""Files -> documents: the suffix of a file decides how it is read, and through which compression.
 
-*Plain text* (any suffix, UTF-8): the paragraphs, separated by blank lines, are gathered in order
-into documents of up to 4,000 characters, about a thousand tokens: long enough to fill a window,
-short enough that a small file has documents to hold out. A longer paragraph is cut at white space.
-Line ends are unified, and white space at the end of a paragraph is dropped.
-
-*JSON lines* (``.jsonl``, ``.json``): one object per line, whose string ``text`` is one document,
-kept as it is. Half a surrogate pair, which no encoding can hold, becomes U+FFFD.
+Plain text is described in ``paragraphs``, files of rows in ``rows``.
 """
 
 from __future__ import annotations
 
-import codecs
+import bz2
+import fnmatch
 import gzip
-import io
-import json
-import re
+import lzma
+import shutil
+import tempfile
 import zlib
-from typing import TYPE_CHECKING, BinaryIO, cast
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.data.decoding import Flaw
+from dihal_bench.data.paragraphs import plain_text
+from dihal_bench.data.rows import (
+    COLUMN,
+    Row,
+    arrow_rows,
+    csv_rows,
+    documents,
+    json_rows,
+    parquet_rows,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_JSON_SUFFIXES = frozenset({".jsonl", ".json"})
 
-_DOCUMENT = 4000  # characters
-_CHUNK = 1 << 16  # bytes
-_BLANK_LINES = re.compile(r"\n\s*\n")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_BYTE_ORDER_MARK = "\ufeff"
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How files of a suffix are read.
 
+    Attributes:
+        code: stands for it in fingerprints.
+        rows: of a file, given the column; None: plain text.
+        seeks: whether the file is read from places in it, so that it has to lie there unpacked.
+    """
 
-class Flaw(ValueError):
-    """What is wrong at which place of a file, and the remedy."""
-
-
-def form_of(path: Path) -> tuple[bool, bool]:
-    """Tell from the suffix how a file is read: (as JSON lines, through gzip)."""
-    zipped = path.suffix.lower() == ".gz"
-    inner = path.with_suffix("") if zipped else path
-    return inner.suffix.lower() in _JSON_SUFFIXES, zipped
+    code: int
+    rows: Callable[[BinaryIO, str], Iterator[Row]] | None = None
+    seeks: bool = False
 
 
-def read_documents(corpus: str, path: Path) -> Iterator[str]:
+_PROSE = Format(code=0)
+_JSON = Format(code=1, rows=json_rows)
+FORMATS = {
+    **dict.fromkeys((".txt", ".text", ".md", ".rst"), _PROSE),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), _JSON),
+    ".csv": Format(code=2, rows=csv_rows),
+    ".tsv": Format(code=3, rows=partial(csv_rows, delimiter="\t")),
+    ".parquet": Format(code=4, rows=parquet_rows, seeks=True),
+    ".arrow": Format(code=5, rows=arrow_rows, seeks=True),
+}
+
+
+def _zstd(path: Path) -> Any:
+    from pyarrow import input_stream
+
+    return input_stream(str(path), compression="zstd")
+
+
+def _plain(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+_UNPACKED = {"": (0, _plain)}
+COMPRESSIONS: dict[str, tuple[int, Callable[[Path], Any]]] = {
+    ".gz": (1, gzip.open),
+    ".bz2": (2, bz2.open),
+    ".xz": (3, lzma.open),
+    ".zst": (4, _zstd),
+}
+_BESIDE = (  # what lies beside the text of a data set: names, in lower case
+    *("readme*", "licen[cs]e*", "copying*", "notice*", "citation*", "croissant*.json"),
+    *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"),
+    "cache-*.arrow",  # what ``datasets`` computed from a saved one
+)
+
+
+def is_beside(name: str) -> bool:
+    """Return whether a file's name says that it is about a data set, and no part of its text."""
+    return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _BESIDE)
+
+
+def suffixes(path: Path) -> tuple[str, str]:
+    """Return the suffixes for format and compression, in lower case; "" where there is none."""
+    packed = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
+    inner = path.with_suffix("") if packed else path
+    return inner.suffix.lower(), packed
+
+
+def form_of(path: Path) -> tuple[int, int]:
+    """Return numbers that stand for how a file is read: (format, compression)."""
+    suffix, packed = suffixes(path)
+    return FORMATS[suffix].code, (_UNPACKED | COMPRESSIONS)[packed][0]
+
+
+def check_suffix(corpus: str, path: Path) -> None:
+    """Refuse a file that is none of the formats.
+
+    Raises:
+        UserError: says which there are.
+    """
+    if suffixes(path)[0] not in FORMATS:
+        raise UserError(
+            f"--corpus {corpus}: {path} has none of the suffixes that are read ("
+            f"{', '.join(FORMATS)}, and these with {', '.join(COMPRESSIONS)} behind); convert or "
+            "rename it, or take it away."
+        )
+
+
+def read_documents(corpus: str, path: Path, column: str = COLUMN) -> Iterator[str]:
     """Yield the documents of one file; the suffix decides how it is read.
 
     Args:
         corpus: what the user calls the corpus, for the error.
-        path: the file.
+        path: the file, of a known suffix.
+        column: that holds the text of a row.
 
     Raises:
-        UserError: the file cannot be opened, is no UTF-8, or has a line that is no document.
+        UserError: the file cannot be opened, is no UTF-8, or has a row that is no document.
     """
-    is_json, zipped = form_of(path)
-    read = json_lines if is_json else plain_text
+    suffix, packed = suffixes(path)
+    form = FORMATS[suffix]
+    if form.rows is None and column != COLUMN:
+        raise UserError(
+            f"--corpus {corpus}: {path} is plain text, which has no column {column}; leave "
+            "--text-column away, or give files of rows."
+        )
     try:
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            yield from read(cast("BinaryIO", file))
+        with _opened(path, packed, form) as file:
+            yield from documents(form.rows(file, column), column) if form.rows else plain_text(file)
     except Flaw as flaw:
         raise UserError(f"--corpus {corpus}: {path}, {flaw}.") from None
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
+    except _failures() as error:
+        said = getattr(error, "strerror", None) or str(error).strip() or "it ends too early"
         raise UserError(
-            f"--corpus {corpus}: {path} cannot be read ({reason}); give a whole file you may read."
+            f"--corpus {corpus}: {path} cannot be read ({said.splitlines()[0].rstrip('. ')}); give "
+            "a whole file you may read."
         ) from error
 
 
-def json_lines(file: BinaryIO) -> Iterator[str]:
-    """Yield the ``text`` of every line; empty lines are passed over.
-
-    Raises:
-        Flaw: a line is not UTF-8, not JSON, or has no string called text.
-    """
-    offset = 0
-    for number, line in enumerate(file, 1):
-        try:
-            decoded = line.decode()
-        except UnicodeDecodeError as error:
-            raise _not_utf8(offset + error.start) from None
-        offset += len(line)
-        if number == 1:
-            decoded = decoded.removeprefix(_BYTE_ORDER_MARK)
-        if decoded.strip():
-            yield _SURROGATE.sub("\ufffd", _text_field(decoded, number))
+@contextmanager
+def _opened(path: Path, packed: str, form: Format) -> Iterator[BinaryIO]:
+    with (_UNPACKED | COMPRESSIONS)[packed][1](path) as file:
+        if not (packed and form.seeks):
+            yield cast("BinaryIO", file)
+            return
+        with tempfile.TemporaryFile() as whole:
+            shutil.copyfileobj(file, whole)
+            whole.seek(0)
+            yield cast("BinaryIO", whole)
 
 
-def _text_field(line: str, number: int) -> str:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Flaw(f"line {number}: not JSON ({error}); write one object per line") from None
-    text = value.get("text") if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        raise Flaw(f'line {number}: no string called "text"; write {{"text": "..."}} in every line')
-    return text
+def _failures() -> tuple[type[Exception], ...]:
+    """What the libraries raise for a file that is not whole."""
+    from pyarrow import ArrowException
 
-
-def plain_text(file: BinaryIO) -> Iterator[str]:
-    """Yield runs of paragraphs, joined by empty lines.
-
-    Raises:
-        Flaw: the file is not UTF-8.
-    """
-    gathered: list[str] = []
-    size = 0
-    for paragraph in _paragraphs(file):
-        if gathered and size + len(paragraph) > _DOCUMENT:
-            yield "\n\n".join(gathered)
-            gathered, size = [], 0
-        gathered.append(paragraph)
-        size += len(paragraph) + 2
-    if gathered:
-        yield "\n\n".join(gathered)
-
-
-def _paragraphs(file: BinaryIO) -> Iterator[str]:
-    return (text for piece in _pieces(file) if (text := piece.rstrip()))
-
-
-def _pieces(file: BinaryIO) -> Iterator[str]:
-    rest = "\n"  # so that white space in front of everything ends in a blank line like any other
-    for chunk in _decoded(file):
-        text = rest + chunk
-        body = text.rstrip()  # the white space behind it may go on in the next chunk
-        *whole, last = _BLANK_LINES.split(body)
-        for paragraph in whole:
-            yield (yield from _cut(paragraph))
-        rest = (yield from _cut(last)) + text[len(body) :]
-    yield rest
-
-
-def _cut(text: str) -> Generator[str, None, str]:
-    """Yield what exceeds one document, cut at white space where there is some; return the rest."""
-    text = text.lstrip("\n")
-    while len(text) > _DOCUMENT:
-        stop = max(text.rfind(space, 1, _DOCUMENT + 1) for space in " \n")
-        if stop < 0:
-            stop = _DOCUMENT
-        yield text[:stop]
-        text = text[stop:].lstrip()
-    return text
-
-
-def _decoded(file: BinaryIO) -> Iterator[str]:
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    done = 0
-    while chunk := file.read(_CHUNK):
-        start, done = done, done + len(chunk)
-        text = _decode(decoder, chunk, done)
-        yield text if start else text.removeprefix(_BYTE_ORDER_MARK)
-    yield _decode(decoder, b"", done)
-
-
-def _decode(decoder: io.IncrementalNewlineDecoder, chunk: bytes, done: int) -> str:
-    try:
-        return decoder.decode(chunk, final=not chunk)
-    except UnicodeDecodeError as error:  # error.object is the chunk behind the bytes held back
-        raise _not_utf8(done - len(error.object) + error.start) from None
-
-
-def _not_utf8(offset: int) -> Flaw:
-    return Flaw(f"byte {offset}: not UTF-8; convert the file, or take it away")
+    return OSError, EOFError, zlib.error, lzma.LZMAError, ArrowException

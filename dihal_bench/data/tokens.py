@@ -22,9 +22,10 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import atomic_path, cache_folder
 from dihal_bench.core.progress import progress
 from dihal_bench.data.columns import FileColumn, TextColumn
+from dihal_bench.data.pieces import encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     from dihal_bench.data.documents import Corpus
 
-_BATCH = 256  # documents per tokeniser call, or fewer that have
-_BATCH_CHARACTERS = 1 << 20
 _FACTS = "facts.json"  # written last: its presence says that all is there
 _COLUMNS = ("tokens", "bytes", "words", "starts")
 _CHECKED = "checked"  # an empty file, as old as the last check
@@ -194,6 +193,7 @@ def pack(
         raise UserError("the tokenizer has no token for the end of a document; give it EOS.")
     rules = tokenizer_fingerprint(tokenizer)
     key = [2, corpus.fingerprint, split, rules, end_of_document, max_tokens]
+    key += [tokenizer.chat_template] if tokenizer.chat_template else []  # of chats it makes text
     folder = cache_folder() / "tokens" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     name = f"--corpus {corpus.name}: its set {split!r}"
     if not _whole(folder):
@@ -257,8 +257,8 @@ def _write(
     max_tokens: int | None,
 ) -> None:
     dtype = np.min_scalar_type(max(tokenizer.get_vocab().values()))
-    prefix = document_prefix(tokenizer)
-    suffix = [int(tokenizer.eos_token_id)] if end_of_document else []
+    prefix = np.array(document_prefix(tokenizer), dtype=dtype)
+    suffix = np.array([tokenizer.eos_token_id] if end_of_document else [], dtype=dtype)
     total = skipped = written = 0
     digest = hashlib.sha256()
     with (
@@ -272,71 +272,29 @@ def _write(
         starts_path.open("wb") as starts_file,
         progress("tokenise", max_tokens, unit="tokens") as bar,
     ):
-        for ids, byte_counts, word_counts in _encoded(documents, tokenizer):
-            if len(ids) < 2:
+        for piece in encoded(name, documents, tokenizer):
+            if piece.first and piece.last and len(piece.ids) < 2:
                 skipped += 1
                 continue
-            row = np.array(prefix + ids + suffix, dtype=dtype)
-            pad = ([0] * len(prefix), [0] * len(suffix))
-            starts_file.write(np.int64(total).tobytes())
-            written += 1
+            if piece.first:
+                starts_file.write(np.int64(total).tobytes())
+                written += 1
+            front, back = prefix[: piece.first * len(prefix)], suffix[: piece.last * len(suffix)]
+            row = np.concatenate((front, piece.ids.astype(dtype), back))
+            pad = (len(front), len(back))
             tokens_file.write(row.tobytes())
-            bytes_file.write(np.array(pad[0] + byte_counts + pad[1], dtype=_COUNT).tobytes())
-            words_file.write(np.array(pad[0] + word_counts + pad[1], dtype=_COUNT).tobytes())
+            bytes_file.write(np.pad(piece.bytes.astype(_COUNT), pad).tobytes())
+            words_file.write(np.pad(piece.words.astype(_COUNT), pad).tobytes())
             digest.update(row.tobytes())
             total += len(row)
             bar.update(len(row))
-            if max_tokens is not None and total >= max_tokens:
+            if piece.last and max_tokens is not None and total >= max_tokens:
                 break
         if not written:
             raise UserError(f"{name} has no document of two tokens or more; give more text.")
     facts = {"dtype": dtype.name, "documents": written, "skipped": skipped}
     facts |= {"columns": {name: kept.sha256(folder / name) for name in _COLUMNS}}
     kept.write_json(folder / _FACTS, facts | {"fingerprint": digest.hexdigest()[:16]})
-
-
-def _encoded(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[tuple[list[int], list[int], list[int]]]:
-    """Yield (token ids, bytes per token, words per token) of a document; blank ones have none."""
-    rules = tokenizer.backend_tokenizer
-    rules.no_truncation()  # some come with a limit; a call of ``tokenizer`` sets its own anyway
-    rules.no_padding()
-    for texts in _chunks(documents):
-        encodings = rules.encode_batch(texts, add_special_tokens=False)
-        for text, encoding in zip(texts, encodings, strict=True):
-            if text.strip():
-                yield encoding.ids, *_coverage(text, [end for _, end in encoding.offsets])
-            else:
-                yield [], [], []
-
-
-def _coverage(text: str, ends: list[int]) -> tuple[list[int], list[int]]:
-    """Share a document's bytes and words among its tokens: each covers up to its last character."""
-    if not ends:
-        return [], []
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    width = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
-    space = np.array([character.isspace() for character in text], dtype=bool)
-    begins = ~space & np.concatenate(([True], space[:-1]))
-    edges = np.maximum.accumulate(np.array(ends, dtype=np.int64))
-    edges[-1] = len(text)
-    bytes_until = np.concatenate(([0], np.cumsum(width)))[edges]
-    words_until = np.concatenate(([0], np.cumsum(begins)))[edges]
-    return np.diff(bytes_until, prepend=0).tolist(), np.diff(words_until, prepend=0).tolist()
-
-
-def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += len(document)
-        if len(chunk) == _BATCH or characters > _BATCH_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
 
 
 def evaluation_windows(data: PackedTokens, tokens: int) -> list[int]:

@@ -74,7 +74,7 @@ def checked(config: RunConfig, job: RunContext) -> RunContext:
     from dihal_bench.data.sources import find_corpus
 
     check_shares(config.train)
-    find_corpus(config.corpus)
+    find_corpus(config.corpus, config.text.column)
     inputs = job.inputs if job.inputs.serve(config) else None
     own = RunContext(config, job.folder, job.say, shared=job.shared, inputs=inputs)
     own.check_span()

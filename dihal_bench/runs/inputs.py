@@ -88,7 +88,7 @@ class Inputs:
         """The text."""
         self.say(f"corpus: {self.config.corpus}")
         with distributed.first_on_machine():
-            corpus = load_corpus(self.config.corpus)
+            corpus = load_corpus(self.config.corpus, self.config.text.column)
         if corpus.name == "bundled" and corpus.fingerprint != (pinned := bundled_fingerprint()):
             self.say(
                 f"corpus: its fingerprint is {corpus.fingerprint}, not {pinned}: other versions of "

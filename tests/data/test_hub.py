@@ -89,8 +89,17 @@ def test_a_data_set_without_training_set_or_text(monkeypatch):
     assert "no set called train (but test)" in refusal("owner/name")
     Hub(monkeypatch, {"train": {"content": ["a"], "label": [1]}})
     corpus = load_corpus("owner/name")
-    with pytest.raises(UserError, match=r'"text" \(the fields are content, label\)'):
+    with pytest.raises(UserError, match=r'"text".*the columns are content, label'):
         next(corpus.splits["train"]())
+    assert next(load_corpus("owner/name", "content").splits["train"]()) == "a"
+
+
+def test_the_column_and_the_deal_count_in_the_fingerprint(monkeypatch):
+    Hub(monkeypatch, {"train": {"text": ["a", "b"], "content": ["c", "d"]}})
+    dealt_text, other = (load_corpus("owner/name", column) for column in ("text", "content"))
+    Hub(monkeypatch, {"train": {"text": ["a"]}, "validation": {"text": ["b"]}})
+    published = load_corpus("owner/name")
+    assert len({corpus.fingerprint for corpus in (dealt_text, other, published)}) == 3
 
 
 def test_a_data_set_that_does_not_load(monkeypatch):

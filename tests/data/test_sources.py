@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dihal_bench.data import Corpus, bundled, load_corpus, readers
+from dihal_bench.data import Corpus, bundled, decoding, load_corpus, paragraphs, readers
 from dihal_bench.data.documents import TENTH, content_hash, deal
 
 from .dealing import all_of, dealt, json_lines, refusal, some_texts, write
@@ -104,7 +104,7 @@ def test_a_line_that_is_no_document(tmp_path, line, reason):
     path = write(tmp_path / "a.jsonl", json_lines(some_texts(1)) + "\n" + line + "\n")
     message = refusal(path)
     assert f"{path}, {reason}" in message
-    assert "write" in message
+    assert "write" in message or "--text-column" in message
 
 
 def test_json_that_is_not_utf8(tmp_path):
@@ -127,8 +127,8 @@ def test_paragraphs_are_gathered_into_documents(tmp_path):
     assert all_of(load_corpus(str(path))) == Counter(documents)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.rst", "a", "a.txt.gz", "A.TXT.GZ"])
-def test_any_other_suffix_is_plain_text(tmp_path, name):
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.rst", "a.text", "a.txt.gz", "A.TXT.GZ"])
+def test_suffixes_of_plain_text(tmp_path, name):
     content = "\n\n".join("a paragraph " * 300 for _ in range(4)).encode()
     path = write(
         tmp_path / name, gzip.compress(content, mtime=0) if name.lower().endswith("gz") else content
@@ -138,16 +138,18 @@ def test_any_other_suffix_is_plain_text(tmp_path, name):
 
 def test_white_space_around_paragraphs():
     text = "\ufeff \n\t\n  indented\r\nline  \r\n\r\n\f\r\n\r\n next\rone\n   "
-    assert list(readers.plain_text(io.BytesIO(text.encode()))) == ["  indented\nline\n\n next\none"]
-    assert list(readers.plain_text(io.BytesIO(b" \n\r\n\t"))) == []
-    assert list(readers.plain_text(io.BytesIO(b""))) == []
+    assert list(paragraphs.plain_text(io.BytesIO(text.encode()))) == [
+        "  indented\nline\n\n next\none"
+    ]
+    assert list(paragraphs.plain_text(io.BytesIO(b" \n\r\n\t"))) == []
+    assert list(paragraphs.plain_text(io.BytesIO(b""))) == []
 
 
 @pytest.mark.parametrize("size", [3999, 4000, 4001, 8000, 123_456])
 @pytest.mark.parametrize("tail", ["", "\n", "\n\n\n"])
 def test_a_long_paragraph_is_cut_at_white_space(size, tail):
     text = ("word and wörd\n" * (size // 10))[:size].strip() + tail
-    pieces = list(readers.plain_text(io.BytesIO(text.encode())))
+    pieces = list(paragraphs.plain_text(io.BytesIO(text.encode())))
     assert all(len(piece) <= 4000 for piece in pieces)
     assert [word for piece in pieces for word in piece.split()] == text.split()
     assert (len(pieces) == 1) == (size <= 4000)
@@ -155,7 +157,7 @@ def test_a_long_paragraph_is_cut_at_white_space(size, tail):
 
 
 def test_a_text_without_white_space_is_cut_all_the_same():
-    pieces = list(readers.plain_text(io.BytesIO(("漢" * 200_000).encode())))
+    pieces = list(paragraphs.plain_text(io.BytesIO(("漢" * 200_000).encode())))
     assert "".join(pieces) == "漢" * 200_000
     assert {len(piece) for piece in pieces} == {4000}
 
@@ -168,11 +170,11 @@ def test_a_text_without_white_space_is_cut_all_the_same():
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_chunks_do_not_show(monkeypatch, text, chunk, limit):
     """However the file is read, the same documents come out, and no character is lost."""
-    monkeypatch.setattr(readers, "_DOCUMENT", limit)
+    monkeypatch.setattr(paragraphs, "_DOCUMENT", limit)
     results = []
     for size in (chunk, 1 << 16):
-        monkeypatch.setattr(readers, "_CHUNK", size)
-        results.append(list(readers.plain_text(io.BytesIO(text.encode()))))
+        monkeypatch.setattr(decoding, "CHUNK", size)
+        results.append(list(paragraphs.plain_text(io.BytesIO(text.encode()))))
     assert results[0] == results[1]
     assert "".join("".join(results[0]).split()) == "".join(text.split())
     assert all(len(piece) <= limit and piece.strip() for piece in results[0])

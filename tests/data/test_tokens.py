@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dihal_bench.core.errors import UserError
-from dihal_bench.data import Corpus, PackedTokens, Windows, pack, tokens
+from dihal_bench.data import Corpus, PackedTokens, Windows, pack, pieces
 from dihal_bench.data.tokens import document_prefix, tokenizer_fingerprint
 
 TEXTS = [
@@ -224,7 +224,7 @@ def test_files_without_the_last_one_are_written_again(tokenizer, cache):
 
 
 def test_many_documents_and_long_ones_are_batched(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokens, "_BATCH_CHARACTERS", 4096)
+    monkeypatch.setattr(pieces, "_BATCH", 4096)
     texts = [f"document {i} " + "and more " * (500 if i % 60 == 0 else 1) for i in range(300)]
     data = pack(corpus_of(texts), "train", tokenizer, window=1)
     assert sums(data) == [(len(text.encode()), len(text.split())) for text in texts]
