@@ -29,8 +29,11 @@ def lines(file: BinaryIO) -> Iterator[str]:
             decoded = line.decode()
         except UnicodeDecodeError as error:
             raise _not_utf8(offset + error.start) from None
-        yield decoded if offset else decoded.removeprefix(BYTE_ORDER_MARK)
+        if not offset:
+            decoded = decoded.removeprefix(BYTE_ORDER_MARK)
         offset += len(line)
+        del line  # it may be long, and is not needed while the text is
+        yield decoded
 
 
 def pieces(file: BinaryIO, *, translate: bool) -> Iterator[str]:

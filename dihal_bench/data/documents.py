@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,7 +36,10 @@ class Corpus:
 
 def content_hash(text: str) -> int:
     """Return 64 bits that depend on the text alone, not on the process, platform or order."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    digest = hashlib.blake2b(digest_size=8)
+    for part in _parts(text):
+        digest.update(part.encode())
+    return int.from_bytes(digest.digest(), "big")
 
 
 def twin_hash(text: str) -> int:
@@ -43,16 +47,30 @@ def twin_hash(text: str) -> int:
 
     White space includes line ends; the form is that of Unicode (NFKC).
     """
-    if text.isascii():
-        plain = text.lower()
-    else:
-        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-        for space in _WIDE_SPACES:
-            plain = plain.replace(space, "")
-    content = plain.encode("utf-8", "surrogatepass").translate(None, _SPACES)
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+    digest = hashlib.blake2b(digest_size=8)
+    for part in _parts(text):
+        if part.isascii():
+            plain = part.lower()
+        else:
+            plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", part).casefold())
+            for space in _WIDE_SPACES:
+                plain = plain.replace(space, "")
+        digest.update(plain.encode().translate(None, _SPACES))
+    return int.from_bytes(digest.digest(), "big")
 
 
+def _parts(text: str) -> Iterator[str]:
+    """Cut a text in front of ASCII characters, which combine with nothing before them."""
+    begin = 0
+    while begin < len(text):
+        match = _ASCII.search(text, begin + _PART)
+        end = match.start() if match else len(text)
+        yield text[begin:end]
+        begin = end
+
+
+_PART = 1 << 16  # characters that are copied at a time
+_ASCII = re.compile(r"[\x00-\x7f]")
 _SPACES = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f "
 _WIDE_SPACES = "\x85\u1680\u2028\u2029"  # NFKC makes plain ones of all others
 

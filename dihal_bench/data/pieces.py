@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-_STRIDE = 1 << 14  # characters from one window of a document to the next
-_OVERLAP = 1 << 10  # characters that two windows share
+_OVERLAP = 512  # characters that two windows of a document share
+_STRIDE = 4096 - _OVERLAP  # from one to the next; longer windows take more time per character
 _ALIKE = 16  # tokens on either side of a joint that agree
 _BATCH = 1 << 19  # characters per call of the tokenizer
 _PARALLEL = "TOKENIZERS_PARALLELISM"

@@ -112,6 +112,7 @@ def json_lines(file: BinaryIO) -> Iterator[Row]:
             except (ValueError, RecursionError) as error:
                 reason = f"line {number}: not JSON ({error}); write one object per line"
                 raise Flaw(reason) from None
+            del line  # it may be long, and is not needed while the value is
             yield f"line {number}", value
 
 

@@ -1,7 +1,9 @@
 """Corpora by name: what is read, how it is dealt, and what is said of what cannot be read."""
 
 import gzip
+import hashlib
 import io
+import itertools
 import os
 import time
 from collections import Counter
@@ -11,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dihal_bench.data import Corpus, bundled, decoding, load_corpus, paragraphs, readers
-from dihal_bench.data.documents import TENTH, content_hash, deal
+from dihal_bench.data import Corpus, bundled, decoding, documents, load_corpus, paragraphs, readers
+from dihal_bench.data.documents import TENTH, content_hash, deal, twin_hash
 
 from .dealing import all_of, dealt, json_lines, refusal, some_texts, write
 
@@ -36,6 +38,41 @@ def test_repeated_documents_count_once_and_blank_ones_pass():
     texts = [*some_texts(100), *some_texts(100), "", " ", ""]
     both = Counter([*deal(texts, held_out=False), *deal(texts, held_out=True)])
     assert both == Counter([*some_texts(100), "", " ", ""])
+
+
+SAME = ["One Text, with “é”.", "one text,\r\nwith  “é”. ", "ONE TEXT, WITH “E\u0301”.\u2028"]
+
+
+def test_documents_that_differ_in_white_space_form_or_case_are_one():
+    assert len({twin_hash(text) for text in SAME}) == 1
+    assert twin_hash("One Test, with “é”.") != twin_hash(SAME[0])
+    for order in itertools.permutations(SAME):
+        texts = [*some_texts(50), *order]
+        sets = [list(deal(texts, held_out=held_out)) for held_out in (False, True)]
+        assert Counter(sets[0] + sets[1]) == Counter([*some_texts(50), order[0]])
+        assert (order[0] in sets[1]) == (content_hash(order[0]) < TENTH)
+
+
+@given(st.text(st.sampled_from("aB é\u0301漢\n\u00a0ﬁİ"), max_size=60))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+def test_hashes_do_not_depend_on_the_parts(monkeypatch, text):
+    monkeypatch.setattr(documents, "_PART", 1 << 16)
+    whole = twin_hash(text), content_hash(text)
+    monkeypatch.setattr(documents, "_PART", 3)
+    assert (twin_hash(text), content_hash(text)) == whole
+
+
+def test_such_documents_change_the_fingerprint_and_no_others(tmp_path):
+    """Fingerprints of corpora without any are what they were."""
+    path = write(tmp_path / "a.jsonl", json_lines([*some_texts(20), *some_texts(3)]))
+    files = hashlib.sha256(b"1" + bytes((1, 0)) + hashlib.sha256(path.read_bytes()).digest())
+    assert load_corpus(str(path)).fingerprint == files.hexdigest()[:16]
+    path = write(tmp_path / "b.jsonl", json_lines([*some_texts(20), *SAME]))
+    files = hashlib.sha256(b"1" + bytes((1, 0)) + hashlib.sha256(path.read_bytes()).digest())
+    corpus = load_corpus(str(path))
+    assert corpus.fingerprint != files.hexdigest()[:16]
+    assert corpus.notes["repeated"] == 2
+    assert {name: len(part) for name, part in dealt(corpus).items()} == corpus.notes["documents"]
 
 
 def test_streams_start_afresh(tmp_path):
