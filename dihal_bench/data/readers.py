@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import fnmatch
 import gzip
+import io
 import lzma
 import shutil
 import tempfile
@@ -65,7 +66,7 @@ FORMATS = {
 def _zstd(path: Path) -> Any:
     from pyarrow import input_stream
 
-    return input_stream(str(path), compression="zstd")
+    return io.BufferedReader(input_stream(str(path), compression="zstd"))
 
 
 def _plain(path: Path) -> BinaryIO:

@@ -58,10 +58,10 @@ CONTENTS = {
 
 
 def zstd(content: bytes) -> bytes:
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as file:
         file.write(content)
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
