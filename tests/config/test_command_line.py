@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from dihal_bench.cli.common import config_of
+from dihal_bench.cli.common import command_of, config_of
 from dihal_bench.cli.main import _parser
 from dihal_bench.config.command_line import alone, run_command
 from dihal_bench.config.resolve import resolve
@@ -18,6 +18,7 @@ SWEPT = ["budget.name=tiny-sweep", "budget.diffusion_tokens=131072", "score.chai
         ("tiny", {}, []),
         ("tiny", {"controls": (), "layer": "5", "from_layer": 3, "seed": 2}, SWEPT),
         ("small", {"backbone": "my model", "controls": "regress,ridge"}, ["train.lr=1e-3"]),
+        ("tiny", {"text.column": "review.body"}, []),
         ("paper", {"denoiser.name": "sd-unet", "device": "cuda"}, ["score.steps=1,4"]),
         ("tiny", {"interface": "latent"}, ["latent.dim=16", "train.autocast=false"]),
         ("tiny", {"interface": "embedding", "regime": "sequence"}, ["block=8"]),
@@ -36,3 +37,8 @@ def test_a_run_of_its_own_needs_no_other_command():
     config = resolve(values={"layer": "5"}).to_dict()
     assert alone("dihal-bench run --layer 5", config) == ""
     assert alone("dihal-bench sweep", config) == "dihal-bench run --budget tiny --layer 5"
+
+
+def test_a_flag_of_two_words_is_said_again_as_it_was_given():
+    command = "dihal-bench run --backbone x --text-column review.body --budget tiny"
+    assert command_of(_parser().parse_args(shlex.split(command)[1:])) == command

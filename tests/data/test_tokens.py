@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -13,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.data import Corpus, PackedTokens, Windows, pack, pieces
+from dihal_bench.data.documents import TENTH, content_hash
 from dihal_bench.data.tokens import document_prefix, tokenizer_fingerprint
 
 TEXTS = [
@@ -250,3 +253,34 @@ def test_draw_does_not_depend_on_what_was_drawn_before(tokenizer):
     pieces = [data.draw(7, first, 5).tokens for first in range(0, 3 * n - 5, 5)]
     assert (np.concatenate(pieces) == whole[: 5 * len(pieces)]).all()
     assert (fresh.draw(7, n - 2, 4).tokens == whole[n - 2 : n + 2]).all()
+
+
+PEAK = """
+import json, resource, sys
+from dihal_bench.data import load_corpus, pack
+from transformers import PreTrainedTokenizerFast
+tokenizer = PreTrainedTokenizerFast(tokenizer_file=sys.argv[1])
+pack(load_corpus(sys.argv[2]), "train", tokenizer, window=8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(sys.platform != "linux", reason="units of the peak differ")
+def test_one_long_document_takes_little_more_memory_than_its_text(tokenizer, tmp_path):
+    rules = tmp_path / "tokenizer.json"
+    tokenizer.backend_tokenizer.save(str(rules))
+    text = "Some words of one long document, the same again. " * 400_000  # 20 MB
+
+    def peak(texts: list[str]) -> float:
+        path = tmp_path / "text" / f"{len(texts)}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        command = [sys.executable, "-c", PEAK, str(rules), str(path)]
+        return float(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    size = len(text) // 20
+    many = [f"{i} {text[i * size : (i + 1) * size]}" for i in range(20)]
+    short = next(f"short {i}" for i in range(99) if content_hash(f"short {i}") < TENTH)
+    long = next(f"{i} {text}" for i in range(99) if content_hash(f"{i} {text}") >= TENTH)
+    assert peak([long, short]) < peak(many) + 120  # the line, its text, and the text's bytes
