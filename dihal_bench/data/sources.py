@@ -52,7 +52,8 @@ def find_corpus(name: str, column: str = COLUMN) -> Callable[[], Corpus]:
     """Return what reads the corpus called ``name``, without reading anything yet.
 
     Raises:
-        UserError: there is nothing here by that name, and it is no name of a data set.
+        UserError: there is nothing here by that name, and it is no name of a data set; or it is a
+            file of no format.
     """
     if name in _BUILT_IN:
         if column != COLUMN:
@@ -60,6 +61,8 @@ def find_corpus(name: str, column: str = COLUMN) -> Callable[[], Corpus]:
         return _BUILT_IN[name]
     path = _existing_path(name)
     if path is not None:
+        if path.is_file():
+            check_suffix(name, path)
         return partial(_local_corpus, name, path, column)
     match = _HUB_NAME.fullmatch(name)
     if match is None or Path(name).suffix.lower() in {*FORMATS, *COMPRESSIONS}:
@@ -115,10 +118,7 @@ def _sets(name: str, path: Path) -> dict[str, list[Path]]:
     for file in files:
         if not file.is_file():
             raise UserError(f"--corpus {name}: {file} is no regular file; copy its text into one.")
-    if path.is_dir():
-        return sets_of(name, path, files)
-    check_suffix(name, path)
-    return {TRAIN: files}
+    return sets_of(name, path, files) if path.is_dir() else {TRAIN: files}
 
 
 def _files(path: Path) -> list[Path]:
