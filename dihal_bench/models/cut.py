@@ -119,7 +119,8 @@ class Stage(StandIn):
         self.recorder.see(self.index, state)
         output = self.block(state, *args, **kwargs)
         if self.is_top:
-            self.recorder.see(self.index + 1, output[0] if isinstance(output, tuple) else output)
+            state = output[0] if isinstance(output, (tuple, list)) else output
+            self.recorder.see(self.index + 1, state)
         return output
 
 
@@ -181,6 +182,12 @@ class Cut:
             self._keep_time(cache, [*range(first), *range(last, len(self.blocks))], entry)
         return recorder.states
 
+    def new_cache(self) -> Any:
+        """An empty cache for one kind of pass."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
     def _stages(self, recorder: Recorder, start: int, entering: Tensor | None) -> list[nn.Module]:
         """The list of blocks of one pass: skipped below ``start``, watched from there on."""
         top = len(self.blocks) - 1
@@ -211,7 +218,7 @@ class Cut:
 
     def _placeholder(self, hidden: Tensor) -> Tensor:
         """Embeddings [B, T, E] that nobody reads; E is not D in models with an input projection."""
-        return hidden.new_zeros(1).expand(*hidden.shape[:2], self.embedding_width)
+        return hidden.new_zeros(*hidden.shape[:2], self.embedding_width)
 
     def _keep_time(self, cache: Any, idle: Iterable[int], entry: Tensor) -> None:
         """Lets cache layers without a block grow too: masks and positions are read off layer 0."""
@@ -221,7 +228,7 @@ class Cut:
             cache.update(dummy, dummy, index)
 
     def _arity(self) -> int | None:
-        """The length of the tuple that a block returns; None for a bare tensor."""
+        """The length of the tuple or list that a block returns; None for a bare tensor."""
 
         def catch(_: nn.Module, __: Any, output: Any) -> None:
             raise Halt(output)
@@ -231,7 +238,7 @@ class Cut:
                 token = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
                 self.model(input_ids=token, use_cache=False)
             except Halt as halt:
-                return len(halt.value) if isinstance(halt.value, tuple) else None
+                return len(halt.value) if isinstance(halt.value, (tuple, list)) else None
         raise unsupported(self.model.config, "its forward does not run its list of blocks")
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from dihal_bench.core import distributed
-from dihal_bench.core.errors import UserError
+from dihal_bench.core.errors import UserError, first_sentence
 from dihal_bench.models.cut import TESTED_FAMILIES, path_to_blocks
 
 JUDGE = "bundled-judge"
 BUNDLED = {"bundled": "backbone", JUDGE: "judge"}
 """Names of the models inside the package, and their folders under ``bundled/``."""
 
+_LONG = "longrope"
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -72,7 +73,7 @@ def check_device(device: str | torch.device) -> torch.device:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"--device {device} is not available here ({_first_sentence(error)}); use --device cpu."
+            f"--device {device} is not available here ({first_sentence(error)}); use --device cpu."
         ) from error
     if place.type == "meta":
         raise UserError("--device meta computes nothing; use --device cpu.")
@@ -182,6 +183,26 @@ def check_vocabulary(name: str, tokenizer: Any, size: int) -> None:
         )
 
 
+def context_of(config: Any, tokenizer: Any) -> int | None:
+    """Longest sequence that a model was made for, in tokens; None where nothing says it.
+
+    Under longrope the rotary table of every place changes once a sequence exceeds the original
+    context, so that first logits depend on what follows: such a model is used up to there.
+    """
+    from transformers.tokenization_utils_base import LARGE_INTEGER
+
+    own = config.get_text_config(decoder=True)
+    ropes = [own.rope_parameters or {}] if hasattr(own, "rope_parameters") else []
+    ropes += [rope for rope in ropes[0].values() if isinstance(rope, dict)] if ropes else []
+    originals = [
+        r["original_max_position_embeddings"] for r in ropes if r.get("rope_type") == _LONG
+    ]
+    stated = [getattr(own, key, None) for key in ("max_position_embeddings", "max_seq_len")]
+    stated.append(getattr(tokenizer, "model_max_length", None))
+    first = next((int(n) for n in stated if n and n < LARGE_INTEGER), None)
+    return min([*originals, *([first] if first else [])], default=None)
+
+
 def _check_folder(name: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -230,13 +251,7 @@ def _explained(failure: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (*mishaps, StrictDataclassError, SafetensorError) as error:
-        raise UserError(f"{failure} ({_first_sentence(error)}): {remedy}") from error
-
-
-def _first_sentence(error: BaseException) -> str:
-    """The first sentence of what a library had to say."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].split(". ")[0].rstrip(".: ")
+        raise UserError(f"{failure} ({first_sentence(error)}): {remedy}") from error
 
 
 def _some(names: Collection[str]) -> str:

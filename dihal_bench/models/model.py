@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.models import loading, verify
-from dihal_bench.models.cut import Cut, ForwardStates
-from dihal_bench.models.loading import is_sharded, shard_blocks
+from dihal_bench.models.cut import ForwardStates
+from dihal_bench.models.loading import context_of, is_sharded, shard_blocks
 from dihal_bench.models.packing import Documents
 
 _CHUNK = 1 << 24  # elements hashed at a time, which bounds what is copied off an accelerator
@@ -35,7 +35,7 @@ class BackboneInfo:
         parameters: Number of parameters, tied ones counted once.
         dtype: For example ``float32``.
         architecture: The model type, for example ``llama``.
-        context: Longest sequence that the model was made for, in tokens.
+        context: Longest sequence that the model was made for, in tokens; None: it says nothing.
     """
 
     name: str
@@ -46,7 +46,11 @@ class BackboneInfo:
     parameters: int
     dtype: str
     architecture: str
-    context: int
+    context: int | None
+
+    def reads(self, tokens: int) -> bool:
+        """Whether a sequence of so many tokens is within the context, as far as that is known."""
+        return self.context is None or tokens <= self.context
 
 
 class Backbone:
@@ -68,6 +72,7 @@ class Backbone:
         blocks: N.
         hidden_size: D.
         vocab_size: V.
+        context: Longest sequence that the model was made for, in tokens; None: it says nothing.
     """
 
     def __init__(
@@ -77,13 +82,12 @@ class Backbone:
         self.tokenizer = tokenizer
         self.name = name
         self._fingerprint = fingerprint
-        verify.check_causal(model)
-        self._cut = Cut(model)
-        verify.check_cut(self._cut)
-        config = model.config.get_text_config(decoder=True)
+        self.context = context_of(model.config, tokenizer)
+        self._traits = verify.examine(model, self.context)
+        self._cut = self._traits.cut
         self.blocks = len(self._cut.blocks)
-        self.hidden_size = int(config.hidden_size)
-        self.vocab_size = int(config.vocab_size)
+        self.hidden_size = self._traits.hidden_size
+        self.vocab_size = self._traits.vocab_size
 
     @classmethod
     def load(
@@ -133,8 +137,6 @@ class Backbone:
     @cached_property
     def info(self) -> BackboneInfo:
         """What a record keeps; reads every weight once, on first use."""
-        config = self.model.config.get_text_config(decoder=True)
-        context = getattr(config, "max_position_embeddings", None)
         return BackboneInfo(
             name=self.name,
             fingerprint=self._fingerprint or _fingerprint(self.model),
@@ -144,7 +146,7 @@ class Backbone:
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             dtype=str(self.model.dtype).removeprefix("torch."),
             architecture=self.model.config.model_type,
-            context=int(context or self.tokenizer.model_max_length),
+            context=self.context,
         )
 
     @property
@@ -160,9 +162,8 @@ class Backbone:
 
     def new_cache(self) -> Any:
         """An empty cache for one method at one layer; lower and upper parts need one each."""
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
+        self.require_generation()
+        return self._cut.new_cache()
 
     def embed(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """h_0 [B, T, D]: what enters the first block, learned positions and scaling included."""
@@ -234,10 +235,40 @@ class Backbone:
             logits = self.logits(tokens)
         return logits, seen[-1]
 
-    @cached_property
+    @property
     def packs_natively(self) -> bool:
         """Whether the model keeps documents apart itself; if not, each gets a row of its own."""
-        return verify.packs_natively(self._cut)
+        return self._traits.packs_natively
+
+    @property
+    def only_scored(self) -> str:
+        """Why the model can be scored but cannot generate; empty if it can do both."""
+        return self._traits.cached_fault
+
+    def require_generation(self) -> None:
+        """Refuse to generate where the cached pass is not the model.
+
+        Raises:
+            UserError: It is not.
+        """
+        if self.only_scored:
+            raise UserError(
+                f"backbone {self.name!r} of type {self.model.config.model_type!r} cannot generate "
+                f"({self.only_scored}): choose another, or leave out what needs generated text"
+            )
+
+    def check_window(self, window: int) -> None:
+        """Try one window of the length that will be used; generation may turn out not to work.
+
+        Raises:
+            UserError: It exceeds the context, or does not give what a short one gives.
+        """
+        if not self.info.reads(window):
+            raise UserError(
+                f"text.window={window} exceeds the context of {self.name} ({self.context}); "
+                "give a smaller --set text.window."
+            )
+        self._traits = verify.examine_window(self._traits, window)
 
     def _run(
         self,
