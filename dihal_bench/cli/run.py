@@ -55,6 +55,8 @@ def _work(arguments: argparse.Namespace) -> int:
 
     folder = run_folder(config, arguments.out)
     inputs = Inputs(config, say, shard_teacher=arguments.shard_teacher)
+    if any(task.generates for task in tasks):
+        inputs.backbone.require_generation()
     command = command_of(arguments)
     record = run(config, out=folder, inputs=inputs, command=command, say=say, show=show)
     shown = [show_record(record, folder)]

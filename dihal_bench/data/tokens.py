@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.data.documents import Corpus
 
+_SCAN = 1 << 22  # tokens looked through at a time
 _FACTS = "facts.json"  # written last: its presence says that all is there
 _COLUMNS = ("tokens", "bytes", "words", "starts")
 _CHECKED = "checked"  # an empty file, as old as the last check
@@ -151,6 +152,15 @@ class PackedTokens:
     def stream(self, most: int) -> NDArray[np.int64]:
         """Return the first tokens of all documents, end to end, int64 [at most ``most``]."""
         return self._tokens.read(0, most)
+
+    def first_of(self, least: int) -> tuple[int, int] | None:
+        """Return the first token with an id of ``least`` or more, and its document, if any."""
+        for start in range(0, self.tokens, _SCAN):
+            ids = self._tokens.read(start, min(_SCAN, self.tokens - start))
+            places = np.flatnonzero(ids >= least)
+            if len(places):
+                return int(ids[places[0]]), bisect_right(self._starts, start + int(places[0])) - 1
+        return None
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the shuffled window indices of one epoch; a function of its arguments alone."""

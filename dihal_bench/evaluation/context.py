@@ -138,6 +138,10 @@ class Task(Protocol):
         """Whether it gives likelihoods."""
 
     @property
+    def generates(self) -> bool:
+        """Whether it needs text token by token, and so the backbone's cached pass."""
+
+    @property
     def joint(self) -> bool:
         """Whether rows are compared in pairs, so that all are to be scored together."""
 

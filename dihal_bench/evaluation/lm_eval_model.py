@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dihal_bench.evaluation.incremental import IncrementalDecoder
     from dihal_bench.models.model import Backbone
 
+_UNSTATED = HFLM._DEFAULT_MAX_LENGTH + 1  # context where a model states none
 _STEPS = 16  # of an interface that is in memory, where nobody says how many
 
 
@@ -76,7 +77,7 @@ class InterfaceLM(HFLM):  # type: ignore[misc]
             pretrained=backbone.model,
             tokenizer=copy.deepcopy(backbone.tokenizer),  # it is given a padding token
             add_bos_token=False,  # else rolling windows would score it: P(BOS | BOS)
-            max_length=int(max_length) or backbone.info.context - 1,
+            max_length=int(max_length) or (backbone.info.context or _UNSTATED) - 1,
             batch_size=batch_size,
             **others,
         )
@@ -148,6 +149,7 @@ class InterfaceLM(HFLM):  # type: ignore[misc]
                 row if len(row) <= left_truncate_len else row[:1] + row[1 - left_truncate_len :]
                 for row in rows
             ]
+        self.backbone.check_ids(rows, "a prompt of lm-eval")
         longest = max(map(len, rows))
         tokens = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(tokens)
@@ -166,6 +168,7 @@ class InterfaceLM(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """Give every context noise of its own, which its continuations share; see lm-eval."""
         for _, context, continuation in requests:
+            self.backbone.check_ids([context, continuation], "a request of lm-eval")
             whole = context + continuation
             self.truncated += len(whole) > self.max_length + 1
             row = whole[-(self.max_length + 1) :][:-1]

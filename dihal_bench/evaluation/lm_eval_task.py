@@ -65,7 +65,12 @@ class LmEvalTask:
     @property
     def gated(self) -> bool:
         """All but generated answers rest on likelihoods."""
-        return self.kind != "generate_until"
+        return not self.generates
+
+    @property
+    def generates(self) -> bool:
+        """Whether answers are generated."""
+        return self.kind == "generate_until"
 
     @property
     def joint(self) -> bool:
@@ -117,6 +122,8 @@ class LmEvalTask:
             window=bench.window,
             whole=not bench.block,
         )
+        rows = (text.batch([index]).tokens[0] for index in range(len(text)))
+        bench.teacher.check_ids(rows, f"task {self.name}")
         if text.skipped:
             bench.say(f"task {self.name}: {text.skipped} blank documents are left out")
         if text.documents < _LEAST:

@@ -81,6 +81,11 @@ class RolloutTask:
         return True
 
     @property
+    def generates(self) -> bool:
+        """Real text is read token by token."""
+        return True
+
+    @property
     def joint(self) -> bool:
         """All rows are scored on the same prefixes."""
         return True
@@ -105,11 +110,11 @@ class RolloutTask:
                 f"task {self.name}: no two validation documents have {min(self.lengths) + ORDERS} "
                 "tokens; give a corpus of longer documents, or shorter prefixes."
             )
-        longest, context = max(part.rows.shape[1] for part in parts), bench.teacher.info.context
-        if longest > context:
+        longest = max(part.rows.shape[1] for part in parts)
+        if not bench.teacher.info.reads(longest):
             raise UserError(
                 f"task {self.name}: prefixes of {longest - ORDERS} tokens and what follows exceed "
-                f"the backbone's context ({context}); give shorter lengths."
+                f"the backbone's context ({bench.teacher.info.context}); give shorter lengths."
             )
         scores = []
         documents = np.concatenate([part.documents.numpy() for part in parts])

@@ -12,6 +12,7 @@ import torch
 from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError, first_sentence
 from dihal_bench.models.cut import TESTED_FAMILIES, path_to_blocks
+from dihal_bench.models.folder import adapter_error, check_folder, check_used, check_weights
 
 JUDGE = "bundled-judge"
 BUNDLED = {"bundled": "backbone", JUDGE: "judge"}
@@ -39,7 +40,7 @@ def locate(name: str) -> str:
         return str(folder)
     path = Path(name).expanduser()
     if path.is_dir():
-        _check_folder(name, path)
+        check_folder(name, path)
         return str(path)
     if path.exists():
         raise UserError(
@@ -80,6 +81,25 @@ def check_device(device: str | torch.device) -> torch.device:
     return place
 
 
+def check_dtype(device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a device that cannot compute in a dtype, or only by imitation.
+
+    Raises:
+        UserError: It cannot.
+    """
+    imitated = device.type == "cuda" and dtype == torch.bfloat16
+    able = not imitated or torch.cuda.is_bf16_supported(including_emulation=False)
+    if able:
+        try:
+            one = torch.ones(1, 1, dtype=dtype, device=device)
+            able = bool((one @ one == 1).all())
+        except (RuntimeError, TypeError):
+            able = False
+    if not able:
+        name = str(dtype).removeprefix("torch.")
+        raise UserError(f"device {device} does not compute in {name}: give --dtype float32")
+
+
 def read_tokenizer(name: str, source: str, local_files_only: bool | None) -> Any:
     """The tokenizer that belongs to a model.
 
@@ -115,6 +135,7 @@ def read_config(name: str, source: str, local_files_only: bool | None) -> Any:
         remedy = f"repair it or give a supported model (tested: {', '.join(TESTED_FAMILIES)})"
     with _explained(failure, remedy):
         config = AutoConfig.from_pretrained(source, **_safely(local_files_only))
+    _refuse_adapter(name, source, local_files_only)
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(
             f"backbone {name!r} is of type {config.model_type!r}, which is not a causal language "
@@ -133,8 +154,15 @@ def read_weights(
     """
     from transformers import AutoModelForCausalLM
 
+    check_weights(name, _folder(source), config, dtype)
     failure = f"the weights of backbone {name!r} cannot be read"
-    with _quiet(source), _explained(failure, "give complete safetensors files"):
+    remedy = "give complete safetensors files"
+    quantised = getattr(config, "quantization_config", None)
+    if quantised:
+        way = dict(quantised).get("quant_method", "a method without a name")
+        failure = f"the weights of backbone {name!r}, quantised by {way}, cannot be read"
+        remedy = "install what that method needs, or give weights that are not quantised"
+    with _quiet(source), _explained(failure, remedy):
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -144,14 +172,16 @@ def read_weights(
             output_loading_info=True,
             **_safely(local_files_only),
         )
+    if quantised and getattr(model, "hf_quantizer", None) is None:
+        raise UserError(f"{failure} (transformers does not know the method): {remedy}")
     return model, report
 
 
 def check_complete(name: str, report: dict[str, Any]) -> None:
-    """Refuses a model of which some parameters were not in the files; tied ones count as present.
+    """Refuses a model that is not what the files hold; tied parameters count as present.
 
     Raises:
-        UserError: A parameter is missing, or has another shape.
+        UserError: A parameter is missing, has another shape, or is not in the model.
     """
     missing, unknown = report["missing_keys"], report["unexpected_keys"]
     misshapen = [key for key, *_ in report["mismatched_keys"]]
@@ -161,12 +191,14 @@ def check_complete(name: str, report: dict[str, Any]) -> None:
             f"(missing: {_some(missing)}; of another shape: {_some(misshapen)}; "
             f"unknown: {_some(unknown)}): give the config.json that belongs to the weights"
         )
+    check_used(name, unknown)
 
 
 def check_vocabulary(name: str, tokenizer: Any, size: int) -> None:
     """Refuses a tokenizer whose text has no place in the embeddings.
 
-    Tokens that were added to it may lie beyond them; text does not give those.
+    Tokens that were added to it may lie beyond them: most of those never occur, and those that do
+    are refused where text is packed or a prompt is read.
 
     Raises:
         UserError: A token of text, or the one in front of it, has an id of ``size`` or more.
@@ -175,7 +207,7 @@ def check_vocabulary(name: str, tokenizer: Any, size: int) -> None:
         return
     text = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values()
     marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    highest = max(*text, *(mark for mark in marks if mark is not None))
+    highest = max([*text, *(mark for mark in marks if mark is not None)], default=0)
     if highest >= size:
         raise UserError(
             f"the tokenizer of backbone {name!r} gives ids up to {highest}, but the model has "
@@ -203,16 +235,30 @@ def context_of(config: Any, tokenizer: Any) -> int | None:
     return min([*originals, *([first] if first else [])], default=None)
 
 
-def _check_folder(name: str, folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"backbone folder {name!r} has no config.json: give a folder made by save_pretrained"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"backbone folder {name!r} has no *.safetensors weights: save the model with "
-            "save_pretrained of transformers 5 (pickled .bin files are never opened)"
-        )
+def _folder(source: str) -> Path:
+    """Where a model's files lie, those of a hub id as far as they were fetched before."""
+    if Path(source).is_dir():
+        return Path(source)
+    from transformers.utils import cached_file
+
+    return Path(cached_file(source, "config.json", local_files_only=True) or "").parent
+
+
+def _refuse_adapter(name: str, source: str, local_files_only: bool | None) -> None:
+    """Refuse a repository with an adapter, which transformers would apply if peft is installed."""
+    if Path(source).is_dir():
+        return  # looked at by `check_folder`
+    from transformers.utils import cached_file
+
+    file = "adapter_config.json"
+    if cached_file(
+        source,
+        file,
+        local_files_only=bool(local_files_only),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    ):
+        raise adapter_error(name, file)
 
 
 def _safely(local_files_only: bool | None) -> dict[str, bool]:

@@ -5,7 +5,7 @@ norm; ``upper(lower(x, l), l)`` is the model, to rounding, for every l in 0..N.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,7 +50,11 @@ class BackboneInfo:
 
     def reads(self, tokens: int) -> bool:
         """Whether a sequence of so many tokens is within the context, as far as that is known."""
-        return self.context is None or tokens <= self.context
+        return tokens == self.most(tokens)
+
+    def most(self, tokens: int) -> int:
+        """The length of the part of so many tokens that is within the context."""
+        return tokens if self.context is None else min(tokens, self.context)
 
 
 class Backbone:
@@ -113,6 +117,7 @@ class Backbone:
             UserError: It cannot be found, read, or cut, or is not a causal language model.
         """
         place = loading.check_device(device)
+        loading.check_dtype(place, dtype)
         source = loading.locate(name_or_path)
         config = loading.read_config(name_or_path, source, local_files_only)
         tokenizer = loading.read_tokenizer(name_or_path, source, local_files_only)
@@ -120,8 +125,8 @@ class Backbone:
         fingerprint = _fingerprint(model) if shard else None  # which reads whole weights
         if shard:
             shard_blocks(model, place)
-        backbone = cls(model.to(place), tokenizer, name=name_or_path, fingerprint=fingerprint)
         loading.check_complete(name_or_path, report)
+        backbone = cls(model.to(place), tokenizer, name=name_or_path, fingerprint=fingerprint)
         loading.check_vocabulary(name_or_path, tokenizer, backbone.vocab_size)
         return backbone
 
@@ -160,8 +165,26 @@ class Backbone:
         """Whether its blocks are spread over several processes."""
         return is_sharded(self.model)
 
+    def check_ids(self, rows: Iterable[Sequence[int]], where: str) -> None:
+        """Refuse tokens without an embedding, such as some that were added to the tokenizer.
+
+        Raises:
+            UserError: There is one.
+        """
+        highest = max((max(row) for row in rows if len(row)), default=0)
+        if highest >= self.vocab_size:
+            raise UserError(
+                f"{where}: the token {self.tokenizer.decode([highest])!r} has the id {highest}, "
+                f"but backbone {self.name!r} has {self.vocab_size} embeddings: give text without "
+                "it, or the weights that belong to the tokenizer"
+            )
+
     def new_cache(self) -> Any:
-        """An empty cache for one method at one layer; lower and upper parts need one each."""
+        """An empty cache for one method at one layer; lower and upper parts need one each.
+
+        Raises:
+            UserError: The model can only be scored.
+        """
         self.require_generation()
         return self._cut.new_cache()
 

@@ -60,6 +60,9 @@ def examine(model: Any, context: int | None) -> Traits:
     with _stage(model, "looking for its blocks"):
         cut = Cut(model)
     layers = _layers(cut)
+    rows, width = cut.model.get_input_embeddings().weight.shape[0], logits.shape[-1]
+    if rows < width:
+        raise unsupported(model.config, f"it has {rows} embeddings for logits of {width} tokens")
     with _stage(model, "a pass that is cut"):
         states = check_cut(cut, tokens, logits, layers)
     with _stage(model, "a gradient to a layer's states"):
@@ -67,7 +70,7 @@ def examine(model: Any, context: int | None) -> Traits:
     with _stage(model, "a pass over packed documents"):
         packs = check_packed(cut, tokens, logits, layers)
     fault = cached_fault(cut, tokens, logits, layers)
-    return Traits(cut, states[0].shape[-1], logits.shape[-1], packs, fault)
+    return Traits(cut, states[0].shape[-1], width, packs, fault)
 
 
 @torch.no_grad()

@@ -76,11 +76,9 @@ class Inputs:
             raise UserError(
                 f"--backbone {name} is the judge, which must stay independent; choose bundled."
             )
-        if window > backbone.info.context:
-            raise UserError(
-                f"text.window={window} exceeds the context of {name} ({backbone.info.context}); "
-                "give a smaller --set text.window."
-            )
+        backbone.check_window(window)
+        if backbone.only_scored:
+            self.say(f"backbone: {name} is scored, but cannot generate: {backbone.only_scored}")
         return backbone
 
     @cached_property
@@ -160,7 +158,14 @@ class Inputs:
         tokenizer, window = self.backbone.tokenizer, self.config.text.window
         corpus = self.corpus
         with distributed.first_on_machine():
-            return pack(corpus, split, tokenizer, window=window, max_tokens=limit or None)
+            data = pack(corpus, split, tokenizer, window=window, max_tokens=limit or None)
+        size = self.backbone.vocab_size
+        found = data.first_of(size) if max(tokenizer.get_vocab().values()) >= size else None
+        if found:
+            token, document = found
+            where = f"--corpus {corpus.name}: document {document} of its set {split!r}"
+            self.backbone.check_ids([[token]], where)
+        return data
 
 
 def _is_judge(backbone: Backbone) -> bool:

@@ -63,6 +63,8 @@ def rescore(
                 say(f"task {task.name}: already scored")
                 continue
             say(f"task {task.name}")
+            if task.generates:
+                run.inputs.backbone.require_generation()
             if task.gated:
                 _check_gates(record, todo)
             outcome = task.perform(_bench(run, todo, kept.config, say))

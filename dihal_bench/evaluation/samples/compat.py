@@ -48,7 +48,7 @@ def _duo(judge: Judge, texts: Sequence[str], length: int) -> float:
 
     Shorter samples are padded with ends of text, of which the first counts as if it were theirs.
     """
-    context = min(_CONTEXT, judge.model.info.context)
+    context = judge.model.info.most(_CONTEXT)
     end = judge.model.tokenizer.eos_token_id
     rows = _padded([row[:length] for row in _encode(judge, texts)], end)
     total = count = 0.0
@@ -64,7 +64,7 @@ def _duo(judge: Judge, texts: Sequence[str], length: int) -> float:
 
 def _bd3lms(judge: Judge, texts: Sequence[str], length: int) -> float:
     """Overlapping windows; every token that is no end of text, but the sample's first."""
-    context = min(_CONTEXT, judge.model.info.context)
+    context = judge.model.info.most(_CONTEXT)
     rows = [row[:length] for row in _encode(judge, texts)]
     end = judge.model.tokenizer.eos_token_id
     total = count = 0.0
@@ -78,11 +78,12 @@ def _bd3lms(judge: Judge, texts: Sequence[str], length: int) -> float:
 def _hf_evaluate(judge: Judge, texts: Sequence[str], length: int) -> float:
     """Every token given BOS, cut at the context; the mean of the samples' perplexities."""
     del length
-    context = judge.model.info.context
     prefix = document_prefix(judge.model.tokenizer)[:1]
     if not prefix:
         raise UserError("--compat hf-evaluate needs a judge whose tokenizer has BOS or EOS.")
-    rows = [prefix + row[: context - 1] for row in _encode(judge, texts)]
+    rows = [prefix + row for row in _encode(judge, texts)]
+    context = judge.model.info.most(max(map(len, rows), default=1))
+    rows = [row[:context] for row in rows]
     found = [
         float(np.nanmean(nll[1:]))
         for nll in judge.losses(rows, context, context).nll

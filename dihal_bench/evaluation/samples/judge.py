@@ -88,7 +88,8 @@ class Judge:
             self.tokens(prompt, text)
             for prompt, text in zip(samples.prompts, samples.texts, strict=True)
         ]
-        context = self.model.info.context
+        longest = max((len(ids) for ids, _ in rows), default=0)
+        context = self.model.info.most(1 + longest)  # the token that begins a text comes before
         plain = self.losses([ids for ids, _ in rows], context, max(1, context // 2), label=label)
         nll, tokens = _sums(plain.nll, [max(1, first) for _, first in rows])
         prefix = document_prefix(self.model.tokenizer)[:1]
@@ -135,6 +136,7 @@ class Judge:
         Raises:
             UserError: an NLL is not finite.
         """
+        self.model.check_ids(rows, f"judge {self.model.name}")
         device = self.model.device
         nll = [np.full(len(row), math.nan) for row in rows]
         features: list[Array | None] = [None] * len(rows)

@@ -292,9 +292,10 @@ def _check(prompts: Sequence[Sequence[int]], tokens: int, backbone: Backbone) ->
         raise UserError(
             "a prompt has no token, and the tokenizer none that begins a document; give a prompt."
         )
-    longest, context = max(map(len, prompts)), backbone.info.context
-    if longest + tokens > context:
+    backbone.check_ids(prompts, "a prompt")
+    longest = max(map(len, prompts))
+    if not backbone.info.reads(longest + tokens):
         raise UserError(
             f"a prompt of {longest} tokens and {tokens} new ones exceed the context of "
-            f"{backbone.name} ({context}); ask for fewer."
+            f"{backbone.name} ({backbone.info.context}); ask for fewer."
         )

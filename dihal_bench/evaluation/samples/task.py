@@ -48,6 +48,11 @@ class SampleTask(SamplePlan):
         return False
 
     @property
+    def generates(self) -> bool:
+        """All of it is generated."""
+        return True
+
+    @property
     def joint(self) -> bool:
         """Rows have samples of their own."""
         return False
