@@ -3,17 +3,19 @@
 ``python tests/models/families.py`` writes the table of docs/backbones.md.
 """
 
+import re
 import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -23,6 +25,15 @@ from dihal_bench.models import Backbone
 
 BLOCKS, VOCABULARY, LENGTH, SECONDS = 4, 97, 40, 60
 PIECES, HALVES = [5, 1, 7, 1, 20, 6], (slice(0, 20), slice(20, 40))
+PAGE = Path(__file__).parents[2] / "docs" / "backbones.md"
+BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
+KINDS = {
+    "exact": "Exact everywhere",
+    "scored": "Exact and scored, but they cannot generate",
+    "refused": "Refused",
+    "not built": "Not built tiny, and so not tried",
+    "FAULT": "Faults",
+}
 TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 # Where a configuration has one of these keys, its value; what depends on the number of blocks,
@@ -308,7 +319,7 @@ def at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def outcomes(names: Iterator[str]) -> Iterator[tuple[str, Outcome]]:
+def outcomes(names: Iterable[str]) -> Iterator[tuple[str, Outcome]]:
     """What becomes of each."""
     for name in names:
         try:
@@ -319,6 +330,36 @@ def outcomes(names: Iterator[str]) -> Iterator[tuple[str, Outcome]]:
             yield name, Outcome("FAULT", f"{type(error).__name__}: {error}")
 
 
+def table(found: Mapping[str, Outcome]) -> str:
+    """The part of docs/backbones.md that is measured."""
+    lines = [f"Measured with transformers {transformers.__version__}:"]
+    for kind, title in KINDS.items():
+        own = {name: one.why for name, one in found.items() if one.kind == kind}
+        lines += ["", f"### {title} ({len(own)})", ""]
+        if not any(own.values()):
+            lines.append(" ".join(f"`{name}`" for name in own) or "none")
+            continue
+        lines += ["| type | why |", "|---|---|"]
+        lines += [f"| `{name}` | {_shortened(why)} |" for name, why in own.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _shortened(sentence: str) -> str:
+    """A refusal without what every one of its kind says."""
+    reason = re.sub(r"^unsupported architecture '.*?': ", "", sentence)
+    reason = re.sub(r"; use a decoder-only .*|: give a .*|; give a .*", "", reason)
+    return re.sub(r"^a model of type '.*?' whose", "its", reason).replace("|", "/")
+
+
+def page(found: Mapping[str, Outcome]) -> str:
+    """docs/backbones.md with a table of what was found."""
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{head}{BEGIN}\n\n{table(found)}\n{END}{rest.partition(END)[2]}"
+
+
 if __name__ == "__main__":
-    for name, found in outcomes(sys.argv[1:] or [*TYPES, *VARIANTS]):
-        print(name, found.kind, found.why, flush=True)
+    result = {}
+    for name, result[name] in outcomes(sys.argv[1:] or [*TYPES, *VARIANTS]):
+        print(name, result[name].kind, result[name].why, flush=True)
+    if not sys.argv[1:]:
+        PAGE.write_text(page(result), encoding="utf-8")
