@@ -125,8 +125,8 @@ class Backbone:
         fingerprint = _fingerprint(model) if shard else None  # which reads whole weights
         if shard:
             shard_blocks(model, place)
-        loading.check_complete(name_or_path, report)
         backbone = cls(model.to(place), tokenizer, name=name_or_path, fingerprint=fingerprint)
+        loading.check_complete(name_or_path, report)
         loading.check_vocabulary(name_or_path, tokenizer, backbone.vocab_size)
         return backbone
 

@@ -9,6 +9,7 @@ its cached pass alone is scored, but cannot generate.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -184,8 +185,8 @@ def _packs(
 def cached_fault(cut: Cut, tokens: Tensor, logits: Tensor, layers: Sequence[int]) -> str:
     """Say why the cached pass in pieces cannot be used; empty if it gives what one pass gives."""
     length, middle = tokens.shape[1], layers[-2]
-    short, long = (length - 1, 1), (length // 2 - 1, 1, (length + 1) // 2)  # as in generation; more
-    ways = {layer: tokens.split(long if layer == middle else short, dim=1) for layer in layers}
+    short, long = (length - 1,), (length // 2 - 1, length // 2)  # as in generation; more pieces
+    ways = {layer: _pieces(tokens, long if layer == middle else short) for layer in layers}
     faults = (_cached_fault(cut, ways[n], n, logits, to_logits=True) for n in layers)
     return next(filter(None, faults), "")
 
@@ -206,7 +207,7 @@ def examine_window(traits: Traits, window: int) -> Traits:
         tokens = _some_tokens(cut.model, window)[:1]
         states = cut.run(tokens, layers=[top]).hidden[top]
         packs = traits.packs_natively and _packs_window(cut, tokens, states)
-        pieces = tokens.split([half, 1, window - half - 2, 1], dim=1)
+        pieces = _pieces(tokens, (half, half + 1, window - 1))
         fault = traits.cached_fault or _cached_fault(cut, pieces, middle, states)
         if fault:  # else pieces that never saw the rest have shown as much
             _check_window(cut, tokens, states)
@@ -304,7 +305,12 @@ def _some_tokens(model: Any, length: int) -> Tensor:
     repeated = torch.rand(2, length, generator=generator) < 0.5
     rows = torch.where(repeated, rows.gather(1, again), rows)
     rows[1, : length // 2] = rows[0, : length // 2]
-    return cast("Tensor", rows.to(model.device))
+    return rows.to(model.device)
+
+
+def _pieces(tokens: Tensor, ends: Sequence[int]) -> list[Tensor]:
+    """Tokens [B, T] cut at some places."""
+    return [tokens[:, start:end] for start, end in pairwise((0, *ends, tokens.shape[1]))]
 
 
 def _rough(model: Any) -> float:

@@ -126,7 +126,8 @@ def test_added_tokens_that_text_holds_are_found_with_their_document(folder):
     tokenizer = Backbone.load(str(folder)).tokenizer
     tokenizer.add_tokens(["<more>"])
     texts = ["w2 w3", "w4 w5 w6", "w7 <more> w8", "<more> w9"]
-    corpus = Corpus("mine", "own", {"train": lambda: iter(texts)}, {})
+    splits = {"train": lambda: iter(texts)}
+    corpus = Corpus(name="mine", fingerprint="own", splits=splits, notes={})
     data = pack(corpus, "train", tokenizer, window=2)
     assert data.first_of(97) == (97, 2)
     assert data.first_of(98) is None
