@@ -201,6 +201,8 @@ def examine_window(traits: Traits, window: int) -> Traits:
     Raises:
         UserError: the window cannot be read, or its first states depend on its length.
     """
+    if window <= _LENGTH:  # as `examine` did
+        return traits
     cut, half = traits.cut, window // 2
     middle, top = len(cut.blocks) // 2, len(cut.blocks)
     with _stage(cut.model, f"a window of {window} tokens"):

@@ -1,7 +1,6 @@
 """A judge whose probabilities can be worked out by hand."""
 
 import math
-from types import SimpleNamespace
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -10,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dihal_bench.evaluation.samples.judge import Judge
 from dihal_bench.evaluation.samples.sampling import Samples
+from dihal_bench.models.model import BackboneInfo
 
 WORDS = {"<unk>": 0, "</s>": 1, "a": 2, "b": 3}
 
@@ -23,7 +23,12 @@ class ToyModel:
         rules = Tokenizer(models.WordLevel(WORDS, unk_token="<unk>"))
         rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="</s>")
-        self.info = SimpleNamespace(context=context, fingerprint="toy", parameters=0)
+        about = {"name": "toy", "fingerprint": "toy", "dtype": "float32", "architecture": "toy"}
+        sizes = {"blocks": 1, "hidden_size": 2, "vocab_size": len(WORDS), "parameters": 0}
+        self.info = BackboneInfo(**about, **sizes, context=context)
+
+    def check_ids(self, rows: object, where: str) -> None:
+        """Every id has its place."""
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         assert tokens.shape[1] <= self.info.context
