@@ -22,7 +22,7 @@ TESTED_FAMILIES = (
     "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3_text",
     "gpt2", "gpt_neox", "opt",
 )  # fmt: skip
-"""Model types that the tests cover; others are accepted when they pass the same checks at load."""
+"""Model types that every test run covers; all of them are accepted by the same checks at load."""
 
 # Whatever a configuration asks for: capturing would leave its hooks on the blocks at every pass.
 _PLAIN = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
