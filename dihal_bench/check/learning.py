@@ -71,7 +71,7 @@ def hearing(subject: Subject) -> Outcome:
         return skip("its chains are silent: there is no signal to hear")
     with torch.no_grad():
         x0 = interface.clean(batch)
-        noise = interface.noise.normal(batch.documents, batch.offsets, x0.shape[-1], draw=_DRAW)
+        noise = batch.normal(interface.noise, x0.shape[-1], draw=_DRAW)
         others = x0.flatten(0, 1).roll(x0.shape[1] + 1, dims=0).reshape(x0.shape)
         true = _cost(interface, x0, batch)
         false = {"noise": noise.to(x0.dtype), "other places' signals": others}

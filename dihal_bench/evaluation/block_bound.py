@@ -95,7 +95,7 @@ def _bound(interface: Interface, batch: Batch, layout: Layout, snr: float, draws
     context = interface.trunk.encode(interface.condition(batch), layout)
 
     def estimate(t: Tensor, draw: int) -> Tensor:
-        eps = interface.noise.normal(batch.documents, batch.offsets, x0.shape[-1], draw=draw)
+        eps = batch.normal(interface.noise, x0.shape[-1], draw=draw)
         z = process.corrupt(x0, eps, t)
         guess = interface.estimate(z, t, context)
         if process.config.self_conditioning:
@@ -108,7 +108,7 @@ def _bound(interface: Interface, batch: Batch, layout: Layout, snr: float, draws
     target = batch.following(batch.tokens)
     total += F.cross_entropy(logits.transpose(1, 2).double(), target, reduction="none")
     for draw in range(1, draws + 1):
-        uniform = interface.noise.uniform(batch.documents, batch.offsets, draw=_DRAWS + draw)
+        uniform = batch.uniform(interface.noise, draw=_DRAWS + draw)
         place = (layout.at_start(uniform) + draw - 1) / draws  # stratified
         t = torch.searchsorted(shares, place.contiguous()).clamp(max=len(shares) - 1) + least + 1
         error = (estimate(t, _DRAWS + draw) - x0).double().square().sum(-1)

@@ -19,13 +19,16 @@ from dihal_bench.config.identity import interface_identity
 from dihal_bench.core import distributed, kept
 from dihal_bench.core.files import short_hash
 from dihal_bench.evaluation.document_sums import read_sums, write_sums
-from dihal_bench.evaluation.likelihood import VERSION, Row, Totals, score
+from dihal_bench.evaluation.likelihood import VERSION, Row, ScoredBatch, Totals, score
+from dihal_bench.evaluation.prefixes import tested
+from dihal_bench.evaluation.rescoring import Rescored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from dihal_bench.data.tokens import Text
+    from dihal_bench.data.tokens import Text, Windows
+    from dihal_bench.evaluation.rescoring import Prover
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.models.model import Backbone
 
@@ -54,16 +57,43 @@ class ScoreCache:
         """Return the same on other windows."""
         return replace(self, windows=windows)
 
-    def score(self, rows: Sequence[Row], interfaces: Mapping[str, Interface]) -> dict[Row, Totals]:
-        """Return the sums of every row, computed together where they are not kept."""
+    def batch_of(self, index: int) -> Windows:
+        """Return the windows of a pass."""
+        return self.data.batch(self.windows[index * self.batch : (index + 1) * self.batch])
+
+    def score(
+        self,
+        rows: Sequence[Row],
+        interfaces: Mapping[str, Interface],
+        prover: Prover | None = None,
+    ) -> dict[Row, Totals]:
+        """Return the sums of every row, computed together where they are not kept.
+
+        Args:
+            rows: of the score table.
+            interfaces: by the names that rows use.
+            prover: proves of what is computed that no future is in it, before anything is kept.
+
+        Raises:
+            UserError: a row's logits are not finite, or it did not pass.
+        """
         of = interfaces.get
         files = {row: self._file("scores", asdict(row), of(row.subject)) for row in rows}
-        known = distributed.on_main(
-            lambda: [row for row, f in files.items() if f and kept.usable(f)]
-        )
+        proofs = {
+            row: file.with_name(file.name.replace("scores", "rescored")).with_suffix(".json")
+            for row, file in files.items()
+            if file and prover and tested(row)
+        }
+
+        def usable(row: Row, file: Path) -> bool:
+            return kept.usable(file) and (row not in proofs or kept.usable(proofs[row]))
+
+        known = distributed.on_main(lambda: [r for r, f in files.items() if f and usable(r, f)])
         missing = [row for row in rows if row not in known]
         found: dict[Row, Totals] = {}
+        proven: dict[Row, Rescored] = {}
         if missing:
+            single: list[ScoredBatch] = []
             found = score(
                 missing,
                 interfaces,
@@ -72,7 +102,9 @@ class ScoreCache:
                 windows=self.windows,
                 batch=self.batch,
                 block=self.block,
+                single=single if prover else None,
             )
+            proven = prover.prove(single, interfaces, self) if prover else {}
         for row, file in files.items():
             if file is None:
                 continue
@@ -80,6 +112,14 @@ class ScoreCache:
                 write_sums(file, {row: found[row]})
             else:
                 found |= read_sums(file)
+        for row, path in proofs.items():
+            if row in proven:
+                kept.write_json(path, proven[row].to_dict())
+            else:
+                plain = distributed.on_main(partial(kept.read_json, path))
+                proven[row] = Rescored.from_dict(plain)
+        if prover:
+            prover.results.update(proven)
         return {row: found[row] for row in rows}
 
     def facts(

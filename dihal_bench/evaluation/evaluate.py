@@ -15,6 +15,7 @@ from dihal_bench.evaluation.gate import VERSION as GATE_VERSION
 from dihal_bench.evaluation.gate import GateResult, leak_gates
 from dihal_bench.evaluation.intervals import DocumentBootstrap
 from dihal_bench.evaluation.likelihood import SHUFFLED, TEACHER, TRUE, VERSION, ZEROED, Row, Totals
+from dihal_bench.evaluation.rescoring import VERSION as RESCORED_VERSION
 from dihal_bench.results.metrics import BLOCK_BOUND, BRIER1, KL, NLL
 from dihal_bench.results.record import Score
 from dihal_bench.training.checkpoint import load_phase
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dihal_bench.data.tokens import PackedTokens
     from dihal_bench.evaluation.aggregate import Measured
     from dihal_bench.evaluation.cache import ScoreCache
+    from dihal_bench.evaluation.rescoring import Prover, Rescored
     from dihal_bench.interfaces.base import Interface
 
 
@@ -71,11 +73,25 @@ def _check_gate(name: str, result: GateResult) -> None:
         )
 
 
+def gates_of(
+    changed: Mapping[str, Mapping[str, Any]], rescored: Mapping[Row, Rescored]
+) -> dict[str, dict[str, Any]]:
+    """Return what a record keeps of both tests of the leak gate, by interface."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in changed}
+    for row, result in rescored.items():
+        rows[row.subject].append({**result.to_dict(), "signal": row.signal})
+    return {
+        name: {**gate, "version": RESCORED_VERSION, "rescored": rows[name]}
+        for name, gate in changed.items()
+    }
+
+
 def evaluate(
     interfaces: Mapping[str, Interface],
     scorer: ScoreCache,
     config: ScoreConfig,
     measured: Measured,
+    prover: Prover | None = None,
 ) -> tuple[list[Score], dict[Row, Totals]]:
     """Score the teacher, the interface at every number of steps, and the controls.
 
@@ -85,6 +101,7 @@ def evaluate(
         scorer: what they are scored on.
         config: what is scored.
         measured: what all scores have in common.
+        prover: proves that no likelihood rests on what comes after; None: nobody does.
 
     Returns:
         The scores, and the sums per document that they derive from.
@@ -96,6 +113,7 @@ def evaluate(
     totals = scorer.score(
         [Row(subject=TEACHER), *(row for some in rows.values() for row in some), *trials],
         interfaces,
+        prover,
     )
     traits = {name: traits_of(interface) for name, interface in interfaces.items()}
     scores = scores_of(totals, traits, measured, reference=headline)

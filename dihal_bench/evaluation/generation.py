@@ -11,7 +11,7 @@ from torch import Tensor
 from dihal_bench.core.errors import UserError
 from dihal_bench.diffusion.noise import Noise
 from dihal_bench.evaluation.incremental import decoder_of
-from dihal_bench.evaluation.likelihood import require_law
+from dihal_bench.evaluation.token_scores import require_law
 
 if TYPE_CHECKING:
     from collections.abc import Callable

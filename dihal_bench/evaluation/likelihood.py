@@ -7,7 +7,6 @@ sequence regime, where only those are predicted from all that came before.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor
 
 from dihal_bench.core import distributed
-from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
 from dihal_bench.diffusion.layout import Layout
+from dihal_bench.evaluation.token_scores import require_finite, token_scores
+from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
-from dihal_bench.results.metrics import METRICS, NLL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,36 +29,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.data.tokens import Text, Windows
     from dihal_bench.evaluation.intervals import Array
-    from dihal_bench.interfaces.base import Interface
     from dihal_bench.models.model import Backbone
-
-
-def require_finite(values: Tensor, whose: str, what: str) -> None:
-    """Make sure that all values are finite.
-
-    Args:
-        values: of any shape.
-        whose: the row or model that they are of, for the message.
-        what: they are.
-
-    Raises:
-        UserError: some are NaN or infinite; the message says how many.
-    """
-    wrong = int((~torch.isfinite(values)).sum())
-    if wrong:
-        raise UserError(
-            f"{whose}: {wrong} of {values.numel()} {what} are not finite numbers, so it cannot be "
-            "scored; compute in a wider dtype, or look at its weights and its recover."
-        )
-
-
-def require_law(logits: Tensor, whose: str) -> None:
-    """Make sure that logits [..., V] are those of a distribution: some may be -inf, not all.
-
-    Raises:
-        UserError: in some place the largest is NaN or infinite; the message says in how many.
-    """
-    require_finite(logits.amax(-1), whose, "places' logits")
 
 
 VERSION = 3  # of every score in this file
@@ -108,6 +78,24 @@ class Totals:
         return self.sums[metric], self.tokens
 
 
+@dataclass(frozen=True)
+class ScoredBatch:
+    """What single chains said of single targets in one batch, so that it can be looked at again.
+
+    Attributes:
+        index: of the batch.
+        places: places whose next tokens are the targets, bool [B, T].
+        teacher: the teacher's log-probabilities of the targets, float32 [targets].
+        values: row -> the targets' log-probabilities, and the sums of squares of all tokens'
+            probabilities, float32 [chains, 2, targets].
+    """
+
+    index: int
+    places: NDArray[np.bool_]
+    teacher: NDArray[np.float32]
+    values: dict[Row, NDArray[np.float32]]
+
+
 def score(
     rows: Sequence[Row],
     interfaces: Mapping[str, Interface],
@@ -117,6 +105,7 @@ def score(
     windows: Sequence[int],
     batch: int,
     block: int = 0,
+    single: list[ScoredBatch] | None = None,
 ) -> dict[Row, Totals]:
     """Score all rows on the same windows, which are dealt to all processes.
 
@@ -128,6 +117,7 @@ def score(
         windows: indices of the windows.
         batch: windows per pass.
         block: tokens per block in the sequence regime; the blocks of every pass start elsewhere.
+        single: takes what single chains said, of all processes, batch by batch.
 
     Returns:
         Sums per document: of those that the windows touch, in one order for all rows.
@@ -136,109 +126,90 @@ def score(
         UserError: a row's logits are not finite.
     """
     documents = np.unique(data.batch(list(windows)).documents)
-    layers = {layer for i in interfaces.values() for layer in i.layers}
     sums = {row: _Accumulator(documents) for row in rows}
+    seen: list[ScoredBatch] = []
     with torch.no_grad(), progress("score", len(windows) * len(rows), unit="windows") as bar:
         for lo, counts in distributed.turns(range(0, len(windows), batch)):
             chosen = data.batch(windows[lo : lo + batch])
-            shared = Batch.of(chosen, backbone, layers=layers, logits=True)
-            layout = Layout.of(shared.positions, block, _shift(lo // batch, block))
+            shared, layout = _read(chosen, interfaces, backbone, block, shift(lo // batch, block))
             places = shared.followed & layout.first
             teacher = _log_probabilities(shared.teacher_logits, places)
             targets = shared.following(shared.tokens)[places]
             followers = np.roll(places.cpu().numpy(), 1, axis=1)
             signals = _Signals(rows, interfaces, shared, layout)
+            apart: dict[Row, NDArray[np.float32]] = {}
             for row, accumulator in sums.items():
                 chains = (
                     iter((teacher,)) if row.subject == TEACHER else signals.predictions(row, places)
                 )
-                scores = token_scores(chains, teacher, targets)
+                each: list[Tensor] = []
+                scores = token_scores(chains, teacher, targets, each)
+                apart[row] = torch.stack(each).float().cpu().numpy()
                 for name, values in scores.items():
                     require_finite(values, f"{row.subject} S={row.steps}", f"values of {name}")
                 if counts:
                     accumulator.add(chosen, followers, scores)
                 bar.update(len(chosen.tokens) * distributed.size())
+            if counts and single is not None:
+                own = teacher.gather(1, targets[:, None])[:, 0].cpu().numpy()
+                seen.append(ScoredBatch(lo // batch, places.cpu().numpy(), own, apart))
         for accumulator in sums.values():
             accumulator.add_others()
+    if single is not None:
+        single += distributed.gather(seen)
     return {row: accumulator.totals() for row, accumulator in sums.items()}
 
 
-def token_scores(chains: Iterator[Tensor], teacher: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Score the chains' predictions of every target.
+def _read(
+    windows: Windows,
+    interfaces: Mapping[str, Interface],
+    backbone: Backbone,
+    block: int,
+    shift: int,
+) -> tuple[Batch, Layout]:
+    """Run the teacher once for all rows, and lay out the blocks."""
+    layers = {layer for i in interfaces.values() for layer in i.layers}
+    batch = Batch.of(windows, backbone, layers=layers, logits=True)
+    return batch, Layout.of(batch.positions, block, shift)
+
+
+@torch.no_grad()
+def distributions(
+    asked: Mapping[Row, Sequence[int]],
+    interfaces: Mapping[str, Interface],
+    backbone: Backbone,
+    windows: Windows,
+    places: NDArray[np.bool_],
+    *,
+    block: int,
+    shift: int,
+) -> Iterator[tuple[Row, int, Tensor]]:
+    """Yield what single chains say follows some places of a batch, in the way that ``score`` goes.
 
     Args:
-        chains: per chain the log-probabilities [targets, V].
-        teacher: the teacher's, [targets, V].
-        targets: the true tokens, int64 [targets].
+        asked: numbers of the chains that are asked for, by row.
+        interfaces: all that are scored together.
+        backbone: the teacher.
+        windows: a batch.
+        places: which are asked for, bool [B, T].
+        block: tokens per block in the sequence regime.
+        shift: see ``shift``.
 
-    Returns:
-        Metric -> value per target, float64 [targets]; the names are those of ``Totals.sums``.
+    Yields:
+        A row, the number of a chain, and the log-probabilities, float32 [places, V].
     """
-    index = targets[:, None]
-    own: list[Tensor] = []  # log-probability of the target per chain
-    log_sum = teacher.new_full((), -torch.inf)
-    square = kl = top1 = torch.zeros(())
-    best, prior = teacher.argmax(-1), teacher.exp()
-    single: dict[str, Tensor] = {}
-    for log_q in chains:
-        own.append(log_q.gather(1, index)[:, 0].double())
-        log_sum = torch.logaddexp(log_sum, log_q)
-        square = square + (2 * log_q).exp().sum(-1).double()
-        kl = kl + (prior * (teacher - log_q)).sum(-1).double()
-        top1 = top1 + (log_q.argmax(-1) == best).double()
-        for name, value in _declared(log_q, teacher, targets).items():
-            single[name] = single.get(name, 0) + value
-    count, log_p = len(own), torch.stack(own)
-    log_mixture = log_sum - math.log(count)
-    mixture = log_mixture.exp()
-    collision = _collision(mixture.square().sum(-1).double(), square, count)
-    return _ensembles(log_p) | {
-        "brier1": 2 * log_p.exp().mean(0) - collision,
-        "kl": (prior * (teacher - log_mixture)).sum(-1).double(),
-        "kl_reverse": (mixture * (log_mixture - teacher)).sum(-1).double(),
-        "kl_chain": kl / count,
-        "top1": (mixture.argmax(-1) == best).double(),
-        "top1_chain": top1 / count,
-        **_declared(log_mixture, teacher, targets),
-        **{METRICS[name].single: value / count for name, value in single.items()},
-    }
+    shared, layout = _read(windows, interfaces, backbone, block, shift)
+    where = torch.from_numpy(places).to(shared.tokens.device)
+    signals = _Signals((), interfaces, shared, layout)
+    for row, chains in asked.items():
+        if row.subject == TEACHER:
+            yield row, 0, _log_probabilities(shared.teacher_logits, where)
+            continue
+        for chain, log_q in zip(chains, signals.predictions(row, where, chains), strict=True):
+            yield row, chain, log_q
 
 
-def _declared(log_q: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return the metrics that others declared with the function that computes them."""
-    return {
-        metric.key: metric.mean.compute(log_q, teacher, targets).double()
-        for metric in METRICS
-        if metric.mean and metric.mean.compute
-    }
-
-
-def _collision(mixture: Tensor, square: Tensor, count: int) -> Tensor:
-    """Mean over pairs of distinct chains of sum_v p(v) p'(v); of one chain with itself if alone.
-
-    Args:
-        mixture: sum_v of the squared mean of the chains.
-        square: sum_v of the squared chains, summed over chains.
-        count: how many chains.
-    """
-    if count == 1:
-        return square
-    return (mixture * count**2 - square) / (count * (count - 1))
-
-
-def _ensembles(own: Tensor) -> dict[str, Tensor]:
-    """NLL of ensembles of K = 1, 2, 4, ... chains, each averaged over the disjoint groups of K."""
-    scores = {}
-    count, size = len(own), 1
-    while size <= count:
-        whole = own[: count - count % size]
-        groups = whole.reshape(-1, size, own.shape[1])  # (groups, K, targets)
-        scores[NLL.at(size)] = -(torch.logsumexp(groups, 1) - math.log(size)).mean(0)
-        size *= 2
-    return scores
-
-
-def _shift(index: int, block: int) -> int:
+def shift(index: int, block: int) -> int:
     """Return where the blocks of a pass start: the golden ratio spreads the passes evenly."""
     return int(index * 0.6180339887 % 1 * block)
 
@@ -261,11 +232,31 @@ class _Signals:
         }
         self._drawn: dict[Row, list[Tensor]] = {}
 
-    def predictions(self, row: Row, places: Tensor) -> Iterator[Tensor]:
-        """Yield per chain the log-probabilities of what follows the places, [targets, V]."""
+    def predictions(
+        self, row: Row, places: Tensor, chosen: Sequence[int] | None = None
+    ) -> Iterator[Tensor]:
+        """Yield per chain the log-probabilities of what follows the places, [targets, V].
+
+        Args:
+            row: whose.
+            places: bool [B, T].
+            chosen: numbers of the chains; None: all.
+        """
         interface = self._interfaces[row.subject]
-        for x0 in self._of(row, interface):
+        drawn = self._of(row, interface) if chosen is None else self._some(row, interface, chosen)
+        for x0 in drawn:
             yield _log_probabilities(interface.recover(x0, self._batch), places)
+
+    def _some(self, row: Row, interface: Interface, chosen: Sequence[int]) -> Iterator[Tensor]:
+        if row.signal != SAMPLED:
+            drawn = self._of(row, interface)
+            return (x0 for chain, x0 in enumerate(drawn) if chain in chosen)
+        if type(interface).samples is not Interface.samples:
+            drawn = self._draw(interface, row.steps, row.chains)
+            return (x0 for chain, x0 in enumerate(drawn) if chain in chosen)
+        return interface.samples(
+            self._batch, steps=row.steps, count=row.chains, layout=self._layout, chosen=chosen
+        )
 
     def _of(self, row: Row, interface: Interface) -> Iterator[Tensor]:
         key = replace(row, signal=SAMPLED, chains=0)

@@ -16,7 +16,8 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.data.tokens import document_prefix
 from dihal_bench.evaluation.generation import Choice, decode
 from dihal_bench.evaluation.incremental import TeacherDecoder, decoder_of, rows_as_windows
-from dihal_bench.evaluation.likelihood import TEACHER, require_law
+from dihal_bench.evaluation.likelihood import TEACHER
+from dihal_bench.evaluation.token_scores import require_law
 from dihal_bench.interfaces.base import Interface
 from dihal_bench.interfaces.batch import Batch
 

@@ -162,7 +162,7 @@ def oracle(interface: Interface, data: Text, *, windows: Sequence[int], batch: i
         chosen = data.batch(windows[lo : lo + batch])
         shared = Batch.of(chosen, interface.backbone, layers=interface.layers, logits=True)
         places, x0 = shared.followed & counts, interface.target(shared)
-        eps = interface.noise.normal(shared.documents, shared.offsets, x0.shape[-1], draw=_DRAW)
+        eps = shared.normal(interface.noise, x0.shape[-1], draw=_DRAW)
         teacher = torch.log_softmax(shared.teacher_logits[places].double(), dim=-1)
         truth = shared.following(shared.tokens)[places]
         best = truth if interface.bears_tokens else teacher.argmax(-1)

@@ -23,7 +23,7 @@ from dihal_bench.evaluation.context import EvalContext, System, TaskResult
 from dihal_bench.evaluation.generation import Choice, decode
 from dihal_bench.evaluation.incremental import TeacherDecoder, decoder_of
 from dihal_bench.evaluation.intervals import DocumentBootstrap, holding
-from dihal_bench.evaluation.likelihood import require_law
+from dihal_bench.evaluation.token_scores import require_law
 from dihal_bench.results.metrics import BRIER, BRIER_MINUS_TEACHER, BRIERLM, METRICS
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from dihal_bench.interfaces.part import leading
 from dihal_bench.interfaces.settings import REGIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dihal_bench.diffusion.denoisers import Denoiser
     from dihal_bench.interfaces.batch import Batch
@@ -215,8 +215,7 @@ class Interface(Configurable, nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Return the noised signal [B, T, D] and its levels [B, T], drawn per position or block."""
         draw = _TRAINING_DRAWS + 2 * step.index
-        uniform = self.noise.uniform(batch.documents, batch.offsets, draw=draw)
-        t = self.diffusion.draw_level(layout.at_start(uniform))
+        t = self.diffusion.draw_level(layout.at_start(batch.uniform(self.noise, draw=draw)))
         return self.diffusion.corrupt(x0, self._normal(batch, draw), t), t
 
     def terminal_input(
@@ -261,6 +260,7 @@ class Interface(Configurable, nn.Module, ABC):
         count: int,
         layout: Layout | None = None,
         current: Tensor | None = None,
+        chosen: Sequence[int] | None = None,
     ) -> Iterator[Tensor]:
         """Yield ``count`` independent signals [B, T, D] as recovery is to read them.
 
@@ -276,14 +276,15 @@ class Interface(Configurable, nn.Module, ABC):
             layout: of the blocks; the interface's own by default.
             current: first place of the block that is being generated, per row, int64 [B]; by
                 default that of no block: logits are then those of what follows the known tokens.
+            chosen: numbers of the chains that are wanted, rising; None: all.
         """
         layout = layout or self.layout(batch)
-        drawn = self.chains(batch, steps=steps, count=count, layout=layout)
+        drawn = self._chosen(batch, chosen, steps, count, layout)
         if not self.redraws:
             yield from drawn
             return
         kept = layout.kept(current)[..., None]
-        again = self.chains(batch, steps=1, count=count, layout=layout.causal())
+        again = self._chosen(batch, chosen, 1, count, layout.causal())
         for x0, later in zip(drawn, again, strict=True):
             yield torch.where(kept, x0, later)
 
@@ -314,6 +315,16 @@ class Interface(Configurable, nn.Module, ABC):
         """The dtype of the trunk's weights."""
         return next((p.dtype for p in self.parameters()), self.backbone.model.dtype)
 
+    def _chosen(
+        self, batch: Batch, chosen: Sequence[int] | None, steps: int, count: int, layout: Layout
+    ) -> Iterator[Tensor]:
+        """Return the chosen chains; others are drawn too where ``chains`` is not this class's."""
+        if chosen is not None and self.trunk and type(self).chains is Interface.chains:
+            context = self.trunk.encode(self.condition(batch), layout)
+            return (self.draw(batch, context, chain=chain, steps=steps) for chain in chosen)
+        drawn = self.chains(batch, steps=steps, count=count, layout=layout)
+        return (x0 for chain, x0 in enumerate(drawn) if chosen is None or chain in chosen)
+
     def _read(
         self, estimate: Tensor, z: Tensor, t: Tensor, batch: Batch, layout: Layout, step: Step
     ) -> tuple[Tensor, Tensor | None]:
@@ -326,8 +337,7 @@ class Interface(Configurable, nn.Module, ABC):
             return estimate, None
         assert self.trunk is not None
         assert layout.starts is not None
-        first = batch.documents[:, :1], batch.offsets[:, :1]
-        uniform = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index)
+        uniform = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index)
         place = (uniform * batch.tokens.shape[1]).long().clamp(max=batch.tokens.shape[1] - 1)
         current = layout.starts.gather(1, place)  # [B, 1]
         context = self.trunk.encode(self.condition(batch), layout.causal())
@@ -358,25 +368,21 @@ class Interface(Configurable, nn.Module, ABC):
             return None
         with torch.no_grad():
             guess = self.estimate(z, t, context)
-        first = batch.documents[:, :1], batch.offsets[:, :1]
-        coin = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index + 1)
+        coin = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index + 1)
         return torch.where(coin[..., None] < 0.5, guess, torch.zeros_like(guess))
 
     def _shift(self, batch: Batch, step: Step) -> int:
         """Return how much shorter the first block is in a step: drawn, so that all places start."""
-        first = batch.documents[:1, :1], batch.offsets[:1, :1] * 0
-        uniform = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index + 1)
+        uniform = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index + 1, begin=True)[:1]
         return int(float(leading(uniform)) * max(1, self.config.block))
 
     def _normal(self, batch: Batch, draw: int, step: int = 0) -> Tensor:
-        return self.noise.normal(
-            batch.documents, batch.offsets, self.sizes[0], draw=draw, step=step
-        )
+        return batch.normal(self.noise, self.sizes[0], draw=draw, step=step)
 
     def _recovery_normal(self, batch: Batch, size: int, step: Step) -> Tensor:
         """Return noise [B, T, size] for what is recovered in a step, of either phase."""
         draw = _RECOVERY_DRAWS + 2 * step.index + (step.phase == "recovery")
-        return self.noise.normal(batch.documents, batch.offsets, size, draw=draw)
+        return batch.normal(self.noise, size, draw=draw)
 
     def _new_trunk(self) -> Denoiser:
         (signal, condition), config = self.sizes, self.config

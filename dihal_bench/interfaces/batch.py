@@ -8,39 +8,43 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dihal_bench.core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from dihal_bench.data.tokens import Windows
+    from dihal_bench.diffusion.noise import Noise
     from dihal_bench.diffusion.past import KVCache
     from dihal_bench.models.model import Backbone
+
+
+_WITHHELD = ("windows", "documents", "offsets", "bytes", "words")  # they name the text
 
 
 @dataclass
 class Batch:
     """Packed windows on the backbone's device; every integer tensor has shape [B, T].
 
+    Tokens, positions and where documents start are all that an interface sees of a text. Which text
+    it is, only the noise knows.
+
     Attributes:
         backbone: the frozen teacher.
         tokens: token ids.
         positions: position ids; 0 at the start of a document and of the window.
-        documents: index of the document in its corpus.
-        offsets: place of the token in its document.
         scored: whether the token is a target, bool.
-        windows: the arrays that this was made from (bytes and words per token).
         past: what the places before these left, where a text is read place by place.
     """
 
     backbone: Backbone
     tokens: Tensor
     positions: Tensor
-    documents: Tensor
-    offsets: Tensor
     scored: Tensor
-    windows: Windows
     past: KVCache | None = None
+    _address: tuple[Tensor, Tensor] | None = None  # documents and offsets: where noise is drawn
     _hidden: dict[int, Tensor] = field(default_factory=dict)
     _logits: Tensor | None = None
     _teacher: tuple[Tensor, Tensor] | None = None
@@ -72,11 +76,9 @@ class Batch:
             backbone=backbone,
             tokens=place(windows.tokens),
             positions=place(windows.positions),
-            documents=place(windows.documents),
-            offsets=place(windows.offsets),
             scored=place(windows.scored),
-            windows=windows,
             past=past,
+            _address=(place(windows.documents), place(windows.offsets)),
         )
         wanted = sorted(set(layers))
         if wanted or logits:
@@ -84,6 +86,48 @@ class Batch:
                 states = backbone.states(batch.tokens, batch.positions, wanted, logits=logits)
             batch._hidden, batch._logits = dict(states.hidden), states.logits
         return batch
+
+    def __getattr__(self, name: str) -> Any:
+        """Say why something is not here.
+
+        Raises:
+            UserError: it names the text, which an interface is not told.
+            AttributeError: it was never here.
+        """
+        if name in _WITHHELD:
+            raise UserError(
+                f"batch.{name} is not given to interfaces, which see tokens, positions and starts "
+                "of documents; draw noise by batch.normal or batch.uniform."
+            )
+        raise AttributeError(f"a batch has no {name}")
+
+    def normal(self, noise: Noise, size: int, *, draw: int, step: int = 0) -> Tensor:
+        """Return standard normal noise of every place, float64 [B, T, size]; see ``Noise``."""
+        assert self._address is not None
+        return noise.normal(*self._address, size, draw=draw, step=step)
+
+    def uniform(self, noise: Noise, *, draw: int) -> Tensor:
+        """Return a number in (0, 1) of every place, float64 [B, T]; see ``Noise``."""
+        assert self._address is not None
+        return noise.uniform(*self._address, draw=draw)
+
+    def coin(self, noise: Noise, *, draw: int, begin: bool = False) -> Tensor:
+        """Return a number in (0, 1) of every row, float64 [B, 1].
+
+        Args:
+            noise: it is drawn from.
+            draw: number of the draw.
+            begin: whether it is that of the document's first place, not that of the row's.
+        """
+        assert self._address is not None
+        documents, offsets = (values[:, :1] for values in self._address)
+        return noise.uniform(documents, offsets * (not begin), draw=draw)
+
+    @property
+    def begins(self) -> Tensor:
+        """Which tokens begin a document, bool [B, T]; a window may begin inside one."""
+        assert self._address is not None
+        return self._address[1] == 0
 
     def hidden(self, layer: int) -> Tensor:
         """Return h_layer of the teacher, [B, T, D]."""

@@ -107,7 +107,7 @@ class _Sums:
         self.xx += x64.T @ x64
         self.xy += x64.T @ y64
         self.yy += y64.T @ y64
-        starts = batch.offsets == 0
+        starts = batch.begins
         for token, state in zip(batch.tokens[starts].tolist(), y[starts].double(), strict=True):
             self.start_count[token] += 1
             self.start_sum[token] = self.start_sum.get(token, 0) + state

@@ -78,5 +78,7 @@ LOOSEST = {  # arithmetic -> largest tolerance under which a leak gate says anyt
     "float16": 0.5,
     "bfloat16": 0.5,
 }
+AGREEMENT = 0.005  # nats, at most, between a score and what is computed anew from its prefix
+SAME = 1e-4  # nats that are rounding
 CONVERGED = 0.02  # nats between half the chains and all of them
 LEAST_SEEDS = 3  # trainings for a rank or a verdict: the spread of fewer is not known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, fields
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from dihal_bench.training.ledger import TrainingCost
 from dihal_bench.training.phases import PhaseRunner, Trained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.config.schema import RunConfig
@@ -48,6 +49,7 @@ class RunContext:
         config: of the run.
         folder: where it is kept.
         shared: where lies what several runs have in common.
+        began: when this was made, in seconds: before any interface saw a text.
         finished: the record of the run, if it is trained already: then nothing is located or
             trained, and its weights are read.
     """
@@ -67,6 +69,7 @@ class RunContext:
         self.folder = folder
         self.shared = shared or folder / "shared"
         self.say = say
+        self.began = time.time()
         self.finished: Record | None = None
         for path in config.include:
             include(path)
@@ -287,10 +290,16 @@ class RunContext:
 
     @cached_property
     def trained(self) -> Trained:
-        """The interface and its controls, fitted, and trained side by side where they learn."""
+        """The interface and its controls, fitted, and trained side by side where they learn.
+
+        They are built anew from their weights: what training left beside those is gone.
+        """
         if self.finished is not None:
             return self._restored(self.finished)
-        return self.trainer.run(self.fitted())
+        done = self.trainer.run(self.fitted())
+        distributed.barrier()
+        done.interfaces = {name: self.loaded(name, None) for name in done.interfaces}
+        return done
 
     def weights(self, name: str, record: Record) -> Interface:
         """Return an interface with the weights that the run's folder has of it.
@@ -302,10 +311,32 @@ class RunContext:
         Raises:
             UserError: there are none, they are not those of the record, or they do not fit.
         """
+        return self.loaded(name, record.data["weights"].get(name))
+
+    def loaded(self, name: str, digest: str | None) -> Interface:
+        """Return an interface built anew, with the weights that the run's folder has of it.
+
+        Args:
+            name: of the interface.
+            digest: SHA-256 of the file; None: it may be any.
+
+        Raises:
+            UserError: there are none, they have another digest, or they do not fit.
+        """
         interface, path = self.new(name), weights_file(self.folder, name)
-        check_weights(path, record.data["weights"].get(name))
+        check_weights(path, digest)
         load_interface(path, interface)
         return interface
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the file of weights that every name has after training."""
+        files = {name: weights_file(self.folder, name) for name in self.trained.interfaces}
+        return distributed.on_main(lambda: {n: kept.sha256(path) for n, path in files.items()})
+
+    def renewed(self, digests: Mapping[str, str]) -> dict[str, Interface]:
+        """Return all of them, built anew from weights of these digests, for all that follows."""
+        self.trained.interfaces = {name: self.loaded(name, digests[name]) for name in self.names}
+        return self.trained.interfaces
 
     def _restored(self, record: Record) -> Trained:
         trained = Trained.begin({name: self.weights(name, record) for name in self.names})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
+import time
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,20 @@ from dihal_bench.config.choices import plain
 from dihal_bench.config.identity import evaluated_as, identity
 from dihal_bench.config.resolve import kept
 from dihal_bench.core import distributed, environment
-from dihal_bench.core.kept import sha256
 from dihal_bench.core.registry import code_of
 from dihal_bench.data.tokens import evaluation_windows
 from dihal_bench.evaluation.aggregate import Measured
 from dihal_bench.evaluation.cache import ScoreCache
 from dihal_bench.evaluation.cost import cost
 from dihal_bench.evaluation.document_sums import to_plain
-from dihal_bench.evaluation.evaluate import check_gates, evaluate, scores_on_the_way
+from dihal_bench.evaluation.evaluate import check_gates, evaluate, gates_of, scores_on_the_way
 from dihal_bench.evaluation.reconstruction import bridgeability, oracle
 from dihal_bench.interfaces.batch import Batch
 from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.results.record import Record
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.folder import claimed, run_folder
-from dihal_bench.training.checkpoint import weights_file
+from dihal_bench.runs.fresh import prover
 from dihal_bench.training.config import TRUNK_TOLERANCE
 from dihal_bench.training.shares import check_shares
 from dihal_bench.training.trainer import SHARES
@@ -70,12 +70,16 @@ class RecordBuilder:
 
     def record(self, command: str) -> Record:
         """Do everything that is not done yet and assemble the record."""
-        config, interfaces = self.config, self.job.trained.interfaces
-        text = self.inputs.validation_text
-        self.job.say("leak gate")
-        gates = check_gates(interfaces, text, self._scorer)
+        config, text = self.config, self.inputs.validation_text
+        digests = self.job.digests()
+        gates, seconds = self._gates()
+        interfaces = self.job.renewed(digests)
         self.job.say("scoring")
-        scores, sums = evaluate(interfaces, self._scorer, config.score, self._measured())
+        proof = prover(self.job, digests) if not self.inputs.backbone.sharded else None
+        scores, sums = evaluate(interfaces, self._scorer, config.score, self._measured(), proof)
+        if proof:
+            gates = gates_of(gates, proof.results)
+            seconds += sum(proof.seconds)
         costs = {n: cost(i, text, steps=config.score.steps[-1]) for n, i in interfaces.items()}
         results = {
             "locate": self.job.located.to_dict() if self.job.locates else {},
@@ -83,10 +87,19 @@ class RecordBuilder:
             "costs": {name: own.to_dict() for name, own in costs.items()},
             "scores": [score.to_dict() for score in scores],
             "sums": to_plain(sums),
-            "gates": {"leak": {name: gate.to_dict() for name, gate in gates.items()}},
+            "gates": {"leak": gates, "seconds": seconds},
+            "weights": digests,
         }
         made = {**self._identity(command), **self._inputs(), **self._budget(costs), **results}
         return Record.of(made if self.job.finished is None else _continued(self.job.finished, made))
+
+    def _gates(self) -> tuple[dict[str, dict[str, Any]], float]:
+        """Change tokens of the run's own text; return what moved, and in how many seconds."""
+        began = time.monotonic()
+        self.job.say("leak gate")
+        gates = check_gates(self.job.trained.interfaces, self.inputs.validation_text, self._scorer)
+        seconds = time.monotonic() - began
+        return {name: gate.to_dict() for name, gate in gates.items()}, seconds
 
     def _learning_curve(self, part: ScoreCache) -> list[dict[str, Any]]:
         """Return the scores on the way; those of a run that is scored anew, if they can be told.
@@ -182,14 +195,8 @@ class RecordBuilder:
             },
             "regime": config.regime,
             "layer": interface.span.b,
-            "weights": distributed.on_main(self._weights),
             "layer_policy": "last" if interface.bears_tokens else config.layer,
         }
-
-    def _weights(self) -> dict[str, str]:
-        """Return the digest of the weights that everybody ended with."""
-        folder = self.job.folder
-        return {name: sha256(weights_file(folder, name)) for name in self.job.names}
 
     def _inputs(self) -> dict[str, Any]:
         about = environment.describe(device=self.config.device, seed=self.config.seed)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.evaluation.generation import Choice
-from dihal_bench.evaluation.likelihood import Row, require_finite, require_law, score
+from dihal_bench.evaluation.likelihood import Row, score
 from dihal_bench.evaluation.rollouts import RolloutTask
+from dihal_bench.evaluation.token_scores import require_finite, require_law
 from dihal_bench.interfaces.hidden import Hidden
 
 from ..conftest import Tiny

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dihal_bench.evaluation.likelihood import TEACHER, Row, Totals, score, token_scores
+from dihal_bench.evaluation.likelihood import TEACHER, Row, Totals, score
+from dihal_bench.evaluation.token_scores import token_scores
 
 from ..tiny import backbone, build, redrawn
 from .texts import Text

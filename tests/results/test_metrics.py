@@ -14,7 +14,7 @@ import torch
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import METRICS as REGISTRY
 from dihal_bench.core.registry import Registry, include
-from dihal_bench.evaluation.likelihood import token_scores
+from dihal_bench.evaluation.token_scores import token_scores
 from dihal_bench.results.metric import Metrics
 from dihal_bench.results.metrics import BRIER1, KL, METRICS, NLL, TOP1, Metric, Shown
 from dihal_bench.results.record import Record, validate

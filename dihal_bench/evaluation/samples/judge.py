@@ -12,7 +12,7 @@ import torch
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
 from dihal_bench.data.tokens import document_prefix
-from dihal_bench.evaluation.likelihood import require_finite
+from dihal_bench.evaluation.token_scores import require_finite
 from dihal_bench.models.model import Backbone
 
 if TYPE_CHECKING:
