@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.check import accounts, contract, leaks, learning
+from dihal_bench.check import accounts, anew, contract, leaks, learning
 from dihal_bench.check.subject import FAIL, SKIPPED, Outcome, Subject
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
@@ -25,6 +25,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Outcome]], ...] = (
     ("locality of the target", contract.target_locality),
     ("locality of the recovery", contract.recovery_locality),
     ("no leak: likelihood", leaks.future),
+    ("no leak: scored anew", anew.scored_anew),
     ("no leak: generation", leaks.generation),
     ("no leak: caches", leaks.caches),
     ("no leak: neighbours", leaks.neighbours),

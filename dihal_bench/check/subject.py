@@ -109,12 +109,14 @@ class Subject:
         """``redraw()``; nobody changes it."""
         return self.redraw()
 
-    def redraw(self, *, seed: int = SEED) -> Interface:
+    def redraw(self, *, seed: int = SEED, dtype: torch.dtype = torch.float64) -> Interface:
         """Return it in float64, every parameter drawn anew: no output that starts at zero hides.
 
-        The parameters are the same for all seeds; noise is not.
+        The parameters are the same for all seeds; noise is not. On a teacher of another dtype its
+        weights have the type that they are trained in.
         """
-        interface = self.fitted(torch.float64, seed=seed).double()
+        interface = self.fitted(dtype, seed=seed)
+        interface = interface.double() if dtype == torch.float64 else interface
         generator = torch.Generator().manual_seed(SEED)
         with torch.no_grad():
             for parameter in interface.parameters():

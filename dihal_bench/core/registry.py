@@ -236,6 +236,11 @@ def code_of(kind: type) -> str:
     return f"{module}:{kind.__qualname__}"
 
 
+def included_file(kind: type) -> str | None:
+    """Return the file of ``--include`` that a class is written in; None: it is in a module."""
+    return inspect.getsourcefile(kind) if kind.__module__.startswith(_INCLUDED) else None
+
+
 def _place(entry: Any) -> Declaration | None:
     place = getattr(entry, "place", None)
     return place if isinstance(place, Declaration) else None

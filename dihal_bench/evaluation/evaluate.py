@@ -23,7 +23,7 @@ from dihal_bench.training.phases import kept_weights
 from dihal_bench.training.trainer import SHARES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.config.schema import ScoreConfig
@@ -79,7 +79,8 @@ def gates_of(
     """Return what a record keeps of both tests of the leak gate, by interface."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in changed}
     for row, result in rescored.items():
-        rows[row.subject].append({**result.to_dict(), "signal": row.signal})
+        plain = {key: value for key, value in result.to_dict().items() if key != "worst"}
+        rows[row.subject].append({**plain, "signal": row.signal})
     return {
         name: {**gate, "version": RESCORED_VERSION, "rescored": rows[name]}
         for name, gate in changed.items()
@@ -107,7 +108,10 @@ def evaluate(
         The scores, and the sums per document that they derive from.
     """
     first = next(iter(interfaces))
-    rows = {name: _rows(interface, config, name) for name, interface in interfaces.items()}
+    rows = {
+        name: score_rows(interface, name, steps=config.steps, chains=config.chains)
+        for name, interface in interfaces.items()
+    }
     headline = rows[first][-1]
     trials = _trials(headline, interfaces[first])
     totals = scorer.score(
@@ -134,13 +138,14 @@ def traits_of(interface: Interface) -> Traits:
     )
 
 
-def _rows(interface: Interface, config: ScoreConfig, name: str) -> list[Row]:
+def score_rows(interface: Interface, name: str, *, steps: Sequence[int], chains: int) -> list[Row]:
+    """Return the rows of an interface in a table: as many as there are steps, if it draws."""
     if not interface.stochastic:
-        return [Row(subject=name, steps=config.steps[-1] if interface.iterative else 1)]
-    chains = dict.fromkeys(config.steps, config.chains)
-    if interface.diffusion.blind_start and 1 in chains:
-        chains[1] = 1  # all would be equal
-    return [Row(subject=name, steps=steps, chains=count) for steps, count in chains.items()]
+        return [Row(subject=name, steps=steps[-1] if interface.iterative else 1)]
+    counts = dict.fromkeys(steps, chains)
+    if interface.diffusion.blind_start and 1 in counts:
+        counts[1] = 1  # all would be equal
+    return [Row(subject=name, steps=own, chains=count) for own, count in counts.items()]
 
 
 def _trials(row: Row, interface: Interface) -> list[Row]:

@@ -107,8 +107,10 @@ def draw(
 
 def _chains(row: Row, middles: Ints, turn: int) -> list[int]:
     """Return the first chain, the last, and one of the others, another one every time."""
-    middle = middles[turn % len(middles) : turn % len(middles) + 1] if len(middles) else []
-    return sorted({0, row.chains - 1, *map(int, middle)})
+    chosen = {0, row.chains - 1}
+    if len(middles):
+        chosen.add(int(middles[turn % len(middles)]))
+    return sorted(chosen)
 
 
 def _gains(batch: ScoredBatch, row: Row) -> NDArray[np.float32]:
@@ -200,6 +202,9 @@ def _cut_off(
         starts = layout.starts.numpy()
         ends = np.where(places >= 0, places + (starts == places[:, None]).sum(1), 1)
     ends = np.where(places >= 0, np.maximum(ends, places + 2), 1).clip(max=size)
+    if layout.starts is not None:  # a block that its document ends is as short as before
+        opens = windows.positions[np.arange(len(ends)), ends.clip(max=size - 1)] == 0
+        ends = (ends + (opens & (places >= 0))).clip(max=size)
     longest = int(windows.positions.max())
     keeper = int(windows.positions.max(1).argmax())  # at least one document is as long as before
     if len(places) == 1 or windows.positions[keeper].argmax() < ends[keeper]:

@@ -106,6 +106,7 @@ class Prover:
         filler: tokens of other text, which stand where the fresh process must not know them.
         began: time after which no interface may have left anything behind, in seconds.
         own: files and folders that ``build`` reads, however new they are.
+        share: of the scored chains that are computed again, about; None: as the backbone allows.
         results: what came of every row, newly tested or read again.
         seconds: is given how long every test took.
     """
@@ -115,6 +116,7 @@ class Prover:
     filler: NDArray[np.int64]
     began: float
     own: tuple[str, ...] = ()
+    share: float | None = None
     results: dict[Row, Rescored] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
@@ -146,7 +148,7 @@ class Prover:
             windows,
             self.filler,
             block=scorer.block,
-            share=_LARGE_SHARE if size > _LARGE else _SHARE,
+            share=self.share or (_LARGE_SHARE if size > _LARGE else _SHARE),
         )
         distances = distributed.on_main(partial(self._distances, drawn, scored, scorer))
         first = drawn[0]
