@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dihal_bench.config.schema import ScoreConfig
     from dihal_bench.data.tokens import PackedTokens
     from dihal_bench.evaluation.aggregate import Traits
+    from dihal_bench.evaluation.rescoring import Prover
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.models.model import Backbone
 
@@ -58,6 +59,7 @@ class EvalContext:
         seed: of intervals.
         folder: where scores of weights are kept.
         say: takes one-line messages for a person.
+        prover: proves that no likelihood rests on what comes after; None: nobody does.
     """
 
     teacher: Backbone
@@ -72,6 +74,7 @@ class EvalContext:
     seed: int
     folder: Path
     say: Callable[[str], None]
+    prover: Prover | None = None
 
     @property
     def sources(self) -> list[System]:

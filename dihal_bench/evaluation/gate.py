@@ -1,10 +1,11 @@
-"""The leak gate: no likelihood is written for weights whose predictions depend on the future.
+"""The quick test of the leak gate: tokens are changed, and what must not move does not.
 
 Every token of a part of a real window is changed in turn, and of the whole window a few, so that no
 distance is left out, under the same noise. Logits before a changed token must not move; logits from
 it on must, else the test was blind (a zero-initialised output passes any leak test). In float64
-"not move" means 1e-10; a model too large for that is tested in the run's own arithmetic, where it
-means no more than an unchanged row moves between batches.
+"not move" means 1e-10. Of a model too large for that a few tokens of a short part are changed, in
+the run's own arithmetic, where it means no more than an unchanged row moves between batches; the
+main test (``rescoring.py``) looks over all distances.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from dihal_bench.interfaces.base import Interface
 
 VERSION = 1  # of this test
-LARGEST_IN_DOUBLE = 1_000_000_000  # parameters; 8 GB of weights
-_ROWS = 16  # copies per pass
+LARGEST_IN_DOUBLE = 20_000_000  # parameters
+_ROWS, _FEWER = 16, 8  # copies per pass
+_WORK = 5e10  # parameters times tokens of a pass of a larger model
+_SHORTEST = 16  # tokens
+_MEMORY, _ALIVE = 3e9, 4  # bytes of logits, of which so many copies exist at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,25 +90,40 @@ def leak_gates(
         largest: parameters of the largest backbone that is tested in float64, unless it is spread
             over several processes.
     """
-    part = _window_with_boundary(data, min(length, data.window))
-    whole = _window_with_boundary(data, data.window)
     backbone = next(iter(interfaces.values())).backbone
     count = sum(p.numel() for p in backbone.model.parameters())
     small = count <= largest and not backbone.sharded
+    if not small:
+        length = min(length, max(_SHORTEST, int(_WORK / count / _FEWER)))
+    part = _window_with_boundary(data, min(length, data.window))
+    whole = _window_with_boundary(data, data.window)
     probes = _in_double(interfaces) if small else interfaces
-    return {name: _gate(probe, part, whole, steps) for name, probe in probes.items()}
+    return {
+        name: _gate(probe, part, whole if small and probe.phases else None, steps, small)
+        for name, probe in probes.items()
+    }
 
 
-def _gate(interface: Interface, part: Windows, whole: Windows, steps: int) -> GateResult:
+def _gate(
+    interface: Interface, part: Windows, whole: Windows | None, steps: int, every: bool
+) -> GateResult:
+    """Test one interface.
+
+    Args:
+        interface: in the arithmetic of the test.
+        part: a short window.
+        whole: a long one; None: none, as of what was fitted in closed form, or is large.
+        steps: of the sampler.
+        every: whether every token of the part is changed, or few.
+    """
     dtype = interface.backbone.model.dtype
     arithmetic = str(dtype).removeprefix("torch.")
-    tokens, reach = part.tokens.shape[1], whole.tokens.shape[1]
-    few = np.unique(np.linspace(0, reach - 1, _ROWS - 1).round().astype(int)).tolist()
+    tokens = part.tokens.shape[1]
+    reach = tokens if whole is None else whole.tokens.shape[1]
     shift = interface.config.block // 2  # of the blocks, if there are any
-    seen = [
-        _moves(interface, part, range(tokens), steps, 0),
-        _moves(interface, whole, few, steps, shift),
-    ]
+    seen = [_moves(interface, part, range(tokens) if every else _few(tokens, _FEWER), steps, 0)]
+    if whole is not None:
+        seen.append(_moves(interface, whole, _few(reach, _ROWS), steps, shift))
     unchanged = max(moves.unchanged for moves in seen)
     tolerance = TOLERANCE if dtype == torch.float64 else max(TOLERANCE, unchanged)
     future, others = max(moves.future for moves in seen), max(moves.others for moves in seen)
@@ -128,6 +147,19 @@ def _gate(interface: Interface, part: Windows, whole: Windows, steps: int) -> Ga
     )
 
 
+def _few(tokens: int, rows: int) -> list[int]:
+    """Return places that are spread over a window, as many as a pass of so many rows takes."""
+    return [int(place) for place in np.unique(np.linspace(0, tokens - 1, rows - 1).round())]
+
+
+def _rows(interface: Interface, tokens: int) -> int:
+    """Return how many copies of a window are run at a time: as many as memory allows."""
+    model = interface.backbone.model
+    one = tokens * interface.backbone.vocab_size * model.dtype.itemsize * _ALIVE
+    count = _ROWS if model.dtype == torch.float64 else _FEWER
+    return int(np.clip(_MEMORY // one, 3, count))
+
+
 @dataclass(frozen=True)
 class _Moves:
     """How far logits moved: the fields of ``GateResult``, of one window.
@@ -148,12 +180,14 @@ def _moves(
     interface: Interface, window: Windows, places: Sequence[int], steps: int, shift: int
 ) -> _Moves:
     """Change the tokens at ``places`` in turn."""
-    unchanged = _logits(interface, _changed(window, []), steps, shift)
+    rows = _rows(interface, window.tokens.shape[1])
+    unchanged = _logits(interface, _changed(window, [], rows), steps, shift)
     base = unchanged[-1]
     batches, neighbour = [], 0.0
-    for lo in range(0, len(places), _ROWS - 1):
-        some = places[lo : lo + _ROWS - 1]
-        distances = _distances(_logits(interface, _changed(window, some), steps, shift), base)
+    for lo in range(0, len(places), rows - 1):
+        some = places[lo : lo + rows - 1]
+        logits = _logits(interface, _changed(window, some, rows), steps, shift)
+        distances = _distances(logits, base)
         batches.append(distances[: len(some)])
         neighbour = max(neighbour, float(distances[-1].max()))
     moved = np.concatenate(batches)  # (places, T)
@@ -236,7 +270,7 @@ def _repeat(window: Windows, rows: int) -> Windows:
     )
 
 
-def _changed(window: Windows, places: Sequence[int]) -> Windows:
+def _changed(window: Windows, places: Sequence[int], rows: int) -> Windows:
     """Return one copy per place with the token there replaced, and unchanged copies as neighbours.
 
     Every batch has the same number of rows: kernels may round differently in another. The new token
@@ -244,7 +278,7 @@ def _changed(window: Windows, places: Sequence[int]) -> Windows:
     """
     tokens, counts = np.unique(window.tokens, return_counts=True)
     common = [*tokens[np.argsort(-counts, kind="stable")][:2], 0, 1]
-    batch = _repeat(window, _ROWS)
+    batch = _repeat(window, rows)
     for row, place in enumerate(places):
         batch.tokens[row, place] = next(t for t in common if t != window.tokens[0, place])
     return batch

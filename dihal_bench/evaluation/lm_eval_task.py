@@ -145,7 +145,7 @@ class LmEvalTask:
             resamples=bench.config.resamples,
             seed=bench.seed,
         )
-        scores, _ = evaluate(bench.interfaces, scorer, bench.config, measured)
+        scores, _ = evaluate(bench.interfaces, scorer, bench.config, measured, bench.prover)
         return scores
 
     @cached_property

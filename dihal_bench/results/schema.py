@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dihal_bench.results.fields import (
+    AGREEMENT,
     CONVERGED,
     LOOSEST,
     TEACHER,
@@ -34,6 +35,7 @@ from dihal_bench.results.migrations import SCHEMA
 from dihal_bench.results.schema_details import AuditFields, BridgeFields, LocateFields, TaskFields  # noqa: TC001 - of fields
 
 KINDS = ("exact", "ensemble", "bound", "estimate")
+RESCORED = ("sampled",)  # signals of scores that are likelihoods of the next token
 UNGATED = ("generated",)  # signals of scores that are no likelihoods
 _MOST_SCORES = 5000
 _MOST_METRICS, _MOST_ROWS = 60, 200  # of a task
@@ -129,6 +131,25 @@ class CostFields(Open):
     ratio: Amount
 
 
+class RescoredFields(Open):
+    """One row of the score table, computed anew from prefixes alone."""
+
+    verdict: Literal["pass"]
+    signal: Line
+    steps: Count
+    chains: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    places: Positive
+    disagreement: Amount
+    yardstick: Amount
+    tolerance: Annotated[Amount, Field(le=AGREEMENT)]
+
+    @model_validator(mode="after")
+    def _passed(self) -> RescoredFields:
+        if self.disagreement > self.tolerance:
+            raise ValueError("its disagreement is larger than its tolerance")
+        return self
+
+
 class GateFields(Open):
     """A leak gate."""
 
@@ -140,6 +161,8 @@ class GateFields(Open):
     tokens: Positive
     reach: Positive
     dtype: Literal["float64", "float32", "float16", "bfloat16"]
+    version: Literal[1, 2] = 1  # 2: rows were scored anew
+    rescored: list[RescoredFields] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _fits(self) -> GateFields:
@@ -152,11 +175,17 @@ class GateFields(Open):
             raise ValueError("its numbers did not pass")
         return self
 
+    def covers(self, signal: str, steps: int) -> bool:
+        """Whether a row was scored anew, if that is a likelihood and its record is so new."""
+        known = {(row.signal, row.steps) for row in self.rescored}
+        return self.version == 1 or signal not in RESCORED or (signal, steps) in known
+
 
 class GatesFields(Open):
     """All gates."""
 
     leak: dict[Subject, GateFields]
+    seconds: Amount | None = None  # that all of them took
 
 
 class EnvironmentFields(Open):
@@ -297,6 +326,10 @@ class Schema(Closed):
             gated = score.subject != TEACHER and score.signal not in UNGATED
             if gated and (gate is None or gate.verdict != "pass"):
                 raise ValueError(f"{score.subject} has a score but no passed leak gate")
+            if gate and score.task == own and not gate.covers(score.signal, score.steps):
+                raise ValueError(
+                    f"{score.subject} has a score in {score.steps} steps, and its leak gate none"
+                )
             if score.subject not in known or control not in (None, *self.interface.controls):
                 raise ValueError(
                     f"scores[{index}] names one who is neither the interface nor a control"

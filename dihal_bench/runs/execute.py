@@ -72,10 +72,12 @@ class RecordBuilder:
         """Do everything that is not done yet and assemble the record."""
         config, text = self.config, self.inputs.validation_text
         digests = self.job.digests()
+        proof = None if self.inputs.backbone.sharded else prover(self.job, digests)
+        if proof:
+            proof.ready()
         gates, seconds = self._gates()
         interfaces = self.job.renewed(digests)
         self.job.say("scoring")
-        proof = prover(self.job, digests) if not self.inputs.backbone.sharded else None
         scores, sums = evaluate(interfaces, self._scorer, config.score, self._measured(), proof)
         if proof:
             gates = gates_of(gates, proof.results)

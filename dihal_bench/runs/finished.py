@@ -11,14 +11,18 @@ from dihal_bench.config.identity import digest_of_file, version_3_digest
 from dihal_bench.config.resolve import included, kept
 from dihal_bench.config.schema import keys_of
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.kept import sha256
 from dihal_bench.core.registry import INTERFACES, is_included
 from dihal_bench.results.record import Record
 from dihal_bench.runs.context import RunContext
+from dihal_bench.runs.fresh import prover
+from dihal_bench.training.checkpoint import weights_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dihal_bench.config.schema import RunConfig
+    from dihal_bench.evaluation.rescoring import Prover
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.runs.inputs import Inputs
 
@@ -133,6 +137,11 @@ class FinishedRun:
             )
         self.check()
         return self._job.weights(name, self.record)
+
+    def prover(self, names: Sequence[str]) -> Prover:
+        """Return what a fresh process needs to score some of them anew."""
+        files = {name: weights_file(self.folder, name) for name in names}
+        return prover(self._job, {name: sha256(path) for name, path in files.items()})
 
     def _configuration(self) -> RunConfig:
         data = self.record.data

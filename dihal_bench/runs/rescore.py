@@ -207,4 +207,5 @@ def _bench(
         seed=config.seed,
         folder=run.folder / "shared",
         say=say,
+        prover=run.prover(names),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -142,7 +143,11 @@ class PhaseRunner:
             )
 
     def accuracy(self, interface: Interface) -> float:
-        """Return the share of held-out tokens that a recovery gets right from true signals."""
+        """Return the share of held-out tokens that a recovery gets right from true signals.
+
+        A copy is tried: held-out text leaves nothing behind in what is saved.
+        """
+        interface = copy.deepcopy(interface, {id(interface.backbone): interface.backbone})
         count = min(_ACCURACY_WINDOWS, len(self.held_out))
         windows = self.held_out.batch(range(count))
         batch = Batch.of(windows, self.backbone, layers=interface.layers)

@@ -220,6 +220,9 @@ def _spent(data: Mapping[str, Any]) -> list[str]:
     return [f"{said} Rows that are not named were fitted in closed form.", text(table, "github")]
 
 
+_ANEW = ((max, "disagreement"), (min, "places"))
+
+
 def _gates(data: Mapping[str, Any]) -> list[str]:
     change = numbers("largest change before the changed token", type="significant", digits=2)
     table = Table.of(
@@ -230,8 +233,16 @@ def _gates(data: Mapping[str, Any]) -> list[str]:
         (numbers("tolerance", type="significant", digits=2), lambda gate: gate[1]["tolerance"]),
         (words("dtype"), lambda gate: gate[1]["dtype"]),
     )
-    said = "Tokens were changed in turn; no logit before the changed one may move."
-    return [said, text(table, "github")]
+    said = ["Tokens were changed in turn; no logit before the changed one may move."]
+    said.append(text(table, "github"))
+    anew = [row for gate in data["gates"]["leak"].values() for row in gate.get("rescored", ())]
+    if anew:
+        far, places = (f(row[key] for row in anew) for f, key in _ANEW)
+        said.append(
+            "The scores were computed again by a process that knew only the text before each of "
+            f"{places} places: the largest difference is {far:.2g} nats."
+        )
+    return said
 
 
 def _limits(data: Mapping[str, Any]) -> str:
