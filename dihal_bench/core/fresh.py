@@ -208,7 +208,7 @@ def _work(folder: Path) -> None:
     sys.path[:], sys.argv[:] = wanted["path"], sys.argv[:1]
     os.chdir(wanted["cwd"])
     own = folder / "temporary"
-    own.mkdir()
+    own.mkdir(exist_ok=True)
     tempfile.tempdir = os.environ["TMPDIR"] = str(own)
     status = 1
     try:

@@ -69,7 +69,8 @@ class Rescored:
     Attributes:
         verdict: "pass", "leak" or "inconclusive".
         disagreement: largest difference of a log-probability from the scored one, nats.
-        yardstick: largest one when the windows are scored unchanged, in another order.
+        yardstick: largest one when the windows are scored unchanged, in another order; None: it
+            was not needed.
         tolerance: largest disagreement that counts as none.
         places: how many were computed again.
         chains: how many of the row's were, of how many.
@@ -79,7 +80,7 @@ class Rescored:
 
     verdict: str
     disagreement: float
-    yardstick: float
+    yardstick: float | None
     tolerance: float
     places: int
     chains: tuple[int, int]
@@ -151,12 +152,13 @@ class Prover:
             share=self.share or (_LARGE_SHARE if size > _LARGE else _SHARE),
         )
         distances = distributed.on_main(partial(self._distances, drawn, scored, scorer))
-        first = drawn[0]
-        moved = distributed.on_main(partial(_moved, first, scored[first.index], interfaces, scorer))
-        found = {
-            row: _judged(row, drawn, {key: d for key, d in distances.items() if key[0] == row}, y)
-            for row, y in moved.items()
-        }
+        moved: dict[Row, float] = {}
+        if max(distances.values()) > SAME:  # how much of it may be rounding?
+            first = drawn[0]
+            moved = distributed.on_main(
+                partial(_moved, first, scored[first.index], interfaces, scorer)
+            )
+        found = {row: _judged(row, drawn, distances, moved.get(row)) for row in drawn[0].asked}
         for row, result in found.items():
             _check(row, result)
         self.seconds.append(time.monotonic() - began)
@@ -304,21 +306,22 @@ def _judged(
     row: Row,
     drawn: Sequence[Prefixes],
     distances: Mapping[tuple[Row, int, int, int], float],
-    yardstick: float,
+    yardstick: float | None,
 ) -> Rescored:
-    tolerance = min(AGREEMENT, max(SAME, _ROUNDINGS * yardstick))
-    worst, far = max(distances.items(), key=lambda item: item[1])
-    _, chain, number, index = worst
+    own = {key: distance for key, distance in distances.items() if key[0] == row}
+    (_, chain, number, index), far = max(own.items(), key=lambda item: item[1])
+    rounding = _ROUNDINGS * (yardstick or 0.0)
+    tolerance = min(AGREEMENT, max(SAME, rounding))
     verdict = "pass"
     if far > tolerance:
-        verdict = "inconclusive" if yardstick > AGREEMENT else "leak"
+        verdict = "inconclusive" if (yardstick or 0.0) > AGREEMENT else "leak"
     return Rescored(
         verdict=verdict,
         disagreement=min(far, 1e30),
         yardstick=yardstick,
         tolerance=tolerance,
-        places=sum(int((own.places != NOWHERE).sum()) for own in drawn),
-        chains=(len({key[1] for key in distances}), row.chains),
+        places=len({key[2:] for key in own}),
+        chains=(len({key[1] for key in own}), row.chains),
         steps=row.steps,
         worst=f"chain {chain} at token {drawn[number].places[index]} of row {index} in batch "
         f"{drawn[number].index}",

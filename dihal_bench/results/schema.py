@@ -140,7 +140,7 @@ class RescoredFields(Open):
     chains: Annotated[list[Positive], Field(min_length=2, max_length=2)]
     places: Positive
     disagreement: Amount
-    yardstick: Amount
+    yardstick: Amount | None
     tolerance: Annotated[Amount, Field(le=AGREEMENT)]
 
     @model_validator(mode="after")
