@@ -60,7 +60,7 @@ def _prove(subject: Subject, dtype: str, folder: Path) -> None:
         facts=facts,
         filler=text.batch(range(_WINDOWS.stop, sample.WINDOWS)).tokens.flatten(),
         began=began,
-        own=(str(folder), *facts["config"]["include"]),
+        own=(str(folder),),
         share=1.0,
     )
     scorer = ScoreCache(

@@ -102,14 +102,16 @@ def seal(since: float, *, but: Iterable[str] = ()) -> None:
         since: files that were changed after that time are not opened for reading, in seconds.
         but: files and folders that may be all the same.
     """
-    known = tuple(os.path.realpath(path) for path in but)
+    files = {os.path.realpath(path) for path in but}
+    folders = tuple(f"{path}{os.sep}" for path in files)
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _PROGRAMS or event in _CONNECTIONS:
             raise PermissionError(f"{event} is not allowed while likelihoods are scored anew")
         if event == "open" and isinstance(arguments[0], str | bytes):
             path = os.path.realpath(os.fsdecode(arguments[0]))
-            if not path.startswith(known) and _is_new(path, since - _SLACK):
+            known = path in files or path.startswith(folders)
+            if not known and _is_new(path, since - _SLACK):
                 raise PermissionError(
                     f"{path} was written after the run began, and is not read while likelihoods "
                     "are scored anew"

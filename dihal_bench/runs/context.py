@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, fields
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,6 @@ class RunContext:
         config: of the run.
         folder: where it is kept.
         shared: where lies what several runs have in common.
-        began: when this was made, in seconds: before any interface saw a text.
         finished: the record of the run, if it is trained already: then nothing is located or
             trained, and its weights are read.
     """
@@ -69,7 +67,6 @@ class RunContext:
         self.folder = folder
         self.shared = shared or folder / "shared"
         self.say = say
-        self.began = time.time()
         self.finished: Record | None = None
         for path in config.include:
             include(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,14 +33,22 @@ def prover(job: RunContext, digests: Mapping[str, str]) -> Prover:
     Args:
         job: trained.
         digests: of its files of weights.
+
+    Raises:
+        UserError: an interface or denoiser is written where no other process finds it.
     """
     config, folder = job.config, job.folder.resolve()
     if config.layer == AUTO and job.locates:
         own = next(name for name in job.names if not INTERFACES.get(name).bears_tokens)
         config = replace(config, layer=str(job.span(own).b))
     kinds = [*map(INTERFACES.get, job.names), DENOISERS.get(config.denoiser.name)]
+    for kind in kinds:
+        if kind.__module__ == "__main__":
+            raise UserError(
+                f"{kind.__name__} is written in the main program, and the fresh process that "
+                "scores anew cannot import that; write it into a file, and give it by --include."
+            )
     text = job.inputs.training_text
-    weights = [str(weights_file(folder, name)) for name in job.names]
     return Prover(
         build=_BUILD,
         facts={
@@ -51,8 +58,8 @@ def prover(job: RunContext, digests: Mapping[str, str]) -> Prover:
             "modules": [kind.__module__ for kind in kinds if "#" not in code_of(kind)],
         },
         filler=text.stream(min(_FILLER, text.tokens)).astype(np.int64),
-        began=job.began,
-        own=(*weights, *map(os.path.abspath, (config.backbone, *config.include))),
+        began=job.inputs.loaded,
+        own=tuple(str(weights_file(folder, name)) for name in digests),
     )
 
 

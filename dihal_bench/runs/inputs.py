@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,13 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 class Inputs:
-    """Backbone, corpus and tokens of a configuration, each loaded when it is first asked for."""
+    """Backbone, corpus and tokens of a configuration, each loaded when it is first asked for.
+
+    Attributes:
+        loaded: when the backbone was, in seconds: no interface has seen a text before.
+    """
+
+    loaded: float
 
     def __init__(
         self, config: RunConfig, say: Callable[[str], None], *, shard_teacher: bool = False
@@ -79,6 +86,7 @@ class Inputs:
         backbone.check_window(window)
         if backbone.only_scored:
             self.say(f"backbone: {name} is scored, but cannot generate: {backbone.only_scored}")
+        self.loaded = time.time()
         return backbone
 
     @cached_property
