@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -325,3 +326,34 @@ def test_written_files_are_readable_as_others_are(tmp_path):
     write_json(tmp_path / "ours", {})
     modes = {Path(tmp_path / name).stat().st_mode for name in ("usual", "ours")}
     assert len(modes) == 1
+
+
+ANEW = {
+    **{"verdict": "pass", "signal": "sampled", "steps": 16, "chains": [3, 8], "places": 24},
+    **{"disagreement": 0.0, "yardstick": None, "tolerance": 1e-4},
+}
+
+
+def scored_anew(**changes: object) -> dict[str, Any]:
+    gate = {**DATA["gates"]["leak"]["hidden"], "version": 2, "rescored": [{**ANEW, **changes}]}
+    return changed("gates", "leak", "hidden", to=gate)
+
+
+def test_a_record_says_what_was_scored_anew() -> None:
+    record = Record.of(scored_anew()).data
+    assert validate(record, "here.json")["gates"]["leak"]["hidden"]["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"disagreement": 2e-4}, "its disagreement is larger than its tolerance"),
+        ({"disagreement": 0.01, "tolerance": 0.02}, "tolerance"),
+        ({"verdict": "leak"}, "verdict"),
+        ({"places": 0}, "places"),
+        ({"steps": 1}, "hidden has a score in 16 steps, and its leak gate none"),
+    ],
+)
+def test_a_record_that_did_not_pass_is_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        validate(scored_anew(**change), "here.json")
