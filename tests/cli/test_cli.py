@@ -338,3 +338,19 @@ def test_an_interface_that_leaks_gets_no_record(tiny: Tiny, capsys, tmp_path, re
     error = capsys.readouterr().err.splitlines()[-1]
     assert "hidden did not pass the leak gate (leak: " in error
     assert not (tmp_path / "run" / "record.json").exists()
+
+
+def test_a_leak_that_only_scoring_shows_gets_no_record_either(
+    tiny: Tiny, capsys, tmp_path, registries
+):
+    """Changed tokens are looked at in float64."""
+    hidden = LEAKY.replace("+ ahead", "+ (z.dtype == torch.float32) * ahead")
+    (tmp_path / "leaky.py").write_text(hidden)
+    include = ["--include", str(tmp_path / "leaky.py"), "--denoiser", "leaky"]
+    out = ["--layer", "middle", "--out", str(tmp_path / "run")]
+    assert main(["run", *tiny.flags(), *include, *out]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "leak: in S=" in error
+    assert "knows only the prefix" in error
+    assert not (tmp_path / "run" / "record.json").exists()
+    assert not list((tmp_path / "run" / "shared").glob("scores-*"))
