@@ -13,6 +13,7 @@ import functools
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,13 @@ def in_fresh_process(
     """
     wanted = {"call": call, "environ": _environment(), "path": _path(), "cwd": str(Path.cwd())}
     (folder / _REQUEST).write_text(json.dumps({**wanted, "request": request}), encoding="utf-8")
-    status: int | None = _server(os.getpid(), imports).ask(folder, tick)
+    server = _server(os.getpid(), imports)
+    try:
+        status = server.ask(folder, tick)
+    except BaseException:  # whoever asks next must not be given this answer
+        server.close()
+        _server.cache_clear()
+        raise
     error = folder / _ERROR
     if error.exists():
         raise UserError(error.read_text(encoding="utf-8"))
@@ -141,6 +148,7 @@ class _Server:
             stderr=subprocess.DEVNULL,
             env=environ,
             text=True,
+            process_group=0,
         )
         atexit.register(self.close)
 
@@ -161,10 +169,10 @@ class _Server:
         return None
 
     def close(self) -> None:
-        """End the server, whose input ends."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        """End the server, and what it has begun."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 @functools.cache

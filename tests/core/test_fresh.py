@@ -124,3 +124,14 @@ def test_a_sealed_process_reads_nothing_new_and_reaches_nobody(ask, tmp_path):
     assert "was written after the run began" in found["new"]
     for name in ("program", "system", "connection"):
         assert "is not allowed" in found[name]
+
+
+def test_whoever_asks_after_an_interruption_is_given_an_answer_of_his_own(ask, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = ask("look")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("dihal_bench.core.fresh._Server.ask", interrupted)
+        ask("look")
+    assert ask("look", given=2)["request"] == {"given": 2} != before["request"]
