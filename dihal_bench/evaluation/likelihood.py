@@ -143,16 +143,17 @@ def score(
             chosen = data.batch(windows[lo : lo + batch])
             shared = Batch.of(chosen, backbone, layers=layers, logits=True)
             layout = Layout.of(shared.positions, block, _shift(lo // batch, block))
-            places = shared.followed & layout.first
+            scored = (shared.followed & layout.first).cpu()  # the batch's one wait for a device
+            places = scored.flatten().nonzero()[:, 0].to(backbone.device)
             teacher = _log_probabilities(shared.teacher_logits, places)
-            targets = shared.following(shared.tokens)[places]
-            followers = np.roll(places.cpu().numpy(), 1, axis=1)
+            targets = shared.following(shared.tokens).flatten()[places]
+            followers = np.roll(scored.numpy(), 1, axis=1)
             signals = _Signals(rows, interfaces, shared, layout)
             for row, accumulator in sums.items():
                 chains = (
                     iter((teacher,)) if row.subject == TEACHER else signals.predictions(row, places)
                 )
-                scores = token_scores(chains, teacher, targets)
+                scores = _on_host(token_scores(chains, teacher, targets))
                 for name, values in scores.items():
                     require_finite(values, f"{row.subject} S={row.steps}", f"values of {name}")
                 if counts:
@@ -262,7 +263,12 @@ class _Signals:
         self._drawn: dict[Row, list[Tensor]] = {}
 
     def predictions(self, row: Row, places: Tensor) -> Iterator[Tensor]:
-        """Yield per chain the log-probabilities of what follows the places, [targets, V]."""
+        """Yield per chain the log-probabilities of what follows the places, [targets, V].
+
+        Args:
+            row: whose.
+            places: of the flat batch, int64 [targets].
+        """
         interface = self._interfaces[row.subject]
         for x0 in self._of(row, interface):
             yield _log_probabilities(interface.recover(x0, self._batch), places)
@@ -301,7 +307,12 @@ def _shuffle(x0: Tensor) -> Tensor:
 
 def _log_probabilities(logits: Tensor, places: Tensor) -> Tensor:
     """Log-probabilities of what follows the scored places, float32 [targets, V]."""
-    return torch.log_softmax(logits[places].float(), dim=-1)
+    return torch.log_softmax(logits.flatten(0, 1)[places].float(), dim=-1)
+
+
+def _on_host(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values in the host's memory, in one copy."""
+    return dict(zip(scores, torch.stack(list(scores.values())).cpu(), strict=True))
 
 
 class _Accumulator:
@@ -318,7 +329,7 @@ class _Accumulator:
             "words": windows.words[scored],
             "bytes": windows.bytes[scored],
         }
-        for name, value in {**counts, **{n: v.cpu().numpy() for n, v in scores.items()}}.items():
+        for name, value in {**counts, **{n: v.numpy() for n, v in scores.items()}}.items():
             self._sums.setdefault(name, np.zeros(len(self._documents)))
             self._sums[name] += np.bincount(place, value, len(self._documents))
 
