@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dihal_bench.core import distributed
+from dihal_bench.core.devices import place
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
 from dihal_bench.diffusion.layout import Layout
@@ -144,7 +145,7 @@ def score(
             shared = Batch.of(chosen, backbone, layers=layers, logits=True)
             layout = Layout.of(shared.positions, block, _shift(lo // batch, block))
             scored = (shared.followed & layout.first).cpu()  # the batch's one wait for a device
-            places = scored.flatten().nonzero()[:, 0].to(backbone.device)
+            places = place(scored.flatten().nonzero()[:, 0], backbone.device)
             teacher = _log_probabilities(shared.teacher_logits, places)
             targets = shared.following(shared.tokens).flatten()[places]
             followers = np.roll(scored.numpy(), 1, axis=1)

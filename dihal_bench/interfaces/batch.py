@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dihal_bench.core import devices
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -66,7 +68,7 @@ class Batch:
         """
 
         def place(array: NDArray[Any]) -> Tensor:
-            return torch.from_numpy(array).to(backbone.device)
+            return devices.place(torch.from_numpy(array), backbone.device)
 
         batch = cls(
             backbone=backbone,

@@ -41,20 +41,22 @@ class Traffic:
 
     Attributes:
         waits: how often the host waited for a result of the device, by operation.
-        uploads: how often something was copied to the device, by operation.
+        uploads: how often the host waited until something was copied to the device.
+        ahead: how often something was copied to it from pinned memory, while the host went on.
         places: where in the code each happened, if ``traced``.
         traced: whether to remember where.
     """
 
     waits: Counter[str] = field(default_factory=Counter)
     uploads: Counter[str] = field(default_factory=Counter)
+    ahead: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=Counter)
     traced: bool = False
 
-    def note(self, kind: Counter[str], func: Any) -> None:
-        kind[str(func)] += 1
+    def note(self, kind: str, func: Any) -> None:
+        getattr(self, kind)[str(func)] += 1
         if self.traced:
-            self.places[f"{'wait' if kind is self.waits else 'upload'} {func} {_caller()}"] += 1
+            self.places[f"{kind} {func} {_caller()}"] += 1
 
 
 _watching: list[Traffic] = []
@@ -104,6 +106,10 @@ class OnAccelerator(Tensor):
         twin.__dict__.update({k: v for k, v in self.__dict__.items() if k != "inner"})
         return memo.setdefault(id(self), twin)
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Return where the numbers lie: whoever writes files asks which tensors share memory."""
+        return self.inner.untyped_storage()
+
     def tolist(self) -> Any:
         """Return plain numbers, as any device does."""
         return self.cpu().tolist()
@@ -139,7 +145,8 @@ def _target(func: Any, args: Any, kwargs: dict[str, Any]) -> torch.device:
         source = torch.device(NAME, 0) if func not in _COPIES else source
         there = kwargs.get("device") or source
     if func in _COPIES and there.type != source.type:
-        _note("uploads" if there.type == NAME else "waits", func)
+        ahead = any(getattr(t, "pinned", False) for t in args[1:]) and args[-1] is True
+        _note("waits" if there.type == "cpu" else "ahead" if ahead else "uploads", func)
     return CPU if there.type == "cpu" else torch.device(NAME, 0)
 
 
@@ -167,7 +174,7 @@ def _check(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
 
 def _note(kind: str, func: Any) -> None:
     for own in _watching:
-        own.note(getattr(own, kind), func)
+        own.note(kind, func)
 
 
 def _caller() -> str:
@@ -211,6 +218,8 @@ def device() -> torch.device:
     for name in _FACTORIES:
         library.impl(name, partial(_made, _overload(name)), "PrivateUse1")
     library.impl("_copy_from", _copy_from, "PrivateUse1")
+    library.impl("_pin_memory", _pinned, "CPU", allow_override=True)
+    library.impl("is_pinned", lambda t, device=None: hasattr(t, "pinned"), "CPU")
     rest = torch.library.Library("_", "IMPL")
     rest.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # autocast does nothing
     _libraries.extend((library, rest))  # what a library registers ends with it
@@ -228,6 +237,13 @@ def _copy_from(source: Tensor, there: Tensor, non_blocking: bool = False) -> Ten
     assert isinstance(there, OnAccelerator)
     there.inner.copy_(source)
     return there
+
+
+def _pinned(source: Tensor, device: Any = None) -> Tensor:
+    del device
+    copy = source.clone()
+    copy.pinned = True  # type: ignore[attr-defined]
+    return copy
 
 
 def _overload(name: str) -> Any:
