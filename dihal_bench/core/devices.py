@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 def place(tensor: Tensor, device: torch.device) -> Tensor:
@@ -18,3 +15,16 @@ def place(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def has_bfloat16(device: str | torch.device) -> bool:
+    """Return whether a device computes in bfloat16 itself; one that is not here is taken to."""
+    if torch.device(device).type != "cuda" or not torch.cuda.is_available():
+        return True
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def usual_dtype(device: str) -> str:
+    """Return the dtype of a backbone whose user names none: bfloat16 where that is fast."""
+    fast = device.partition(":")[0] == "cuda" and has_bfloat16(device)
+    return "bfloat16" if fast else "float32"

@@ -1,4 +1,4 @@
-"""Everything that runs on an accelerator, on a pretended one: no devices mixed, no needless wait."""
+"""What runs on an accelerator, on a pretended one: no devices are mixed, no step waits."""
 
 import copy
 from dataclasses import replace
@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dihal_bench.config.schema import RunConfig
 from dihal_bench.core.devices import place
+from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import DENOISERS, INTERFACES, SAMPLERS
 from dihal_bench.evaluation.block_bound import block_bound
 from dihal_bench.evaluation.evaluate import has_bound
@@ -20,6 +22,8 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.models.model import Backbone
+from dihal_bench.runs import inputs
+from dihal_bench.runs.inputs import Inputs
 from dihal_bench.training.config import TrainConfig
 from dihal_bench.training.trainee import TrainState
 
@@ -244,3 +248,18 @@ def test_a_whole_run(flags: tuple[str, ...], tiny: Tiny, tmp_path) -> None:
     )
     assert status == 0, err
     assert (tmp_path / "record.json").exists()
+
+
+def test_the_arithmetic_is_said_and_bfloat16_is_not_emulated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    here = RunConfig(device=str(device()))
+    Inputs(here, said.append)
+    assert "float32" in said[0]
+    monkeypatch.setattr(inputs, "has_bfloat16", lambda where: False)
+    with pytest.raises(UserError, match="--dtype float32"):
+        Inputs(replace(here, dtype="bfloat16"), said.append)
+    with pytest.raises(UserError, match=r"train\.autocast"):
+        Inputs(here, said.append)
+    Inputs(replace(here, train=TRAIN), said.append)
