@@ -17,14 +17,14 @@ def place(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def has_bfloat16(device: str | torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
     """Return whether a device computes in bfloat16 itself; one that is not here is taken to."""
-    if torch.device(device).type != "cuda" or not torch.cuda.is_available():
+    if device.type != "cuda" or not torch.cuda.is_available():
         return True
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def usual_dtype(device: str) -> str:
     """Return the dtype of a backbone whose user names none: bfloat16 where that is fast."""
-    fast = device.partition(":")[0] == "cuda" and has_bfloat16(device)
+    fast = device.partition(":")[0] == "cuda" and has_bfloat16(torch.device("cuda"))
     return "bfloat16" if fast else "float32"

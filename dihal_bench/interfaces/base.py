@@ -364,11 +364,9 @@ class Interface(Configurable, nn.Module, ABC):
 
     def _shift(self, batch: Batch, step: Step) -> int:
         """Return how much shorter the first block is in a step: drawn, so that all places start."""
-        if not self.config.block:
-            return 0
         first = batch.documents[:1, :1], batch.offsets[:1, :1] * 0
         uniform = self.noise.uniform(*first, draw=_TRAINING_DRAWS + 2 * step.index + 1)
-        return int(float(leading(uniform)) * self.config.block)
+        return int(float(leading(uniform)) * max(1, self.config.block))
 
     def _normal(self, batch: Batch, draw: int, step: int = 0) -> Tensor:
         return self.noise.normal(

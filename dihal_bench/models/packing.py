@@ -35,11 +35,9 @@ class Documents:
         starts = (
             torch.diff(positions, prepend=positions[:, :1], dim=-1) != 1
         )  # (B, T), True in column 0
-        facts = torch.stack(((starts & (positions != 0)).any(), starts[:, 1:].any()))
-        wrong, packed = facts.tolist()  # one wait for an accelerator
-        if wrong:
+        if bool((positions[starts] != 0).any()):
             raise UserError("positions must start every row and document at 0 and rise by 1 inside")
-        if not packed:
+        if not bool(starts[:, 1:].any()):
             return None
         return cls(starts.flatten().cumsum(0).view_as(positions) - 1, positions)
 
@@ -48,8 +46,8 @@ class Documents:
 
         Under causal attention the padding changes nothing, so no mask is needed.
         """
-        last, longest = torch.stack((self.number.max(), self.offset.max())).tolist()
-        empty = packed.new_zeros(last + 1, longest + 1, *packed.shape[2:])
+        rows, columns = int(self.number.max()) + 1, int(self.offset.max()) + 1
+        empty = packed.new_zeros(rows, columns, *packed.shape[2:])
         return empty.index_put((self.number, self.offset), packed)
 
     def join(self, split: Tensor) -> Tensor:
