@@ -8,9 +8,9 @@ import pytest
 from dihal_bench.core.deadline import Deadline, OutOfTime, until
 from dihal_bench.core.kept import read_tensors
 from dihal_bench.core.progress import progress
-from dihal_bench.data.tokens import PackedTokens
 from dihal_bench.leaderboard.store import Store
 from dihal_bench.leaderboard.wanted import State, read_wanted
+from dihal_bench.training.trainee import TrainState
 
 from ..conftest import SETTINGS, Tiny, dihal
 
@@ -56,10 +56,12 @@ def test_rows_are_made_in_several_goes_to_the_same_end(tiny: Tiny, tmp_path: Pat
     flags = listed(tiny, tmp_path, "hidden", "embedding")
     assert states(*flags) == ["wanted", "wanted"]
     with pytest.MonkeyPatch.context() as patch:
-        drawn = []
-        draw = PackedTokens.draw
-        patch.setattr(PackedTokens, "draw", lambda *own: drawn.append(own) or draw(*own))
-        patch.setattr(Deadline, "passed", lambda: len(drawn) > STEPS)
+        taken: list[int] = []
+        update = TrainState.update
+        patch.setattr(
+            TrainState, "update", lambda own, step, of: taken.append(step) or update(own, step, of)
+        )
+        patch.setattr(Deadline, "passed", lambda: STEPS in taken)
         status, out, err = dihal("reproduce", *flags)
     assert status == 0, err
     assert "a hidden, seed 3" in out
