@@ -80,13 +80,17 @@ def read_wanted(path: Path, store: Store, out: Path, *, device: str) -> list[Wan
 
 def _entries(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("row", [])
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--wanted {path}: {error.strerror}; give a TOML file.") from error
     except ValueError as error:
         raise UserError(f"--wanted {path}: not valid TOML ({error}).") from error
+    rows = content.pop("row", [])
+    if content or not isinstance(rows, list):
+        raise UserError(f"--wanted {path}: give it [[row]] tables, and nothing else.")
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or row.keys() != _KEYS or not isinstance(row["seeds"], list):
+        whole = isinstance(row, dict) and row.keys() == _KEYS
+        if not (whole and isinstance(row["seeds"], list) and isinstance(row["keys"], dict)):
             raise UserError(
                 f"--wanted {path}: row {number} needs a name, a list of seeds, and keys."
             )

@@ -111,8 +111,12 @@ def test_what_cannot_be_made_here_keeps_nothing_else(tiny: Tiny, tmp_path: Path)
     [
         (None, "No such file"),
         ("[[row", "TOML"),
+        ("row = 3", "[[row]]"),
+        ("device = 'cuda'", "[[row]]"),
         ("[[row]]\nname = 'x'\nseeds = [0]", "row 1"),
+        ("[[row]]\nname = 'x'\nseeds = ['a']\nkeys = {}", "--seed"),
         ("[[row]]\nname = 'x'\nseeds = 0\nkeys = {}", "row 1"),
+        ("[[row]]\nname = 'x'\nseeds = [0]\nkeys = 0", "row 1"),
         ("[[row]]\nname = 'x'\nseeds = [0]\nkeys = {nothing = 1}", "nothing"),
     ],
 )
