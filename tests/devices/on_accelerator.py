@@ -86,7 +86,8 @@ def train(interface: Interface) -> list[dict[str, float]]:
         state = TrainState("it", interface, TRAIN, phase)
         for index in range(2):
             batch = Batch.of(TEXT, interface.backbone, layers=interface.layers)
-            losses.append(state.learn(batch, Step(index=index, of=2, phase=phase)))
+            found = state.learn(batch, Step(index=index, of=2, phase=phase))
+            losses.append({name: float(value) for name, value in found.items()})
             state.update(index, 2)
         state.adopt_average()
         if phase == "recovery":
