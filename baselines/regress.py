@@ -68,4 +68,4 @@ class RegressLoop(Regress):
 
     def _level(self, index: int, of: int, device: torch.device) -> Tensor:
         """Level of pass ``index`` (from 0) of ``of``: where the sampler would stand."""
-        return torch.tensor(self.diffusion.levels(of)[index], device=device)
+        return torch.full((), self.diffusion.levels(of)[index], device=device)

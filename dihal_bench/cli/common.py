@@ -42,7 +42,10 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--regime", help="causal (default) or sequence: blocks that are denoised jointly")
     add("--seed", help="seed of everything (default: 0)")
     add("--device", help="torch device (default: cpu)")
-    add("--dtype", help="dtype of the backbone (default: by preset)")
+    add(
+        "--dtype",
+        help="dtype of the backbone (default: by preset; bfloat16 on cuda)",
+    )
     add("--out", type=Path, help="folder of the run (default: under runs/)")
     add("--include", action="append", metavar="FILE", help=INCLUDE)
     add("--config", metavar="FILE", help="TOML or JSON file with configuration keys")

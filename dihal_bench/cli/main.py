@@ -21,6 +21,7 @@ from dihal_bench.cli import (
     locate,
     new,
     push,
+    reproduce,
     run,
     score,
     sweep,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _VERBS = (
-    *(run, compare, sweep, score, generate, locate, claims, leaderboard),
+    *(run, compare, sweep, score, generate, locate, claims, leaderboard, reproduce),
     *(check, new, listing, backbone, push, work),
 )
 

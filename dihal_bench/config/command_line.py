@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench.config.choices import CHOICES, DENOISER
 from dihal_bench.config.resolve import PRESETS, default_values, of_preset
 from dihal_bench.config.schema import keys_of
+from dihal_bench.core.devices import usual_dtype
 from dihal_bench.core.markdown import one_line
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def run_command(config: Mapping[str, Any]) -> str:
     """Return ``dihal-bench run`` with flags that give this configuration again."""
     own = keys_of(config)
     denoiser, sampler = (str(own.get(choice.path)) for choice in CHOICES)
-    others = {preset: _differences(own, _usual(preset, denoiser, sampler)) for preset in PRESETS}
+    dtype = usual_dtype(str(own.get("device", "cpu")))
+    usual = {preset: _usual(preset, dtype, denoiser, sampler) for preset in PRESETS}
+    others = {preset: _differences(own, usual[preset]) for preset in PRESETS}
     preset = min(others, key=lambda name: len(others[name]))
     words = ["--budget", preset]
     for key, value in others[preset].items():
@@ -54,10 +57,10 @@ def run_command(config: Mapping[str, Any]) -> str:
 
 
 @cache
-def _usual(preset: str, *chosen: str) -> dict[str, str]:
+def _usual(preset: str, dtype: str, *chosen: str) -> dict[str, str]:
     """Return what a preset says of every key, defaults included, as a flag would."""
     names = {choice.path: name for choice, name in zip(CHOICES, chosen, strict=True)}
-    usual = {**default_values(names), **of_preset(preset, names[DENOISER.path])}
+    usual = {**default_values(names), "dtype": dtype, **of_preset(preset, names[DENOISER.path])}
     return {key: _said(value) for key, value in usual.items()}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from dihal_bench.config.choices import CHOICES, DENOISER
 from dihal_bench.config.identity import baseline_of
 from dihal_bench.config.schema import RunConfig, flatten, keys_of
+from dihal_bench.core.devices import usual_dtype
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.registry import DENOISERS, INTERFACES, include
 
@@ -77,7 +78,7 @@ def resolve(
 
     A budget that is set in any part is called "custom", unless it is given a name. Texts are read
     as the type that the key has: whole numbers also as 1_000_000 or 1e6, lists as 1,16 or [1, 16],
-    truth values as true, false, 1 or 0.
+    truth values as true, false, 1 or 0. The dtype that nothing names follows from the device.
 
     Args:
         preset: a key of ``PRESETS``.
@@ -110,6 +111,7 @@ def resolve(
     if any(key.startswith("budget.") for key in given):
         usual["budget.name"] = "custom"
     flat = {**usual, **given}
+    flat.setdefault("dtype", usual_dtype(_convert(flat.get("device", "cpu"), str, "device")))
     options = {
         section: _build(kind, own, f"{section}.")
         for section, kind in _sections().items()

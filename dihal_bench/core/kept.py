@@ -145,9 +145,10 @@ def read_tensors(path: Path, *, device: str = "cpu", remedy: str = REMEDY) -> Te
     from safetensors import safe_open
 
     _check(path, remedy)
-    with safe_open(path, framework="pt", device=device) as file:
+    with safe_open(path, framework="pt") as file:  # which knows fewer devices than torch
         found = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        names = file.keys()
+        tensors = {name: file.get_tensor(name).to(device) for name in names}
     facts = found.pop(_FACTS, found)  # in version 3 each was a key of the metadata
     facts.pop(_KEY, None)
     return Tensors(tensors, facts)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from dihal_bench.core import distributed
+from dihal_bench.core.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,11 @@ class Progress(Protocol):
     """What the code that works sees of a bar."""
 
     def update(self, n: float = 1) -> object:
-        """Count ``n`` more units as done."""
+        """Count ``n`` more units as done.
+
+        Raises:
+            OutOfTime: the time that this process has is over.
+        """
 
     def note(self, text: str) -> None:
         """Show a short remark (a loss) beside the bar."""
@@ -41,6 +46,7 @@ class _Bar:
         )
 
     def update(self, n: float = 1) -> object:
+        Deadline.check()
         return self._bar.update(n)
 
     def note(self, text: str) -> None:
@@ -58,6 +64,7 @@ class _Lines:
         self._last = time.monotonic()
 
     def update(self, n: float = 1) -> object:
+        Deadline.check()
         self._done += n
         if time.monotonic() - self._last > _PLAIN_SECONDS:
             self._last = time.monotonic()

@@ -71,7 +71,7 @@ class Noise:
         counter = [
             documents[..., None] & _MASK,
             offsets[..., None] & _MASK,
-            torch.tensor(draw & _MASK, device=documents.device),
+            torch.full((), draw & _MASK, device=documents.device),
             lanes + (step << _LANE_BITS),
         ]
         return philox(counter, (self.seed & _MASK, (self.seed >> 32 << 8 | purpose) & _MASK))

@@ -64,6 +64,25 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class Tables:
+    """Numbers per level, float64 [T] each.
+
+    Attributes:
+        alpha: of the signal.
+        sigma: of the noise.
+        weight: of the loss.
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    weight: Tensor
+
+    def to(self, device: torch.device) -> Tables:
+        """Return them on a device."""
+        return Tables(*(own.to(device) for own in (self.alpha, self.sigma, self.weight)))
+
+
+@dataclass(frozen=True)
 class Place:
     """A point of the path that a sampler visits: z = alpha x0 + sigma eps."""
 
@@ -90,6 +109,7 @@ class Diffusion(Configurable, ABC):
             )
         weight = torch.clamp((self.alpha / self.sigma) ** 2, max=_SNR_CAP)
         self.weight = weight / weight.mean()  # [T]
+        self._tables: dict[torch.device, Tables] = {}
 
     @staticmethod
     def create(config: DiffusionConfig) -> Diffusion:
@@ -128,13 +148,14 @@ class Diffusion(Configurable, ABC):
             eps: standard normal noise, [..., D].
             t: int64 levels, [...], one per row.
         """
-        return self._at(self.alpha, t, x0) * x0 + self._at(self.sigma, t, x0) * eps.to(x0.dtype)
+        alpha, sigma = self._at(t, x0)
+        return alpha * x0 + sigma * eps.to(x0.dtype)
 
     def to_x0(self, output: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """Turn the network's output [..., D] at levels ``t`` [...] into an estimate of x0."""
         if self.config.prediction == "x0":
             return output
-        return self._solve(output, z, self._at(self.alpha, t, z), self._at(self.sigma, t, z))
+        return self._solve(output, z, *self._at(t, z))
 
     def network_input(self, z: Tensor, t: Tensor) -> Tensor:
         """Return what the network sees of z [..., D] at levels ``t`` [...] or [].
@@ -142,12 +163,12 @@ class Diffusion(Configurable, ABC):
         That is the best linear estimate of a signal of unit variance,
         alpha z / (alpha^2 + sigma^2): pure noise, which says nothing, does not reach the network.
         """
-        alpha, sigma = self._at(self.alpha, t, z), self._at(self.sigma, t, z)
+        alpha, sigma = self._at(t, z)
         return alpha / (alpha**2 + sigma**2) * z
 
     def loss_weight(self, t: Tensor) -> Tensor:
         """Return min(SNR, 5), normalised to mean one over the levels, at ``t`` [...]."""
-        return self.weight.to(t.device)[t]
+        return self._on(t.device).weight.take(t)
 
     def sample(
         self,
@@ -173,7 +194,7 @@ class Diffusion(Configurable, ABC):
         shape = z.shape
         z = z.reshape(-1, shape[-1])  # diffusers reads a leading axis as the batch
         for i, place in enumerate(path[:-1]):
-            level = torch.tensor(place.level, device=z.device)
+            level = torch.full((), place.level, device=z.device)
             x0 = estimate(z.reshape(shape), level).double().reshape(z.shape)
             z = self._step(scheduler, path, i, z, x0, noise)
         return z.reshape(shape)
@@ -198,9 +219,21 @@ class Diffusion(Configurable, ABC):
         share: Tensor = scheduler.step(output, time, torch.zeros_like(z)).prev_sample
         return share + then.sigma / now.sigma * z
 
-    @staticmethod
-    def _at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-        return table.to(device=t.device)[t][..., None].to(like.dtype)
+    def _at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma at levels ``t`` [...], [..., 1] each."""
+        tables = self._on(t.device)
+        alpha, sigma = tables.alpha.take(t), tables.sigma.take(t)
+        return alpha[..., None].to(like.dtype), sigma[..., None].to(like.dtype)
+
+    def _on(self, device: torch.device) -> Tables:
+        """Return the tables on a device, where they are copied once.
+
+        An accelerator's index into tables of the host, or ``table[t]`` of one level, would make the
+        host wait in every step.
+        """
+        if device not in self._tables:
+            self._tables[device] = Tables(self.alpha, self.sigma, self.weight).to(device)
+        return self._tables[device]
 
     @abstractmethod
     def _levels(self) -> tuple[Tensor, Tensor]: ...

@@ -78,12 +78,12 @@ class CausalReader:
     """
 
     def __init__(self, chains: Chains):
-        self.chains, self.past = chains, KVCache()
+        self.chains, self.past, self.rows = chains, KVCache(), chains.documents.cpu()
 
     def read(self, tokens: Tensor) -> Tensor:
         """See ``IncrementalDecoder``."""
         interface = self.chains.interface
-        windows = rows_as_windows(tokens, self.chains.documents, start=self.past.places)
+        windows = rows_as_windows(tokens, self.rows, start=self.past.places)
         batch = Batch.of(windows, interface.backbone, past=self.past)
         logits = [
             interface.recover(x0, replace(batch, past=self.past.branch(number)))[:, -1]
@@ -102,6 +102,7 @@ class BlockReader:
 
     def __init__(self, chains: Chains, *, placeholder: int = 0):
         self.chains, self.interface, self.placeholder = chains, chains.interface, placeholder
+        self.rows = chains.documents.cpu()
         self.size = max(1, self.interface.config.block)
         self.start = 0
         self.text: Tensor | None = None
@@ -133,7 +134,7 @@ class BlockReader:
     def _batch(self, unknown: int) -> Batch:
         assert self.text is not None
         empty = self.text.new_full((len(self.text), unknown), self.placeholder)
-        windows = rows_as_windows(torch.cat((self.text, empty), dim=1), self.chains.documents)
+        windows = rows_as_windows(torch.cat((self.text, empty), dim=1), self.rows)
         return Batch.of(windows, self.interface.backbone)
 
 

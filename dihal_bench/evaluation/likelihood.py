@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dihal_bench.core import distributed
+from dihal_bench.core.devices import place
 from dihal_bench.core.progress import progress
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.evaluation.token_scores import require_finite, token_scores
@@ -132,10 +133,11 @@ def score(
         for lo, counts in distributed.turns(range(0, len(windows), batch)):
             chosen = data.batch(windows[lo : lo + batch])
             shared, layout = _read(chosen, interfaces, backbone, block, shift(lo // batch, block))
-            places = shared.followed & layout.first
+            scored = (shared.followed & layout.first).cpu()  # the batch's one wait for a device
+            places = _flat(scored, backbone.device)
             teacher = _log_probabilities(shared.teacher_logits, places)
-            targets = shared.following(shared.tokens)[places]
-            followers = np.roll(places.cpu().numpy(), 1, axis=1)
+            targets = shared.following(shared.tokens).flatten()[places]
+            followers = np.roll(scored.numpy(), 1, axis=1)
             signals = _Signals(rows, interfaces, shared, layout)
             apart: dict[Row, NDArray[np.float32]] = {}
             for row, accumulator in sums.items():
@@ -143,7 +145,7 @@ def score(
                     iter((teacher,)) if row.subject == TEACHER else signals.predictions(row, places)
                 )
                 each: list[Tensor] = []
-                scores = token_scores(chains, teacher, targets, each)
+                scores = _on_host(token_scores(chains, teacher, targets, each))
                 apart[row] = torch.stack(each).float().cpu().numpy()
                 for name, values in scores.items():
                     require_finite(values, f"{row.subject} S={row.steps}", f"values of {name}")
@@ -152,7 +154,7 @@ def score(
                 bar.update(len(chosen.tokens) * distributed.size())
             if counts and single is not None:
                 own = teacher.gather(1, targets[:, None])[:, 0].cpu().numpy()
-                seen.append(ScoredBatch(lo // batch, places.cpu().numpy(), own, apart))
+                seen.append(ScoredBatch(lo // batch, scored.numpy(), own, apart))
         for accumulator in sums.values():
             accumulator.add_others()
     if single is not None:
@@ -199,7 +201,7 @@ def distributions(
         A row, the number of a chain, and the log-probabilities, float32 [places, V].
     """
     shared, layout = _read(windows, interfaces, backbone, block, shift)
-    where = torch.from_numpy(places).to(shared.tokens.device)
+    where = _flat(torch.from_numpy(places), backbone.device)
     signals = _Signals((), interfaces, shared, layout)
     for row, chains in asked.items():
         if row.subject == TEACHER:
@@ -239,7 +241,7 @@ class _Signals:
 
         Args:
             row: whose.
-            places: bool [B, T].
+            places: of the flat batch, int64 [targets].
             chosen: numbers of the chains; None: all.
         """
         interface = self._interfaces[row.subject]
@@ -290,9 +292,19 @@ def _shuffle(x0: Tensor) -> Tensor:
     return flat.roll(len(flat) // 2, dims=0).reshape(x0.shape)
 
 
+def _flat(places: Tensor, device: torch.device) -> Tensor:
+    """Return the numbers of places in a flat batch, int64 [targets], on a device; bool [B, T]."""
+    return place(places.flatten().nonzero()[:, 0], device)
+
+
 def _log_probabilities(logits: Tensor, places: Tensor) -> Tensor:
     """Log-probabilities of what follows the scored places, float32 [targets, V]."""
-    return torch.log_softmax(logits[places].float(), dim=-1)
+    return torch.log_softmax(logits.flatten(0, 1)[places].float(), dim=-1)
+
+
+def _on_host(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values in the host's memory, in one copy."""
+    return dict(zip(scores, torch.stack(list(scores.values())).cpu(), strict=True))
 
 
 class _Accumulator:
@@ -309,7 +321,7 @@ class _Accumulator:
             "words": windows.words[scored],
             "bytes": windows.bytes[scored],
         }
-        for name, value in {**counts, **{n: v.cpu().numpy() for n, v in scores.items()}}.items():
+        for name, value in {**counts, **{n: v.numpy() for n, v in scores.items()}}.items():
             self._sums.setdefault(name, np.zeros(len(self._documents)))
             self._sums[name] += np.bincount(place, value, len(self._documents))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dihal_bench.core import devices
 from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Batch:
         """
 
         def place(array: NDArray[Any]) -> Tensor:
-            return torch.from_numpy(array).to(backbone.device)
+            return devices.place(torch.from_numpy(array), backbone.device)
 
         batch = cls(
             backbone=backbone,

@@ -31,7 +31,7 @@ class Noiseless(Interface):
     def draw(self, batch: Batch, context: Any, *, chain: int, steps: int) -> Tensor:
         """Return the one prediction, a single evaluation whatever ``steps``."""
         del chain, steps
-        last = torch.tensor(self.diffusion.terminal, device=batch.tokens.device)
+        last = torch.full((), self.diffusion.terminal, device=batch.tokens.device)
         return self.estimate(self._zeros(batch), last, context)
 
     def _zeros(self, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dihal_bench.core import distributed, kept
+from dihal_bench.core.devices import has_bfloat16
 from dihal_bench.core.errors import UserError
 from dihal_bench.data.sources import load_corpus
 from dihal_bench.data.tokens import PackedTokens, evaluation_windows, pack
@@ -64,8 +65,30 @@ class Inputs:
                 f"--dtype {config.dtype} is unknown; choose one of {', '.join(_DTYPES)}."
             )
         self.device = check_device(distributed.device(config.device))
+        self._check_arithmetic()
         if self.device.type == "cuda" and distributed.size() > 1:
             torch.cuda.set_device(self.device)
+
+    def _check_arithmetic(self) -> None:
+        """Say what an accelerator computes in, and refuse what it would only emulate.
+
+        Raises:
+            UserError: it has no bfloat16, and is asked for it.
+        """
+        config = self.config
+        if self.device.type == "cpu":
+            return
+        if not has_bfloat16(self.device):
+            if config.dtype == "bfloat16":
+                raise UserError(
+                    f"--dtype bfloat16: {self.device} does not compute in it; give --dtype float32."
+                )
+            if config.train.autocast:
+                raise UserError(
+                    f"{self.device} does not compute in bfloat16, in which trunks are trained; add "
+                    "--set train.autocast=false."
+                )
+        self.say(f"device: {self.device}; backbone in {config.dtype} (--dtype changes it)")
 
     def serve(self, config: RunConfig) -> bool:
         """Return whether another configuration rests on the same backbone and text."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dihal_bench.core import distributed
+from dihal_bench.core.deadline import Deadline
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
 from dihal_bench.interfaces.batch import Batch
@@ -80,16 +81,17 @@ def train(
                 for trainee in trainees:
                     point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
                     trainee.curve.append(point)
-            bar.update(per_step)
             bar.note(_note({name: own["total"] for name, own in losses.items()}))
             for share in SHARES:
                 if step + 1 == max(1, round(share * steps)):
                     _lend(trainees, keep, share)
             due = clock.seconds > _CHECKPOINT_SECONDS * max(1.0, written / _LONG_SECONDS)
-            if (due or step == steps - 1) and distributed.writes():
+            due |= step == steps - 1 or Deadline.passed()
+            if due and distributed.writes():
                 clock = Stopwatch()
                 save_training(checkpoint, trainees, step + 1)
                 written, clock = clock.seconds, Stopwatch()
+            bar.update(per_step)  # ends it if the time is over, when what was trained is written
     for trainee in trainees:
         trainee.adopt_average()
 

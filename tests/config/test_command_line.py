@@ -20,6 +20,8 @@ SWEPT = ["budget.name=tiny-sweep", "budget.diffusion_tokens=131072", "score.chai
         ("small", {"backbone": "my model", "controls": "regress,ridge"}, ["train.lr=1e-3"]),
         ("tiny", {"text.column": "review.body"}, []),
         ("paper", {"denoiser.name": "sd-unet", "device": "cuda"}, ["score.steps=1,4"]),
+        ("tiny", {"device": "cuda"}, []),
+        ("tiny", {"device": "cuda", "dtype": "float32"}, []),
         ("tiny", {"interface": "latent"}, ["latent.dim=16", "train.autocast=false"]),
         ("tiny", {"interface": "embedding", "regime": "sequence"}, ["block=8"]),
     ],

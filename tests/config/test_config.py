@@ -314,3 +314,33 @@ def test_the_identity_is_the_same_in_another_process():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == str(identity(RunConfig(seed=3)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        ({"device": "cpu"}, "float32"),
+        ({"device": None}, "float32"),
+        ({"device": "cuda"}, "bfloat16"),
+        ({"device": "cuda:1"}, "bfloat16"),
+        ({"device": "cuda", "dtype": "float32"}, "float32"),
+        ({"device": "mps"}, "float32"),
+    ],
+)
+def test_the_device_decides_the_dtype_that_nobody_names(
+    flags: dict[str, str | None], dtype: str
+) -> None:
+    assert resolve(values=flags).dtype == dtype
+    assert resolve(preset="small", values={"device": flags["device"]}).dtype == "bfloat16"
+
+
+def test_a_gpu_without_bfloat16_is_not_given_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert resolve(values={"device": "cuda"}).dtype == "float32"
+
+
+def test_the_dtype_is_part_of_what_a_run_is() -> None:
+    here, there = (resolve(values={"device": device}) for device in ("cpu", "cuda"))
+    assert identity(here).training == identity(RunConfig()).training
+    assert identity(here).training != identity(there).training

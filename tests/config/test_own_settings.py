@@ -268,7 +268,9 @@ def of_version_3() -> dict[str, Any]:
 def test_sd_unets_settings_of_version_3_are_its_own_now() -> None:
     old = of_version_3()
     old["denoiser"] |= {"unet": UNET}
-    assert keys_of(old).items() <= RunConfig().keys().items()  # of another denoiser, they say nothing
+    assert (
+        keys_of(old).items() <= RunConfig().keys().items()
+    )  # of another denoiser, they say nothing
     old["denoiser"] |= {"name": "sd-unet"}
     assert kept(old).denoiser.options == UNetOptions(image=(4, 2), widths=(8,))
     assert kept(kept(old).to_dict()) == kept(old)
