@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 VERSION = 1  # of this test
 LARGEST_IN_DOUBLE = 20_000_000  # parameters
 _ROWS, _FEWER = 16, 8  # copies per pass
-_WORK = 5e10  # parameters times tokens of a pass of a larger model
+_WORK = 2e10  # parameters times tokens of a pass of a larger model
 _SHORTEST = 16  # tokens
 _MEMORY, _ALIVE = 3e9, 4  # bytes of logits, of which so many copies exist at a time
 
