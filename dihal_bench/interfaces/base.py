@@ -56,6 +56,7 @@ class Interface(Configurable, nn.Module, ABC):
             past alone; else generation reads all of it anew for every token.
         decoder_steps: network evaluations per token that its recovery adds to the sampler's.
         regimes: the regimes it can be used in.
+        period: training steps after which what one costs in FLOPs begins anew; so many are counted.
         least_accuracy: share of tokens that must be recovered from the true signal, else training
             stops before diffusion.
         controls: what stands beside it in its table by default.
@@ -73,6 +74,7 @@ class Interface(Configurable, nn.Module, ABC):
     local_recovery: ClassVar[bool] = False
     cached: ClassVar[bool] = True
     decoder_steps: ClassVar[int] = 0
+    period: ClassVar[int] = 1
     least_accuracy: ClassVar[float] = 0.0
     regimes: ClassVar[tuple[str, ...]] = REGIMES
     controls: ClassVar[tuple[str, ...]] = ()

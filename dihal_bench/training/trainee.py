@@ -44,6 +44,7 @@ class TrainState:
         self.optimizers = _OPTIMIZERS[config.optimizer](self.parameters, config)
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.spent = TrainingCost(trainable_parameters=sum(p.numel() for p in self.parameters))
+        self.flops: dict[int, float] = {}  # of a step, by its kind
         self.curve: list[dict[str, float]] = []
 
     @property

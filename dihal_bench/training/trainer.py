@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,7 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.part import sharing
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.training.checkpoint import load_training, save_training
-from dihal_bench.training.ledger import Meter, Stopwatch, count_flops
+from dihal_bench.training.ledger import Meter, Stopwatch, rounded_as_ever
 from dihal_bench.training.shares import MicrobatchPlan, add_losses
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ _CHECKPOINT_SECONDS = 30.0
 _LONG_SECONDS = 1.2  # of a write, hashing included: longer ones are rarer, 4 % of the time at most
 _CURVE_POINTS = 200
 _NAMED = 3  # trainees whose losses are shown one by one
-_COUNTED_STEPS = 16  # whose FLOPs are counted: they may differ, as where passes vary in number
+_COUNTED_STEPS = 16  # whose FLOPs are counted where each has its own; once those of every run
 SHARES = (0.25, 0.5)  # of a phase's steps, after which weights are kept apart
 
 
@@ -76,7 +79,8 @@ def train(
                 for places in shares.passes
             )
             now = Step(index=step, of=steps, phase=phase)
-            losses = _step(trainees, backbone, parts, now, checkpoint, tokens=per_step)
+            with rounded_as_ever(step < _COUNTED_STEPS):
+                losses = _step(trainees, backbone, parts, now, checkpoint, tokens=per_step)
             if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
                 for trainee in trainees:
                     point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
@@ -123,38 +127,78 @@ def _step(
 ) -> dict[str, dict[str, float]]:
     """Take one step of every trainee on the same windows; return their losses by name."""
     config = trainees[0].config
-    layers = {layer for trainee in trainees for layer in trainee.interface.layers}
-    logits = any(trainee.distils for trainee in trainees)
-    counts = trainees[0].spent.steps < _COUNTED_STEPS
-    teacher, own = Meter(), {t.name: Meter(flops=counts) for t in trainees}
-    lessons = dict.fromkeys(own, 0.0)  # FLOPs of the teacher's passes, had each trainee its own
+    kinds = {t.name: _kind(t, backbone, step) for t in trainees}
+    needs = {t.name: Need.of(t) for t in trainees}
+    shared = functools.reduce(operator.or_, needs.values())
+    counted = {t.name for t in trainees if _is_counted(t, kinds[t.name], backbone, step)}
+    teacher, own = (
+        Meter(flops=bool(counted)),
+        {name: Meter(flops=name in counted) for name in kinds},
+    )
+    apart = {needs[name]: Meter(flops=True) for name in counted if needs[name] != shared}
     losses: dict[str, dict[str, float]] = {trainee.name: {} for trainee in trainees}
     for windows in parts:
         share = len(windows.tokens) / config.batch
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
-            batch = teacher.run(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
-        if counts:  # counted apart: a backbone's very first pass also checks itself
-            for trainee in trainees:
-                lessons[trainee.name] += _lesson(trainee, windows, backbone)
+            batch = teacher.run(partial(shared.lesson, windows, backbone))
+        for need, meter in apart.items():
+            meter.run(partial(need.lesson, windows, backbone))
         for trainee in trainees:
             with _stops(trainee, step.index, checkpoint):
                 found = own[trainee.name].run(partial(trainee.learn, batch, step, share))
             sums = losses[trainee.name]
             sums.update({k: sums.get(k, 0.0) + share * v for k, v in found.items()})
     for trainee in trainees:
-        meter = own[trainee.name]
-        learnt = meter.flops + lessons[trainee.name]
+        meter, lesson = own[trainee.name], apart.get(needs[trainee.name], teacher)
+        learnt = meter.flops + lesson.flops  # as if it had a teacher of its own
         meter.flops = add_losses(losses[trainee.name], learnt)  # the update costs once, not by each
         with _stops(trainee, step.index, checkpoint):
             meter.run(partial(trainee.update, step.index, step.of))
-        trainee.spent.add(tokens, teacher, meter)
+        if trainee.name in counted:
+            trainee.flops[kinds[trainee.name]] = meter.flops
+        flops = trainee.flops.get(kinds[trainee.name])
+        trainee.spent.add(tokens, teacher.seconds + meter.seconds, flops)
     return losses
 
 
-def _lesson(trainee: TrainState, windows: Windows, backbone: Backbone) -> float:
-    """Return the FLOPs of the teacher's pass as far as one trainee needs it."""
-    layers, logits = set(trainee.interface.layers), trainee.distils
-    return count_flops(partial(Batch.of, windows, backbone, layers=layers, logits=logits))
+@dataclass(frozen=True)
+class Need:
+    """What of the teacher is asked for in a step.
+
+    Attributes:
+        layers: whose states are read.
+        logits: whether its logits are.
+    """
+
+    layers: frozenset[int]
+    logits: bool
+
+    @classmethod
+    def of(cls, trainee: TrainState) -> Need:
+        """What one trainee needs."""
+        return cls(frozenset(trainee.interface.layers), trainee.distils)
+
+    def __or__(self, other: Need) -> Need:
+        """What two need together."""
+        return Need(self.layers | other.layers, self.logits or other.logits)
+
+    def lesson(self, windows: Windows, backbone: Backbone) -> Batch:
+        """Run the teacher as far as it is needed."""
+        return Batch.of(windows, backbone, layers=self.layers, logits=self.logits)
+
+
+def _kind(trainee: TrainState, backbone: Backbone, step: Step) -> int:
+    """Return what steps of equal FLOPs have in common.
+
+    Where documents become rows of their own, that is nothing: shapes follow from the documents.
+    """
+    return step.index % trainee.interface.period if backbone.packs_natively else step.index
+
+
+def _is_counted(trainee: TrainState, kind: int, backbone: Backbone, step: Step) -> bool:
+    """Return whether a step's FLOPs have to be counted: they are those of no step before."""
+    few = backbone.packs_natively or step.index < _COUNTED_STEPS
+    return few and kind not in trainee.flops
 
 
 @contextmanager

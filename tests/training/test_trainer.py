@@ -380,7 +380,6 @@ def test_a_budget_is_held_to_one_percent(
     monkeypatch.setattr(module.Batch, "of", lambda *_, **__: None)
     for tokens in (50 * 32, 50 * 32 + 15, 51 * 32 - 15, 2000, 3333):
         (trainee,) = trainees_of(["hidden"])
-        monkeypatch.setattr(module, "_COUNTED_STEPS", 0)
         path = tmp_path / str(tokens)
         train([trainee], data, backbone(), tokens=tokens, seed=0, checkpoint=path)
         budget = BudgetConfig(diffusion_tokens=tokens)
