@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +49,7 @@ class Batch:
     _hidden: dict[int, Tensor] = field(default_factory=dict)
     _logits: Tensor | None = None
     _teacher: tuple[Tensor, Tensor] | None = None
+    _parts: dict[tuple[int, ...], Batch] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -130,6 +131,25 @@ class Batch:
         assert self._address is not None
         return self._address[1] == 0
 
+    def part(self, rows: tuple[int, ...]) -> Batch:
+        """Return some of the windows as a batch of their own, the same one whoever asks."""
+        if rows not in self._parts:
+            index = self.rows(rows)
+            self._parts[rows] = replace(taken(self, index), _parts={})
+        return self._parts[rows]
+
+    def rows(self, rows: tuple[int, ...]) -> Tensor:
+        """Return an index of rows on the device of the batch."""
+        return torch.tensor(rows, device=self.tokens.device)
+
+    def go_on(self) -> Tensor:
+        """Run the teacher on from the highest state there is; return its logits, [B, T, V]."""
+        if self._logits is None and self._hidden:
+            top = max(self._hidden)
+            with torch.no_grad():
+                self._logits = self.upper(self._hidden[top], top)
+        return self.teacher_logits
+
     def hidden(self, layer: int) -> Tensor:
         """Return h_layer of the teacher, [B, T, D]."""
         if layer not in self._hidden:
@@ -178,3 +198,18 @@ class Batch:
             probabilities = logs.exp()
             self._teacher = probabilities, -torch.linalg.vecdot(probabilities, logs)
         return self._teacher
+
+
+def taken(value: Any, rows: Tensor) -> Any:
+    """Return some rows of every tensor [B, ...] in a value; what has none stays as it is."""
+    if isinstance(value, Tensor):
+        return value.index_select(0, rows) if value.ndim else value
+    if isinstance(value, tuple):
+        return tuple(taken(own, rows) for own in value)
+    if isinstance(value, dict):
+        return {key: taken(own, rows) for key, own in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{f.name: taken(getattr(value, f.name), rows) for f in fields(value)}
+        )
+    return value

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from dihal_bench.training.ledger import TrainingCost
+from dihal_bench.training.sampling import taught_places
 from dihal_bench.training.shares import add_gradients
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -44,7 +45,7 @@ class TrainState:
         self.optimizers = _OPTIMIZERS[config.optimizer](self.parameters, config)
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.spent = TrainingCost(trainable_parameters=sum(p.numel() for p in self.parameters))
-        self.flops: dict[int, float] = {}  # of a step, by its kind
+        self.flops: dict[Hashable, float] = {}  # of a step, by its kind
         self.curve: list[dict[str, float]] = []
 
     @property
@@ -52,12 +53,25 @@ class TrainState:
         """Whether the phase asks for the teacher's probabilities."""
         return self.phase == "diffusion" and self.interface.config.losses.kd > 0
 
+    def taught(self, step: Step, seed: int) -> tuple[int, ...] | None:
+        """Return the places in a step's batch of the windows with token losses; None: all.
+
+        Args:
+            step: of the phase.
+            seed: of the data order.
+        """
+        weights = self.interface.config.losses
+        if self.phase != "diffusion" or not (weights.ce or weights.kd):
+            return None
+        batch = self.config.batch
+        return taught_places(weights.token_share, batch, seed=seed, step=step.index)
+
     def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, float]:
         """Add the gradients of a part of the step's windows; return its losses.
 
         Args:
             batch: the windows.
-            step: the step they belong to.
+            step: the step they belong to, and which of them have token losses.
             share: of the step's windows that these are; the gradients' weight.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,15 @@ from dihal_bench.core import distributed
 from dihal_bench.core.deadline import Deadline
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
-from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.part import sharing
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.training.checkpoint import load_training, save_training
 from dihal_bench.training.ledger import Meter, Stopwatch, rounded_as_ever
+from dihal_bench.training.sampling import Need, rows_of
 from dihal_bench.training.shares import MicrobatchPlan, add_losses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dihal_bench.data.tokens import PackedTokens, Windows
@@ -74,13 +74,15 @@ def train(
     ):
         bar.update(start * per_step)
         for step in range(start, steps):
-            parts = (
-                data.draw(seed, step * config.batch + places.start, len(places))
+            passes = (
+                (places, data.draw(seed, step * config.batch + places.start, len(places)))
                 for places in shares.passes
             )
             now = Step(index=step, of=steps, phase=phase)
             with rounded_as_ever(step < _COUNTED_STEPS):
-                losses = _step(trainees, backbone, parts, now, checkpoint, tokens=per_step)
+                losses = _step(
+                    trainees, backbone, passes, now, checkpoint, seed=seed, tokens=per_step
+                )
             if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
                 for trainee in trainees:
                     point = {"tokens": (step + 1) * per_step, **losses[trainee.name]}
@@ -119,33 +121,34 @@ def _lend(
 def _step(
     trainees: Sequence[TrainState],
     backbone: Backbone,
-    parts: Iterable[Windows],
+    passes: Iterable[tuple[range, Windows]],
     step: Step,
     checkpoint: Path,
     *,
+    seed: int,
     tokens: int,
 ) -> dict[str, dict[str, float]]:
     """Take one step of every trainee on the same windows; return their losses by name."""
     config = trainees[0].config
-    kinds = {t.name: _kind(t, backbone, step) for t in trainees}
-    needs = {t.name: Need.of(t) for t in trainees}
+    taught = {t.name: t.taught(step, seed) for t in trainees}
+    needs = {t.name: Need.of(t, taught[t.name]) for t in trainees}
+    kinds = {t.name: _kind(t, taught[t.name], backbone, step) for t in trainees}
     shared = functools.reduce(operator.or_, needs.values())
     counted = {t.name for t in trainees if _is_counted(t, kinds[t.name], backbone, step)}
-    teacher, own = (
-        Meter(flops=bool(counted)),
-        {name: Meter(flops=name in counted) for name in kinds},
-    )
+    teacher = Meter(flops=bool(counted))
+    own = {name: Meter(flops=name in counted) for name in kinds}
     apart = {needs[name]: Meter(flops=True) for name in counted if needs[name] != shared}
     losses: dict[str, dict[str, float]] = {trainee.name: {} for trainee in trainees}
-    for windows in parts:
+    for places, windows in passes:
         share = len(windows.tokens) / config.batch
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
-            batch = teacher.run(partial(shared.lesson, windows, backbone))
+            batch = teacher.run(partial(shared.lesson, windows, backbone, places))
         for need, meter in apart.items():
-            meter.run(partial(need.lesson, windows, backbone))
+            meter.run(partial(need.lesson, windows, backbone, places))
         for trainee in trainees:
+            now = replace(step, taught=rows_of(taught[trainee.name], places))
             with _stops(trainee, step.index, checkpoint):
-                found = own[trainee.name].run(partial(trainee.learn, batch, step, share))
+                found = own[trainee.name].run(partial(trainee.learn, batch, now, share))
             sums = losses[trainee.name]
             sums.update({k: sums.get(k, 0.0) + share * v for k, v in found.items()})
     for trainee in trainees:
@@ -161,41 +164,19 @@ def _step(
     return losses
 
 
-@dataclass(frozen=True)
-class Need:
-    """What of the teacher is asked for in a step.
-
-    Attributes:
-        layers: whose states are read.
-        logits: whether its logits are.
-    """
-
-    layers: frozenset[int]
-    logits: bool
-
-    @classmethod
-    def of(cls, trainee: TrainState) -> Need:
-        """What one trainee needs."""
-        return cls(frozenset(trainee.interface.layers), trainee.distils)
-
-    def __or__(self, other: Need) -> Need:
-        """What two need together."""
-        return Need(self.layers | other.layers, self.logits or other.logits)
-
-    def lesson(self, windows: Windows, backbone: Backbone) -> Batch:
-        """Run the teacher as far as it is needed."""
-        return Batch.of(windows, backbone, layers=self.layers, logits=self.logits)
-
-
-def _kind(trainee: TrainState, backbone: Backbone, step: Step) -> int:
+def _kind(
+    trainee: TrainState, taught: tuple[int, ...] | None, backbone: Backbone, step: Step
+) -> Hashable:
     """Return what steps of equal FLOPs have in common.
 
     Where documents become rows of their own, that is nothing: shapes follow from the documents.
     """
-    return step.index % trainee.interface.period if backbone.packs_natively else step.index
+    if not backbone.packs_natively:
+        return step.index
+    return step.index % trainee.interface.period, None if taught is None else len(taught)
 
 
-def _is_counted(trainee: TrainState, kind: int, backbone: Backbone, step: Step) -> bool:
+def _is_counted(trainee: TrainState, kind: Hashable, backbone: Backbone, step: Step) -> bool:
     """Return whether a step's FLOPs have to be counted: they are those of no step before."""
     few = backbone.packs_natively or step.index < _COUNTED_STEPS
     return few and kind not in trainee.flops

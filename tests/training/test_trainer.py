@@ -377,7 +377,7 @@ def test_a_budget_is_held_to_one_percent(
 ) -> None:
     monkeypatch.setattr(TrainState, "learn", lambda *_: {"total": 0.0})
     monkeypatch.setattr(TrainState, "update", lambda *_: None)
-    monkeypatch.setattr(module.Batch, "of", lambda *_, **__: None)
+    monkeypatch.setattr(module.Need, "lesson", lambda *_: None)
     for tokens in (50 * 32, 50 * 32 + 15, 51 * 32 - 15, 2000, 3333):
         (trainee,) = trainees_of(["hidden"])
         path = tmp_path / str(tokens)
