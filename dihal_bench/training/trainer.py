@@ -17,6 +17,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import progress
 from dihal_bench.interfaces.part import sharing
 from dihal_bench.interfaces.settings import Step
+from dihal_bench.models.cast import cast_once
 from dihal_bench.training.checkpoint import load_training, save_training
 from dihal_bench.training.ledger import Meter, Stopwatch, rounded_as_ever
 from dihal_bench.training.sampling import Need, rows_of
@@ -71,6 +72,7 @@ def train(
     with (
         progress(f"train {phase}", steps * per_step, unit="tokens") as bar,
         sharing(shares.part),
+        cast_once(backbone, torch.bfloat16, enabled=config.autocast),
     ):
         bar.update(start * per_step)
         for step in range(start, steps):
