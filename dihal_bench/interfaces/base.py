@@ -205,7 +205,7 @@ class Interface(Configurable, nn.Module, ABC):
         terms = [getattr(weights, name, 1.0) * value for name, value in losses.items()]
         return torch.stack(terms).sum()
 
-    def layout(self, batch: Batch, shift: int = 0) -> Layout:
+    def layout(self, batch: Batch, shift: int | Tensor = 0) -> Layout:
         """Return who sees whom; in the sequence regime the first block is short by ``shift``."""
         return Layout.of(batch.positions, self.config.block, shift, batch.past)
 
@@ -350,10 +350,12 @@ class Interface(Configurable, nn.Module, ABC):
         coin = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index + 1)
         return torch.where(coin[..., None] < 0.5, guess, torch.zeros_like(guess))
 
-    def _shift(self, batch: Batch, step: Step) -> int:
+    def _shift(self, batch: Batch, step: Step) -> int | Tensor:
         """Return how much shorter the first block is in a step: drawn, so that all places start."""
+        if not self.config.block:
+            return 0
         uniform = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index + 1, begin=True)[:1]
-        return int(float(leading(uniform)) * max(1, self.config.block))
+        return (leading(uniform) * self.config.block).long()
 
     def _normal(self, batch: Batch, draw: int, step: int = 0) -> Tensor:
         return batch.normal(self.noise, self.sizes[0], draw=draw, step=step)

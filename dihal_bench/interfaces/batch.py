@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dihal_bench.core import devices
 from dihal_bench.core.errors import UserError
+from dihal_bench.models.packing import Documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +51,7 @@ class Batch:
     _logits: Tensor | None = None
     _teacher: tuple[Tensor, Tensor] | None = None
     _parts: dict[tuple[int, ...], Batch] = field(default_factory=dict)
+    _documents: tuple[Documents | None] | None = None  # of the positions, found once
 
     @classmethod
     def of(
@@ -84,8 +86,10 @@ class Batch:
         )
         wanted = sorted(set(layers))
         if wanted or logits:
+            found = Documents.find(torch.from_numpy(windows.positions))  # nobody waits for the host
+            batch._documents = (found and found.to(backbone.device),)
             with torch.no_grad():
-                states = backbone.states(batch.tokens, batch.positions, wanted, logits=logits)
+                states = backbone.states(batch.tokens, batch.apart, wanted, logits=logits)
             batch._hidden, batch._logits = dict(states.hidden), states.logits
         return batch
 
@@ -135,7 +139,7 @@ class Batch:
         """Return some of the windows as a batch of their own, the same one whoever asks."""
         if rows not in self._parts:
             index = self.rows(rows)
-            self._parts[rows] = replace(taken(self, index), _parts={})
+            self._parts[rows] = replace(taken(self, index), _parts={}, _documents=None)
         return self._parts[rows]
 
     def rows(self, rows: tuple[int, ...]) -> Tensor:
@@ -163,10 +167,20 @@ class Batch:
         """Return the logits [B, T, V] of states ``hidden`` [B, T, D] of a layer."""
         return self.backbone.upper(hidden, layer, **self._way("upper", layer))
 
+    @property
+    def apart(self) -> Documents | None:
+        """The documents that passes of the backbone keep apart; None: every row is one.
+
+        An accelerator's positions have to be waited for: once, not in every pass.
+        """
+        if self._documents is None:
+            self._documents = (Documents.find(self.positions),)
+        return self._documents[0]
+
     def _way(self, part: str, layer: int) -> dict[str, Any]:
         """Return where these places stand, as the backbone's passes want to know it."""
         if self.past is None:
-            return {"positions": self.positions}
+            return {"positions": self.apart}
         places = self.tokens.shape[1]
         return {"cache": self.past.cache((part, layer), places, self.backbone.new_cache)}
 
@@ -187,7 +201,7 @@ class Batch:
         """The teacher's next-token logits, [B, T, V]."""
         if self._logits is None:
             with torch.no_grad():
-                self._logits = self.backbone.logits(self.tokens, self.positions)
+                self._logits = self.backbone.logits(self.tokens, self.apart)
         return self._logits
 
     @property

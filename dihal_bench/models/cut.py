@@ -9,12 +9,13 @@ length: models look up per-layer settings (sliding or full attention) and cache 
 
 import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import masking_utils
 
 from dihal_bench.core.errors import UserError
 
@@ -176,7 +177,8 @@ class Cut:
         if cache is not None:
             inputs["past_key_values"] = cache
         view = self._view(self._stages(recorder, first, None if start is None else entry))
-        with contextlib.suppress(Halt):
+        documents = _none if positions is None else _number_in_row
+        with contextlib.suppress(Halt), _documents_are(documents):
             recorder.states.logits = view(**_PLAIN | inputs, use_cache=cache is not None).logits
         if cache is not None:
             self._keep_time(cache, [*range(first), *range(last, len(self.blocks))], entry)
@@ -255,6 +257,27 @@ def _shallow(module: Any) -> Any:
     twin = copy.copy(module)
     twin._modules = module._modules.copy()
     return twin
+
+
+@contextlib.contextmanager
+def _documents_are(known: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Tells transformers which documents are packed: it would look, and wait for the device."""
+    usual = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = known
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = usual
+
+
+def _none(position_ids: Tensor) -> None:
+    """Every row is one document."""
+    del position_ids
+
+
+def _number_in_row(position_ids: Tensor) -> Tensor:
+    """The number of every token's document in its row, [B, T]."""
+    return (torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1) != 1).cumsum(-1)
 
 
 def path_to_blocks(model: Any) -> list[str]:

@@ -66,37 +66,29 @@ class TrainState:
         batch = self.config.batch
         return taught_places(weights.token_share, batch, seed=seed, step=step.index)
 
-    def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, float]:
-        """Add the gradients of a part of the step's windows; return its losses.
+    def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, Tensor]:
+        """Add the gradients of a part of the step's windows; return its losses, which may be NaN.
 
         Args:
             batch: the windows.
             step: the step they belong to, and which of them have token losses.
             share: of the step's windows that these are; the gradients' weight.
-
-        Raises:
-            FloatingPointError: a loss is not finite.
         """
         device = batch.tokens.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
             losses = self.interface.losses(batch, step)
             total = self.interface.total(losses)
-        values = {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
-        if not all(math.isfinite(v) for v in values.values()):
-            raise FloatingPointError(str(values))
         torch.autograd.backward(share * total)
-        return values
+        return {name: value.detach() for name, value in {**losses, "total": total}.items()}
 
-    def update(self, step: int, steps: int) -> None:
+    def update(self, step: int, steps: int) -> Tensor:
         """Take the optimiser step ``step`` of ``steps`` on the gradients of all processes.
 
-        Raises:
-            FloatingPointError: the gradient is not finite; the weights are as before.
+        Returns:
+            The norm of the gradient, []. Where it is not finite, no more are the weights.
         """
         add_gradients(self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"gradient norm {norm}")
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         scale = learning_rate(step, steps, self.config)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -104,6 +96,7 @@ class TrainState:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._follow(min(self.config.ema, (1 + step) / (10 + step)))
+        return norm
 
     @torch.no_grad()
     def adopt_average(self) -> None:
@@ -123,8 +116,7 @@ class TrainState:
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
-        for average, parameter in zip(self.average, self.parameters, strict=True):
-            average.lerp_(parameter, 1 - decay)
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -146,7 +138,8 @@ def _split(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _adamw(parameters: list[Tensor], lr: float, decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=decay, fused=False)
+    fused = any(p.device.type == "cuda" for p in parameters)
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=decay, fused=fused)
 
 
 def _all_adamw(parameters: Sequence[Tensor], config: TrainConfig) -> list[torch.optim.Optimizer]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,11 +21,13 @@ from dihal_bench.models.cast import cast_once
 from dihal_bench.training.checkpoint import load_training, save_training
 from dihal_bench.training.ledger import Meter, Stopwatch, rounded_as_ever
 from dihal_bench.training.sampling import Need, rows_of
-from dihal_bench.training.shares import MicrobatchPlan, add_losses
+from dihal_bench.training.shares import MicrobatchPlan, add_flops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from dihal_bench.data.tokens import PackedTokens, Windows
     from dihal_bench.interfaces.base import Interface
@@ -140,7 +142,7 @@ def _step(
     teacher = Meter(flops=bool(counted))
     own = {name: Meter(flops=name in counted) for name in kinds}
     apart = {needs[name]: Meter(flops=True) for name in counted if needs[name] != shared}
-    losses: dict[str, dict[str, float]] = {trainee.name: {} for trainee in trainees}
+    losses: dict[str, dict[str, Tensor]] = {trainee.name: {} for trainee in trainees}
     for places, windows in passes:
         share = len(windows.tokens) / config.batch
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
@@ -149,21 +151,35 @@ def _step(
             meter.run(partial(need.lesson, windows, backbone, places))
         for trainee in trainees:
             now = replace(step, taught=rows_of(taught[trainee.name], places))
-            with _stops(trainee, step.index, checkpoint):
-                found = own[trainee.name].run(partial(trainee.learn, batch, now, share))
+            found = own[trainee.name].run(partial(trainee.learn, batch, now, share))
             sums = losses[trainee.name]
-            sums.update({k: sums.get(k, 0.0) + share * v for k, v in found.items()})
-    for trainee in trainees:
+            sums.update({k: sums.get(k, 0.0) + share * v.double() for k, v in found.items()})
+    if counted:
+        add_flops([teacher, *own.values(), *apart.values()])
+    norms = [own[t.name].run(partial(t.update, step.index, step.of)) for t in trainees]
+    clock = Stopwatch()
+    values, lengths = _read(losses, norms)  # where the host waits for the device
+    waited = clock.seconds / len(trainees)
+    for trainee, length in zip(trainees, lengths, strict=True):
+        _check_finite(trainee.name, values[trainee.name], length, step, checkpoint)
         meter, lesson = own[trainee.name], apart.get(needs[trainee.name], teacher)
-        learnt = meter.flops + lesson.flops  # as if it had a teacher of its own
-        meter.flops = add_losses(losses[trainee.name], learnt)  # the update costs once, not by each
-        with _stops(trainee, step.index, checkpoint):
-            meter.run(partial(trainee.update, step.index, step.of))
-        if trainee.name in counted:
-            trainee.flops[kinds[trainee.name]] = meter.flops
+        if trainee.name in counted:  # as if it had a teacher of its own
+            trainee.flops[kinds[trainee.name]] = meter.flops + lesson.flops
         flops = trainee.flops.get(kinds[trainee.name])
-        trainee.spent.add(tokens, teacher.seconds + meter.seconds, flops)
-    return losses
+        trainee.spent.add(tokens, teacher.seconds + meter.seconds + waited, flops)
+    return values
+
+
+def _read(
+    losses: Mapping[str, Mapping[str, Tensor]], norms: Sequence[Tensor]
+) -> tuple[dict[str, dict[str, float]], list[float]]:
+    """Return the losses of all processes, and the gradients' norms, as numbers."""
+    sums = torch.stack([value for own in losses.values() for value in own.values()])
+    distributed.add_up(sums)
+    numbers = torch.cat((torch.stack([*norms]).double(), sums)).tolist()
+    rest = iter(numbers[len(norms) :])
+    values = {name: {key: next(rest) for key in own} for name, own in losses.items()}
+    return values, numbers[: len(norms)]
 
 
 def _kind(
@@ -184,18 +200,24 @@ def _is_counted(trainee: TrainState, kind: Hashable, backbone: Backbone, step: S
     return few and kind not in trainee.flops
 
 
-@contextmanager
-def _stops(trainee: TrainState, step: int, checkpoint: Path) -> Iterator[None]:
-    """Turn a loss or gradient that is not finite into a clear stop."""
-    try:
-        yield
-    except FloatingPointError as error:
-        kept = (
-            f"the last good checkpoint is {checkpoint}"
-            if checkpoint.exists()
-            else "nothing was saved yet"
-        )
-        raise UserError(
-            f"the loss of {trainee.name} is not finite at step {step} ({error}); {kept}. "
-            "Lower train.lr and train.muon_lr with --set, or set train.autocast=false."
-        ) from error
+def _check_finite(
+    name: str, losses: Mapping[str, float], norm: float, step: Step, checkpoint: Path
+) -> None:
+    """Stop where a loss or the gradient's norm is not finite, before anything is written.
+
+    Raises:
+        UserError: so it is.
+    """
+    if all(map(math.isfinite, [*losses.values(), norm])):
+        return
+    wrong = [f"{key} {value}" for key, value in losses.items() if not math.isfinite(value)]
+    kept = (
+        f"the last good checkpoint is {checkpoint}"
+        if checkpoint.exists()
+        else "nothing was saved yet"
+    )
+    raise UserError(
+        f"the loss of {name} is not finite at step {step.index} "
+        f"({', '.join(wrong) or f'gradient norm {norm}'}); {kept}. "
+        "Lower train.lr and train.muon_lr with --set, or set train.autocast=false."
+    )

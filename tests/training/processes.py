@@ -198,7 +198,7 @@ def cases(folder: Path) -> None:
     taken = []
     update = TrainState.update
     with mock.patch.object(
-        TrainState, "update", lambda self, *a: (taken.append(a[0]), update(self, *a))
+        TrainState, "update", lambda self, *a: (taken.append(a[0]), update(self, *a))[1]
     ):
         resumed = learn(INTERRUPTED, data, folder / f"interrupted-{distributed.size()}", LONG)
     facts["resumed"] = {"taken": sorted(set(taken)), "curve": resumed[0].curve}
@@ -222,10 +222,10 @@ def victim(folder: Path) -> None:
     module._CHECKPOINT_SECONDS = 0.0
     update = TrainState.update
 
-    def killed(self: TrainState, step: int, steps: int) -> None:
+    def killed(self: TrainState, step: int, steps: int) -> torch.Tensor:
         if step == KILLED_AT and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        update(self, step, steps)
+        return update(self, step, steps)
 
     with mock.patch.object(TrainState, "update", killed):
         learn(INTERRUPTED, text(folder / "cache"), folder / "interrupted", LONG)
