@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dihal_bench.core.environment import keep_freed_memory
 from dihal_bench.core.errors import UserError
 from dihal_bench.models import loading, verify
 from dihal_bench.models.cut import ForwardStates
@@ -82,6 +83,7 @@ class Backbone:
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None
     ) -> None:
+        keep_freed_memory()
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
