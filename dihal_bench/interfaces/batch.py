@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.models.packing import Documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -61,6 +62,7 @@ class Batch:
         *,
         layers: Iterable[int] = (),
         logits: bool = False,
+        known: Mapping[int, Tensor] = MappingProxyType({}),
         past: KVCache | None = None,
     ) -> Batch:
         """Place windows on the device and run the teacher once for all that will be asked of it.
@@ -70,6 +72,7 @@ class Batch:
             backbone: the teacher.
             layers: layers whose states ``hidden`` will be asked for.
             logits: whether ``teacher_logits`` will be asked for.
+            known: states [B, T, D] that need not be computed, by layer.
             past: what the places before these left; every row is then one document.
         """
 
@@ -84,13 +87,15 @@ class Batch:
             past=past,
             _address=(place(windows.documents), place(windows.offsets)),
         )
-        wanted = sorted(set(layers))
+        batch._hidden = {layer: state.to(backbone.device) for layer, state in known.items()}
+        wanted = sorted({*layers} - known.keys())
         if wanted or logits:
             found = Documents.find(torch.from_numpy(windows.positions))  # nobody waits for the host
             batch._documents = (found and found.to(backbone.device),)
             with torch.no_grad():
                 states = backbone.states(batch.tokens, batch.apart, wanted, logits=logits)
-            batch._hidden, batch._logits = dict(states.hidden), states.logits
+            batch._hidden |= states.hidden
+            batch._logits = states.logits
         return batch
 
     def __getattr__(self, name: str) -> Any:

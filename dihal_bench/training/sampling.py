@@ -11,8 +11,13 @@ import numpy as np
 from dihal_bench.interfaces.batch import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
     from dihal_bench.data.tokens import Windows
     from dihal_bench.models.model import Backbone
+    from dihal_bench.training.states import KeptStates
     from dihal_bench.training.trainee import TrainState
 
 
@@ -45,6 +50,23 @@ def rows_of(taught: tuple[int, ...] | None, places: range) -> tuple[int, ...] | 
 
 
 @dataclass(frozen=True)
+class Pass:
+    """Windows of a step that are read at once.
+
+    Attributes:
+        places: of theirs in the step's batch.
+        indices: of theirs in the text.
+        windows: themselves.
+        states: what is kept of the teacher's states, if anything.
+    """
+
+    places: range
+    indices: Sequence[int]
+    windows: Windows
+    states: KeptStates | None = None
+
+
+@dataclass(frozen=True)
 class Need:
     """What of the teacher is asked for in a step.
 
@@ -67,16 +89,17 @@ class Need:
         """What two need together."""
         return Need(self.layers | other.layers, self.logits | other.logits)
 
-    def lesson(self, windows: Windows, backbone: Backbone, places: range) -> Batch:
-        """Run the teacher as far as it is needed: above the highest layer, for some windows only.
-
-        Args:
-            windows: of a pass.
-            backbone: the teacher.
-            places: of the windows in the step's batch.
-        """
-        batch = Batch.of(windows, backbone, layers=self.layers, logits=None in self.logits)
-        for rows in {rows_of(taught, places) for taught in self.logits}:
+    def lesson(self, one: Pass, backbone: Backbone) -> Batch:
+        """Run the teacher as far as needed: above the highest layer, for some windows only."""
+        known: dict[int, Tensor] = {}
+        if one.states is not None and None not in self.logits:
+            known = one.states.read(one.indices, self.layers)
+        logits = None in self.logits
+        batch = Batch.of(one.windows, backbone, layers=self.layers, logits=logits, known=known)
+        if one.states is not None:
+            new = self.layers - known.keys()
+            one.states.write(one.indices, {layer: batch.hidden(layer) for layer in new})
+        for rows in {rows_of(taught, one.places) for taught in self.logits}:
             if rows:
                 batch.part(rows).go_on()
         return batch

@@ -20,8 +20,9 @@ from dihal_bench.interfaces.settings import Step
 from dihal_bench.models.cast import cast_once
 from dihal_bench.training.checkpoint import load_training, save_training
 from dihal_bench.training.ledger import Meter, Stopwatch, rounded_as_ever
-from dihal_bench.training.sampling import Need, rows_of
+from dihal_bench.training.sampling import Need, Pass, rows_of
 from dihal_bench.training.shares import MicrobatchPlan, add_flops
+from dihal_bench.training.states import KeptStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from dihal_bench.data.tokens import PackedTokens, Windows
+    from dihal_bench.data.tokens import PackedTokens
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.models.model import Backbone
     from dihal_bench.training.trainee import TrainState
@@ -67,6 +68,7 @@ def train(
     steps = max(1, round(tokens / per_step))
     phase = trainees[0].phase
     shares = MicrobatchPlan.of(config)
+    states = KeptStates.of(backbone, data, autocast=config.autocast)
     for trainee in trainees:
         distributed.copy_main(*trainee.interface.state_dict().values(), *trainee.average)
     start = load_training(checkpoint, trainees)
@@ -79,8 +81,9 @@ def train(
         bar.update(start * per_step)
         for step in range(start, steps):
             passes = (
-                (places, data.draw(seed, step * config.batch + places.start, len(places)))
+                Pass(places, indices, data.batch(indices), states)
                 for places in shares.passes
+                for indices in [data.drawn(seed, step * config.batch + places.start, len(places))]
             )
             now = Step(index=step, of=steps, phase=phase)
             with rounded_as_ever(step < _COUNTED_STEPS):
@@ -125,7 +128,7 @@ def _lend(
 def _step(
     trainees: Sequence[TrainState],
     backbone: Backbone,
-    passes: Iterable[tuple[range, Windows]],
+    passes: Iterable[Pass],
     step: Step,
     checkpoint: Path,
     *,
@@ -143,14 +146,15 @@ def _step(
     own = {name: Meter(flops=name in counted) for name in kinds}
     apart = {needs[name]: Meter(flops=True) for name in counted if needs[name] != shared}
     losses: dict[str, dict[str, Tensor]] = {trainee.name: {} for trainee in trainees}
-    for places, windows in passes:
-        share = len(windows.tokens) / config.batch
+    for some in passes:
+        one = replace(some, states=None) if counted else some  # a pass costs what it does alone
+        share = len(one.places) / config.batch
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=config.autocast):
-            batch = teacher.run(partial(shared.lesson, windows, backbone, places))
+            batch = teacher.run(partial(shared.lesson, one, backbone))
         for need, meter in apart.items():
-            meter.run(partial(need.lesson, windows, backbone, places))
+            meter.run(partial(need.lesson, one, backbone))
         for trainee in trainees:
-            now = replace(step, taught=rows_of(taught[trainee.name], places))
+            now = replace(step, taught=rows_of(taught[trainee.name], one.places))
             found = own[trainee.name].run(partial(trainee.learn, batch, now, share))
             sums = losses[trainee.name]
             sums.update({k: sums.get(k, 0.0) + share * v.double() for k, v in found.items()})

@@ -13,7 +13,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.data.tokens import PackedTokens
 from dihal_bench.interfaces.settings import LossWeights, Step
 from dihal_bench.training.ledger import count_flops
-from dihal_bench.training.sampling import Need, rows_of, taught_places
+from dihal_bench.training.sampling import Need, Pass, rows_of, taught_places
 from dihal_bench.training.trainee import TrainState
 
 from ..tiny import PROBE, backbone, batch_of, build
@@ -96,18 +96,18 @@ def test_interrupted_and_resumed_is_never_interrupted(
 
 
 def test_above_the_state_the_teacher_goes_on_for_some_windows_only() -> None:
-    windows = batch_of(PROBE).windows
-    count = len(windows.tokens)
+    count = len(PROBE.tokens)
+    one_pass = Pass(range(count), range(count), PROBE)
     need = Need(frozenset((1, 3)), frozenset([(1,)]))
 
     def flops(own: Need) -> float:
-        return count_flops(lambda: own.lesson(windows, backbone(), range(count)))
+        return count_flops(lambda: own.lesson(one_pass, backbone()))
 
     low, one, full = (
         flops(Need(frozenset((1, 3)), frozenset(logits))) for logits in ([], [(1,)], [None])
     )
     assert one - low == pytest.approx((full - low) / count)
-    batch = need.lesson(windows, backbone(), range(count))
+    batch = need.lesson(one_pass, backbone())
     torch.testing.assert_close(
         batch.part((1,)).teacher_logits[0], batch_of(PROBE).teacher_logits[1], rtol=1e-4, atol=1e-5
     )
