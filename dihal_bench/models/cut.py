@@ -9,13 +9,14 @@ length: models look up per-layer settings (sliding or full attention) and cache 
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import masking_utils
 
 from dihal_bench.core.errors import UserError
 
@@ -138,6 +139,7 @@ class Cut:
     """
 
     def __init__(self, model: Any) -> None:
+        _tell_transformers()
         self.model = model
         self.path = path_to_blocks(model)
         self.blocks: list[nn.Module] = list(model.get_submodule(".".join(self.path)))
@@ -259,15 +261,29 @@ def _shallow(module: Any) -> Any:
     return twin
 
 
+_documents: ContextVar[Callable[[Tensor], Tensor | None]] = ContextVar("documents")
+
+
+@functools.cache
+def _tell_transformers() -> None:
+    """Has transformers ask here which documents are packed, in passes that know it.
+
+    It would look itself, in every pass, and an accelerator would have to be waited for.
+    """
+    from transformers import masking_utils
+
+    look = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda ids: _documents.get(look)(ids)
+
+
 @contextlib.contextmanager
 def _documents_are(known: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Tells transformers which documents are packed: it would look, and wait for the device."""
-    usual = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = known
+    """Answers for the passes of this thread."""
+    token = _documents.set(known)
     try:
         yield
     finally:
-        masking_utils.find_packed_sequence_indices = usual
+        _documents.reset(token)
 
 
 def _none(position_ids: Tensor) -> None:

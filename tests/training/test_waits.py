@@ -14,7 +14,7 @@ from dihal_bench.models.packing import Documents
 from dihal_bench.training import trainer as module
 from dihal_bench.training.trainee import TrainState
 
-from ..tiny import build
+from ..tiny import backbone, build
 from .test_trainer import CONFIG, data, run  # noqa: F401
 
 aten = torch.ops.aten
@@ -79,3 +79,14 @@ def test_a_step_waits_twice_at_most(
     assert waits.seen["tolist"] == 3
     waits.seen["find"] -= 3  # of a whole batch, before it is on the device
     assert sum(waits.seen.values()) <= 2 * 3, waits.seen
+
+
+def test_transformers_looks_for_documents_itself_where_nobody_tells() -> None:
+    tokens = torch.arange(2, 10)[None]
+    apart, whole = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]]), torch.arange(8)[None]
+    model = backbone().model
+    plain = model(tokens, position_ids=whole, use_cache=False).logits
+    packed = model(tokens, position_ids=apart, use_cache=False).logits
+    torch.testing.assert_close(packed, backbone().logits(tokens, apart))
+    torch.testing.assert_close(plain, backbone().logits(tokens, whole))
+    assert not torch.allclose(packed[:, 3:], plain[:, 3:], atol=1e-3)
