@@ -44,7 +44,8 @@ class RegressLoop(Regress):
 
     iterative: ClassVar[bool] = True
     help: ClassVar[str] = "control: regression in S weight-tied passes, equal NFE to the sampler"
-    passes: ClassVar[int] = 16  # while training
+    passes: ClassVar[int] = 16  # while training, at most
+    period: ClassVar[int] = passes
 
     def terminal_input(
         self, x0: Tensor, batch: Batch, context: Any, step: Step

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from dihal_bench.check import sample
-from dihal_bench.interfaces.batch import Batch
 from dihal_bench.training.config import TrainConfig
 from dihal_bench.training.ledger import count_flops
 from dihal_bench.training.trainee import TrainState
@@ -49,11 +48,9 @@ class TrainingProbe:
     flops: float
 
 
-def teach(interface: Interface, phase: str, steps: int) -> TrainState:
+def teach(interface: Interface, phase: str, steps: int) -> None:
     """Train a phase for so many steps."""
-    trainee = TrainState("it", interface, TRAINING, phase)
-    _train(trainee, steps)
-    return trainee
+    _train(TrainState("it", interface, TRAINING, phase), steps)
 
 
 def observe(interface: Interface, phase: str) -> TrainingProbe:
@@ -74,13 +71,8 @@ def observe(interface: Interface, phase: str) -> TrainingProbe:
         deaf=set(own) - heard,
         teacher_moved=any(not torch.equal(v, teacher_after[name]) for name, v in teacher.items()),
         spent=trainee.spent,
-        flops=flops - counted_steps(trainee) * _teacher_pass(trainee),  # counting runs it again
+        flops=flops,
     )
-
-
-def counted_steps(trainee: TrainState) -> int:
-    """Return of how many steps the ledger has counted the FLOPs."""
-    return trainee.spent.counted_tokens // (TRAINING.batch * sample.text().window)
 
 
 def _train(trainee: TrainState, steps: int) -> None:
@@ -102,12 +94,6 @@ def _listen(name: str, parameter: Tensor, heard: set[str]) -> None:
             heard.add(name)
 
     parameter.register_hook(note)  # type: ignore[no-untyped-call]
-
-
-def _teacher_pass(trainee: TrainState) -> float:
-    windows, backbone = sample.text().batch(range(TRAINING.batch)), trainee.interface.backbone
-    layers, logits = trainee.interface.layers, trainee.distils
-    return count_flops(lambda: Batch.of(windows, backbone, layers=layers, logits=logits))
 
 
 def _copy(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dihal_bench.check import sample
-from dihal_bench.check.lessons import FEW, TrainingProbe, counted_steps, observe, teach
+from dihal_bench.check.lessons import FEW, TrainingProbe, observe, teach
 from dihal_bench.diffusion.denoisers import DenoiserConfig
 from dihal_bench.diffusion.schedule import DiffusionConfig
 from dihal_bench.evaluation.incremental import rows_as_windows
@@ -137,25 +137,15 @@ class Subject:
                 self.settle(interface)
         return found
 
-    @property
+    @cached_property
     def taught(self) -> Interface:
         """Trained in every phase, the first one until a recovery that hears shows it; float32."""
-        return self._taught[0]
-
-    @property
-    def counted_steps(self) -> int:
-        """Of how many steps the ledger counts the FLOPs; the others are taken for the same."""
-        return self._taught[1]
-
-    @cached_property
-    def _taught(self) -> tuple[Interface, int]:
-        interface, counted = self.fitted(), 0
+        interface = self.fitted()
         for index, phase in enumerate(self.phases):
-            trainee = teach(interface, phase, _LESSONS if index == 0 else FEW)
-            counted = max(counted, counted_steps(trainee))
+            teach(interface, phase, _LESSONS if index == 0 else FEW)
             if phase == "recovery":
                 self.settle(interface)
-        return interface, counted
+        return interface
 
     @property
     def phases(self) -> list[str]:

@@ -28,7 +28,6 @@ from dihal_bench.cli import (
     work,
 )
 from dihal_bench.core import distributed
-from dihal_bench.core.environment import keep_freed_memory
 from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for what the user has to mend)."""
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    keep_freed_memory()
     try:
         status = perform(arguments)
         sys.stdout.flush()

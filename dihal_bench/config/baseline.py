@@ -103,4 +103,5 @@ BASELINE: Mapping[str, Any] = {
     "latent.states": False,
     "latent.joint": False,
     "text.column": "text",
+    "losses.token_share": 1.0,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
@@ -157,7 +156,7 @@ class RunConfig:
                     f"tokens; give at least {step}."
                 )
         self._check_regime()
-        if not any(dataclasses.astuple(self.losses)):
+        if not self.losses.learns:
             raise UserError("losses.*: every weight is 0, so nothing would be learnt; set one.")
         if max(self.score.steps) > self.diffusion.train_steps:
             raise UserError(
@@ -239,6 +238,7 @@ _RANGES = {  # what would end in an empty sum, a division by zero, or nonsense
     "losses.rec": (0, _ANY),
     "losses.ce": (0, _ANY),
     "losses.kd": (0, _ANY),
+    "losses.token_share": (_TINY, 1),
     "train.batch": (1, _ANY),
     "train.micro": (1, _ANY),
     "train.lr": (_TINY, _ANY),

@@ -4,10 +4,14 @@ The digest is a SHA-256 over the whole file, in which it stands as zeros: among 
 safetensors file, among the fields of a JSON object. So it is written with the file in one step,
 stays with every copy, and covers names, shapes and metadata as well as numbers. Files of version 3
 have none; they are only read.
+
+Large tensors that several files have in common (tables, estimated once a run) lie beside them, each
+in a file that its digest names; theirs stand among the facts of the files that need them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -21,7 +25,7 @@ from dihal_bench.core.files import atomic_path, write_text
 from dihal_bench.core.progress import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -34,6 +38,8 @@ _ZEROS = "0" * 64
 _MARK = re.compile(rf'"{_KEY}\\?": ?\\?"{_KIND}([0-9a-f]{{64}})\\?"'.encode())
 _TRACES = (_KEY.encode(), _KIND.encode())  # one flipped bit leaves one of them
 _FACTS = "kept"  # the only key of the metadata: the order of several is left to chance
+_COMMON = "common"  # among the facts: tensor -> digest of what lies beside
+_LARGE = 1 << 20  # bytes from which on a common tensor has a file of its own
 _LENGTH = 8  # bytes in front of a safetensors header, which say how long it is
 
 
@@ -99,14 +105,19 @@ def read_json(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
     Raises:
         Damaged: the file is not there or not intact; names it, and the remedy.
     """
-    _check(path, remedy)
+    check(path, remedy=remedy)
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     content.pop(_KEY, None)
     return content
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any] | None = None,
+    *,
+    common: Collection[str] = (),
+    near: Path | None = None,
 ) -> None:
     """Write tensors with their digest into a safetensors file, atomically.
 
@@ -114,13 +125,21 @@ def write_tensors(
         path: of the file.
         tensors: contiguous ones, none of which share memory.
         facts: JSON values by name.
+        common: names of tensors that other files have too: the large ones lie beside, once.
+        near: another folder where these may lie already; disks hold them once.
 
     Raises:
         UserError: the folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    marked = json.dumps({_KEY: f"{_KIND}{_ZEROS}", **(facts or {})})
+    large = [n for n in common if tensors[n].nbytes >= _LARGE and distributed.writes()]
+    beside = {name: _content(tensors[name]) for name in large}
+    for name, digest in beside.items():
+        _write_common(_beside(path, digest), digest, tensors[name], near)
+    tensors = {name: value for name, value in tensors.items() if name not in beside}
+    facts = {**({_COMMON: beside} if beside else {}), **(facts or {})}
+    marked = json.dumps({_KEY: f"{_KIND}{_ZEROS}", **facts})
     with atomic_path(path) as temporary:
         if not distributed.writes():
             return
@@ -144,13 +163,15 @@ def read_tensors(path: Path, *, device: str = "cpu", remedy: str = REMEDY) -> Te
     """
     from safetensors import safe_open
 
-    _check(path, remedy)
+    check(path, remedy=remedy)
     with safe_open(path, framework="pt") as file:  # which knows fewer devices than torch
         found = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
         names = file.keys()
         tensors = {name: file.get_tensor(name).to(device) for name in names}
     facts = found.pop(_FACTS, found)  # in version 3 each was a key of the metadata
     facts.pop(_KEY, None)
+    for name, digest in facts.pop(_COMMON, {}).items():
+        tensors[name] = _read_common(_beside(path, digest), digest, remedy).to(device)
     return Tensors(tensors, facts)
 
 
@@ -167,7 +188,12 @@ def sha256(path: Path, *, remedy: str = REMEDY) -> str:
         raise Damaged(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
 
 
-def _check(path: Path, remedy: str) -> None:
+def check(path: Path, *, remedy: str = REMEDY) -> None:
+    """Make sure that a kept file is intact, and what lies beside it.
+
+    Raises:
+        Damaged: it is not; names it, and the remedy.
+    """
     fault = _fault(path)
     if fault is not None:
         raise Damaged(f"{path} {fault}; {remedy}.")
@@ -187,7 +213,78 @@ def _fault(path: Path) -> str | None:
         return "is empty"
     if matches is None:
         return None if _is_whole(path) else "is cut off or damaged"
-    return None if matches else "does not match its checksum"
+    return _fault_beside(path) if matches else "does not match its checksum"
+
+
+def _beside(path: Path, digest: str) -> Path:
+    return path.with_name(f"common-{digest[:16]}.safetensors")
+
+
+def _content(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor: of its dtype, shape and bytes."""
+    import torch
+
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _write_common(path: Path, digest: str, tensor: Tensor, near: Path | None) -> None:
+    """Write a tensor into a file of its own, if none of that content is there."""
+    if not distributed.writes() or _is_common(path, digest):
+        return
+    other = None if near is None else near / path.name
+    path.unlink(missing_ok=True)
+    if other is not None and _is_common(other, digest):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # another disk, or one without links
+            path.hardlink_to(other)
+            return
+    write_tensors(path, {_COMMON: tensor})
+
+
+def _is_common(path: Path, digest: str) -> bool:
+    try:
+        _read_common(path, digest, REMEDY)
+    except Damaged:
+        return False
+    return True
+
+
+def _read_common(path: Path, digest: str, remedy: str) -> Tensor:
+    """Return a tensor that lies in a file of its own.
+
+    Raises:
+        Damaged: the file is not there, or holds another.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(_COMMON)
+    except (OSError, SafetensorError) as error:
+        raise Damaged(f"{path} cannot be read ({error}); {remedy}.") from error
+    if _content(tensor) != digest:
+        raise Damaged(f"{path} does not match its checksum; {remedy}.")
+    return tensor
+
+
+def _fault_beside(path: Path) -> str | None:
+    """Return what is wrong with the files beside an intact one, as the rest of a sentence."""
+    for digest in _common_of(path).values():
+        if not _is_common(other := _beside(path, digest), digest):
+            return f"needs {other.name} beside it, which is missing or damaged"
+    return None
+
+
+def _common_of(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    if path.suffix == ".json":
+        return {}
+    with safe_open(path, framework="np") as file:
+        found: dict[str, str] = json.loads(file.metadata()[_FACTS]).get(_COMMON, {})
+    return found
 
 
 def _matches(content: Bytes, head: int) -> bool | None:

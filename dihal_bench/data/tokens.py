@@ -171,8 +171,12 @@ class PackedTokens:
 
     def draw(self, seed: int, first: int, count: int) -> Windows:
         """Return the windows at places ``first``.. of the endless stream of shuffled epochs."""
+        return self.batch(self.drawn(seed, first, count))
+
+    def drawn(self, seed: int, first: int, count: int) -> list[int]:
+        """Return the indices of the windows that ``draw`` returns."""
         places = range(first, first + count)
-        return self.batch([int(self.order(seed, p // len(self))[p % len(self)]) for p in places])
+        return [int(self.order(seed, p // len(self))[p % len(self)]) for p in places]
 
 
 def pack(

@@ -38,19 +38,19 @@ class Layout:
 
     @classmethod
     def of(
-        cls, positions: Tensor, block: int, shift: int = 0, past: KVCache | None = None
+        cls, positions: Tensor, block: int, shift: int | Tensor = 0, past: KVCache | None = None
     ) -> Layout:
         """Return the causal layout for ``block`` = 0, else that of blocks of so many places."""
         return cls.blocks(positions, block, shift) if block else cls(positions, past=past)
 
     @classmethod
-    def blocks(cls, positions: Tensor, size: int, shift: int = 0) -> Layout:
+    def blocks(cls, positions: Tensor, size: int, shift: int | Tensor = 0) -> Layout:
         """Cut every document into blocks of ``size`` places; the first has ``size - shift``.
 
         Args:
             positions: position ids [B, T].
             size: places per block, B.
-            shift: 0 to size - 1.
+            shift: 0 to size - 1, a number or a tensor of one.
         """
         first = ((positions + shift) // size * size - shift).clamp(min=0)
         place = torch.arange(positions.shape[1], device=positions.device)

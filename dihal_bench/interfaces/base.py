@@ -19,9 +19,10 @@ from dihal_bench.diffusion.denoisers import check_denoiser
 from dihal_bench.diffusion.layout import Layout
 from dihal_bench.diffusion.noise import Noise
 from dihal_bench.diffusion.schedule import Diffusion
-from dihal_bench.interfaces.losses import mean_over, token_losses
+from dihal_bench.interfaces.losses import mean_over
 from dihal_bench.interfaces.part import leading
 from dihal_bench.interfaces.settings import REGIMES
+from dihal_bench.interfaces.token_losses import losses_of_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,6 +57,7 @@ class Interface(Configurable, nn.Module, ABC):
             past alone; else generation reads all of it anew for every token.
         decoder_steps: network evaluations per token that its recovery adds to the sampler's.
         regimes: the regimes it can be used in.
+        period: training steps after which what one costs in FLOPs begins anew; so many are counted.
         least_accuracy: share of tokens that must be recovered from the true signal, else training
             stops before diffusion.
         controls: what stands beside it in its table by default.
@@ -73,6 +75,7 @@ class Interface(Configurable, nn.Module, ABC):
     local_recovery: ClassVar[bool] = False
     cached: ClassVar[bool] = True
     decoder_steps: ClassVar[int] = 0
+    period: ClassVar[int] = 1
     least_accuracy: ClassVar[float] = 0.0
     regimes: ClassVar[tuple[str, ...]] = REGIMES
     controls: ClassVar[tuple[str, ...]] = ()
@@ -130,9 +133,11 @@ class Interface(Configurable, nn.Module, ABC):
 
         Rows that agree in all of it train the phase once.
         """
+        losses = asdict(self.config.losses)
+        del losses["token_share"]  # no recovery knows it
         return {
             "span": asdict(self.span),
-            "losses": asdict(self.config.losses),
+            "losses": losses,
             "diffusion": asdict(self.config.diffusion),
         }
 
@@ -190,14 +195,8 @@ class Interface(Configurable, nn.Module, ABC):
             estimate = self.estimate(z, t, context)
             losses["rec"] = mean_over((estimate - x0).square().mean(-1), known)
             if weights.ce or weights.kd:
-                read, where = self._read(estimate, z, t, batch, layout, step)
-                losses |= token_losses(
-                    self.recover(read, batch),
-                    batch,
-                    ce=weights.ce > 0,
-                    kd=weights.kd > 0,
-                    where=where,
-                )
+                draw = _TRAINING_DRAWS + 2 * step.index
+                losses |= losses_of_tokens(self, (estimate, z, t), batch, layout, step, draw=draw)
         return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -206,7 +205,7 @@ class Interface(Configurable, nn.Module, ABC):
         terms = [getattr(weights, name, 1.0) * value for name, value in losses.items()]
         return torch.stack(terms).sum()
 
-    def layout(self, batch: Batch, shift: int = 0) -> Layout:
+    def layout(self, batch: Batch, shift: int | Tensor = 0) -> Layout:
         """Return who sees whom; in the sequence regime the first block is short by ``shift``."""
         return Layout.of(batch.positions, self.config.block, shift, batch.past)
 
@@ -325,26 +324,6 @@ class Interface(Configurable, nn.Module, ABC):
         drawn = self.chains(batch, steps=steps, count=count, layout=layout)
         return (x0 for chain, x0 in enumerate(drawn) if chosen is None or chain in chosen)
 
-    def _read(
-        self, estimate: Tensor, z: Tensor, t: Tensor, batch: Batch, layout: Layout, step: Step
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return what recovery reads in a training step, and where its logits count, bool [B, T].
-
-        Where signals are drawn again, one block per row is the one that is being generated; what
-        comes before it is known, what comes after it is not there yet.
-        """
-        if not self.redraws:
-            return estimate, None
-        assert self.trunk is not None
-        assert layout.starts is not None
-        uniform = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index)
-        place = (uniform * batch.tokens.shape[1]).long().clamp(max=batch.tokens.shape[1] - 1)
-        current = layout.starts.gather(1, place)  # [B, 1]
-        context = self.trunk.encode(self.condition(batch), layout.causal())
-        again = self.estimate(z, t, context)
-        read = torch.where(layout.kept(current[:, 0])[..., None], estimate, again)
-        return read, layout.starts <= current
-
     def _stepwise(self, context: Any) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the sampler's estimate of x0, which remembers its last one."""
         previous: Tensor | None = None
@@ -371,10 +350,12 @@ class Interface(Configurable, nn.Module, ABC):
         coin = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index + 1)
         return torch.where(coin[..., None] < 0.5, guess, torch.zeros_like(guess))
 
-    def _shift(self, batch: Batch, step: Step) -> int:
+    def _shift(self, batch: Batch, step: Step) -> int | Tensor:
         """Return how much shorter the first block is in a step: drawn, so that all places start."""
+        if not self.config.block:
+            return 0
         uniform = batch.coin(self.noise, draw=_TRAINING_DRAWS + 2 * step.index + 1, begin=True)[:1]
-        return int(float(leading(uniform)) * max(1, self.config.block))
+        return (leading(uniform) * self.config.block).long()
 
     def _normal(self, batch: Batch, draw: int, step: int = 0) -> Tensor:
         return batch.normal(self.noise, self.sizes[0], draw=draw, step=step)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from dihal_bench.core import devices
 from dihal_bench.core.errors import UserError
+from dihal_bench.models.packing import Documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -49,6 +51,8 @@ class Batch:
     _hidden: dict[int, Tensor] = field(default_factory=dict)
     _logits: Tensor | None = None
     _teacher: tuple[Tensor, Tensor] | None = None
+    _parts: dict[tuple[int, ...], Batch] = field(default_factory=dict)
+    _documents: tuple[Documents | None] | None = None  # of the positions, found once
 
     @classmethod
     def of(
@@ -58,6 +62,7 @@ class Batch:
         *,
         layers: Iterable[int] = (),
         logits: bool = False,
+        known: Mapping[int, Tensor] = MappingProxyType({}),
         past: KVCache | None = None,
     ) -> Batch:
         """Place windows on the device and run the teacher once for all that will be asked of it.
@@ -67,6 +72,7 @@ class Batch:
             backbone: the teacher.
             layers: layers whose states ``hidden`` will be asked for.
             logits: whether ``teacher_logits`` will be asked for.
+            known: states [B, T, D] that need not be computed, by layer.
             past: what the places before these left; every row is then one document.
         """
 
@@ -81,11 +87,15 @@ class Batch:
             past=past,
             _address=(place(windows.documents), place(windows.offsets)),
         )
-        wanted = sorted(set(layers))
+        batch._hidden = {layer: state.to(backbone.device) for layer, state in known.items()}
+        wanted = sorted({*layers} - known.keys())
         if wanted or logits:
+            found = Documents.find(torch.from_numpy(windows.positions))  # nobody waits for the host
+            batch._documents = (found and found.to(backbone.device),)
             with torch.no_grad():
-                states = backbone.states(batch.tokens, batch.positions, wanted, logits=logits)
-            batch._hidden, batch._logits = dict(states.hidden), states.logits
+                states = backbone.states(batch.tokens, batch.apart, wanted, logits=logits)
+            batch._hidden |= states.hidden
+            batch._logits = states.logits
         return batch
 
     def __getattr__(self, name: str) -> Any:
@@ -130,6 +140,25 @@ class Batch:
         assert self._address is not None
         return self._address[1] == 0
 
+    def part(self, rows: tuple[int, ...]) -> Batch:
+        """Return some of the windows as a batch of their own, the same one whoever asks."""
+        if rows not in self._parts:
+            index = self.rows(rows)
+            self._parts[rows] = replace(taken(self, index), _parts={}, _documents=None)
+        return self._parts[rows]
+
+    def rows(self, rows: tuple[int, ...]) -> Tensor:
+        """Return an index of rows on the device of the batch."""
+        return torch.tensor(rows, device=self.tokens.device)
+
+    def go_on(self) -> Tensor:
+        """Run the teacher on from the highest state there is; return its logits, [B, T, V]."""
+        if self._logits is None and self._hidden:
+            top = max(self._hidden)
+            with torch.no_grad():
+                self._logits = self.upper(self._hidden[top], top)
+        return self.teacher_logits
+
     def hidden(self, layer: int) -> Tensor:
         """Return h_layer of the teacher, [B, T, D]."""
         if layer not in self._hidden:
@@ -143,10 +172,20 @@ class Batch:
         """Return the logits [B, T, V] of states ``hidden`` [B, T, D] of a layer."""
         return self.backbone.upper(hidden, layer, **self._way("upper", layer))
 
+    @property
+    def apart(self) -> Documents | None:
+        """The documents that passes of the backbone keep apart; None: every row is one.
+
+        An accelerator's positions have to be waited for: once, not in every pass.
+        """
+        if self._documents is None:
+            self._documents = (Documents.find(self.positions),)
+        return self._documents[0]
+
     def _way(self, part: str, layer: int) -> dict[str, Any]:
         """Return where these places stand, as the backbone's passes want to know it."""
         if self.past is None:
-            return {"positions": self.positions}
+            return {"positions": self.apart}
         places = self.tokens.shape[1]
         return {"cache": self.past.cache((part, layer), places, self.backbone.new_cache)}
 
@@ -167,7 +206,7 @@ class Batch:
         """The teacher's next-token logits, [B, T, V]."""
         if self._logits is None:
             with torch.no_grad():
-                self._logits = self.backbone.logits(self.tokens, self.positions)
+                self._logits = self.backbone.logits(self.tokens, self.apart)
         return self._logits
 
     @property
@@ -178,3 +217,18 @@ class Batch:
             probabilities = logs.exp()
             self._teacher = probabilities, -torch.linalg.vecdot(probabilities, logs)
         return self._teacher
+
+
+def taken(value: Any, rows: Tensor) -> Any:
+    """Return some rows of every tensor [B, ...] in a value; what has none stays as it is."""
+    if isinstance(value, Tensor):
+        return value.index_select(0, rows) if value.ndim else value
+    if isinstance(value, tuple):
+        return tuple(taken(own, rows) for own in value)
+    if isinstance(value, dict):
+        return {key: taken(own, rows) for key, own in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{f.name: taken(getattr(value, f.name), rows) for f in fields(value)}
+        )
+    return value

@@ -45,12 +45,20 @@ class LossWeights:
         rec: unweighted error of the one-step estimate at t = T.
         ce: next-token cross-entropy of that estimate, recovered.
         kd: KL(teacher || recovered) of that estimate.
+        token_share: share of the windows that ce and kd are taken on, divided by it: their
+            gradients are the same on average. For the others no layer above the state is run.
     """
 
     diff: float = 1.0
     rec: float = 1.0
     ce: float = 0.03
     kd: float = 0.03
+    token_share: float = 1.0
+
+    @property
+    def learns(self) -> bool:
+        """Whether any loss has a weight."""
+        return any((self.diff, self.rec, self.ce, self.kd))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +98,10 @@ class Step:
         index: the step, from 0; all of its noise is a function of it.
         of: how many there are in the phase.
         phase: "recovery" or "diffusion".
+        taught: rows of the batch that ce and kd are taken on; None: all of them.
     """
 
     index: int
     of: int = 1
     phase: str = "diffusion"
+    taught: tuple[int, ...] | None = None

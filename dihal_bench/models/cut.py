@@ -9,7 +9,9 @@ length: models look up per-layer settings (sliding or full attention) and cache 
 
 import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterable
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,6 +139,7 @@ class Cut:
     """
 
     def __init__(self, model: Any) -> None:
+        _tell_transformers()
         self.model = model
         self.path = path_to_blocks(model)
         self.blocks: list[nn.Module] = list(model.get_submodule(".".join(self.path)))
@@ -176,7 +179,8 @@ class Cut:
         if cache is not None:
             inputs["past_key_values"] = cache
         view = self._view(self._stages(recorder, first, None if start is None else entry))
-        with contextlib.suppress(Halt):
+        documents = _none if positions is None else _number_in_row
+        with contextlib.suppress(Halt), _documents_are(documents):
             recorder.states.logits = view(**_PLAIN | inputs, use_cache=cache is not None).logits
         if cache is not None:
             self._keep_time(cache, [*range(first), *range(last, len(self.blocks))], entry)
@@ -255,6 +259,41 @@ def _shallow(module: Any) -> Any:
     twin = copy.copy(module)
     twin._modules = module._modules.copy()
     return twin
+
+
+_documents: ContextVar[Callable[[Tensor], Tensor | None]] = ContextVar("documents")
+
+
+@functools.cache
+def _tell_transformers() -> None:
+    """Has transformers ask here which documents are packed, in passes that know it.
+
+    It would look itself, in every pass, and an accelerator would have to be waited for.
+    """
+    from transformers import masking_utils
+
+    look = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda ids: _documents.get(look)(ids)
+
+
+@contextlib.contextmanager
+def _documents_are(known: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Answers for the passes of this thread."""
+    token = _documents.set(known)
+    try:
+        yield
+    finally:
+        _documents.reset(token)
+
+
+def _none(position_ids: Tensor) -> None:
+    """Every row is one document."""
+    del position_ids
+
+
+def _number_in_row(position_ids: Tensor) -> Tensor:
+    """The number of every token's document in its row, [B, T]."""
+    return (torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1) != 1).cumsum(-1)
 
 
 def path_to_blocks(model: Any) -> list[str]:

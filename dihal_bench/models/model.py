@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dihal_bench.core.environment import keep_freed_memory
 from dihal_bench.core.errors import UserError
 from dihal_bench.models import loading, verify
 from dihal_bench.models.cut import ForwardStates
 from dihal_bench.models.loading import context_of, is_sharded, shard_blocks
-from dihal_bench.models.packing import Documents
+from dihal_bench.models.packing import Documents, Positions
 
 _CHUNK = 1 << 24  # elements hashed at a time, which bounds what is copied off an accelerator
 
@@ -82,6 +83,7 @@ class Backbone:
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None
     ) -> None:
+        keep_freed_memory()
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
@@ -188,12 +190,12 @@ class Backbone:
         self.require_generation()
         return self._cut.new_cache()
 
-    def embed(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    def embed(self, tokens: Tensor, positions: Positions = None) -> Tensor:
         """h_0 [B, T, D]: what enters the first block, learned positions and scaling included."""
         return self.lower(tokens, 0, positions)
 
     def lower(
-        self, tokens: Tensor, layer: int, positions: Tensor | None = None, *, cache: Any = None
+        self, tokens: Tensor, layer: int, positions: Positions = None, *, cache: Any = None
     ) -> Tensor:
         """h_layer [B, T, D] of tokens [B, T]; blocks above ``layer`` (0..N) are not run."""
         self._check_layers(layer)
@@ -202,7 +204,7 @@ class Backbone:
     def states(
         self,
         tokens: Tensor,
-        positions: Tensor | None = None,
+        positions: Positions = None,
         layers: Sequence[int] | None = None,
         *,
         logits: bool = False,
@@ -222,14 +224,14 @@ class Backbone:
         return self._run(tokens, None, chosen, logits, positions)
 
     def upper(
-        self, hidden: Tensor, layer: int, positions: Tensor | None = None, *, cache: Any = None
+        self, hidden: Tensor, layer: int, positions: Positions = None, *, cache: Any = None
     ) -> Tensor:
         """Next-token logits [B, T, V] of h_layer [B, T, D], to which gradients flow back."""
         self._check_layers(layer)
         return self._logits(self._run(hidden, layer, [], True, positions, cache))
 
     def span(
-        self, hidden: Tensor, a: int, b: int, positions: Tensor | None = None, *, cache: Any = None
+        self, hidden: Tensor, a: int, b: int, positions: Positions = None, *, cache: Any = None
     ) -> Tensor:
         """h_b [B, T, D] of h_a [B, T, D] through blocks a+1..b, to which gradients flow back."""
         self._check_layers(a, b)
@@ -241,9 +243,7 @@ class Backbone:
         """Logits [B, T, V] of h_N [B, T, D]: final norm, output head, and any softcapping."""
         return self.upper(hidden, self.blocks)
 
-    def logits(
-        self, tokens: Tensor, positions: Tensor | None = None, *, cache: Any = None
-    ) -> Tensor:
+    def logits(self, tokens: Tensor, positions: Positions = None, *, cache: Any = None) -> Tensor:
         """Next-token logits [B, T, V] of tokens [B, T]."""
         return self._logits(self._run(tokens, None, [], True, positions, cache))
 
@@ -299,7 +299,7 @@ class Backbone:
         start: int | None,
         layers: Sequence[int],
         logits: bool,
-        positions: Tensor | None = None,
+        positions: Positions = None,
         cache: Any = None,
     ) -> ForwardStates:
         """One partial pass from tokens, or from h_start, with documents kept apart."""
@@ -307,11 +307,13 @@ class Backbone:
             entry = entry.to(self.model.dtype)
         if cache is not None and positions is not None:
             raise UserError("positions and cache exclude each other: a cached row is one document")
-        documents = Documents.find(positions)
+        documents = positions if isinstance(positions, Documents) else Documents.find(positions)
         if documents is None:
             return self._cut.run(entry, start, layers=layers, logits=logits, cache=cache)
         if self.packs_natively:
-            return self._cut.run(entry, start, layers=layers, logits=logits, positions=positions)
+            return self._cut.run(
+                entry, start, layers=layers, logits=logits, positions=documents.offset
+            )
         apart = self._cut.run(documents.split(entry), start, layers=layers, logits=logits)
         return apart.map(documents.join)
 

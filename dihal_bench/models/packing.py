@@ -41,6 +41,10 @@ class Documents:
             return None
         return cls(starts.flatten().cumsum(0).view_as(positions) - 1, positions)
 
+    def to(self, device: torch.device) -> "Documents":
+        """Places them on a device."""
+        return Documents(self.number.to(device), self.offset.to(device))
+
     def split(self, packed: Tensor) -> Tensor:
         """[B, T, ...] to [documents, longest, ...]: a document per row, zeros on the right.
 
@@ -53,3 +57,6 @@ class Documents:
     def join(self, split: Tensor) -> Tensor:
         """The inverse of `split`: [documents, longest, ...] to [B, T, ...]."""
         return split[self.number, self.offset]
+
+
+Positions = Tensor | Documents | None  # of windows; None: every row is one document

@@ -231,7 +231,8 @@ class RunContext:
             return
         layers = {layer for span in wanted for layer in span}
         for span, found in SpanStatistics.collect_spans(self._pass(layers), wanted).items():
-            kept.write_tensors(self._statistics(*span), asdict(found))
+            tables = asdict(found)
+            kept.write_tensors(self._statistics(*span), tables, common=tables.keys())
         distributed.barrier()
 
     def _statistics(self, a: int, b: int) -> Path:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from dihal_bench import __version__
 from dihal_bench.config.identity import evaluated_as, identity
 from dihal_bench.config.resolve import kept
-from dihal_bench.core.environment import keep_freed_memory
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import lock, short_hash, write_json
 from dihal_bench.runs.context import RunContext
@@ -209,7 +208,6 @@ def perform_file(path: Path, say: Callable[[str], None]) -> None:
         UserError: the file is no errand, is of another version, or names folders that are not here;
             or a run cannot be done.
     """
-    keep_freed_memory()
     path = path.absolute()
     content = _read(path)
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ from dihal_bench.core import distributed, kept
 from dihal_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -58,10 +58,16 @@ def weights_file(folder: Path, name: str) -> Path:
     return folder / "weights" / f"{name}.safetensors"
 
 
-def save_interface(path: Path, interface: Interface) -> None:
-    """Write a trained or fitted interface: trunk and closed-form tables."""
+def save_interface(path: Path, interface: Interface, near: Path | None = None) -> None:
+    """Write a trained or fitted interface: trunk and closed-form tables.
+
+    Args:
+        path: of the file.
+        interface: as it is to be loaded again.
+        near: a folder where its tables may lie already.
+    """
     state = {name: value.contiguous() for name, value in interface.state_dict().items()}
-    kept.write_tensors(path, state)
+    kept.write_tensors(path, state, common=_tables(interface, state), near=near)
 
 
 def load_interface(path: Path, interface: Interface) -> None:
@@ -90,6 +96,8 @@ def check_weights(path: Path, known: str | None) -> None:
     """
     if known is not None and kept.sha256(path, remedy=_RETRAIN) != known:
         raise UserError(f"{path} is not the file that the run's record speaks of; {_RETRAIN}.")
+    if known is not None:
+        kept.check(path, remedy=_RETRAIN)  # what lies beside it is in its digest
 
 
 def save_phase(path: Path, interface: Interface, phase: str, facts: dict[str, Any]) -> None:
@@ -102,7 +110,7 @@ def save_phase(path: Path, interface: Interface, phase: str, facts: dict[str, An
         for name, value in interface.state_dict().items()
         if phase == "diffusion" or not name.startswith("trunk.")
     }
-    kept.write_tensors(path, state, {"phase": facts})
+    kept.write_tensors(path, state, {"phase": facts}, common=_tables(interface, state))
 
 
 def load_phase(path: Path, interface: Interface) -> dict[str, Any]:
@@ -118,6 +126,11 @@ def load_phase(path: Path, interface: Interface) -> dict[str, Any]:
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path} does not fit the interface ({error}); delete it.") from error
     return facts
+
+
+def _tables(interface: Interface, state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of what no gradient trains: files of one run have it in common."""
+    return [name for name, _ in interface.named_buffers() if name in state]
 
 
 def _tensors(trainee: TrainState) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import resource
 import time
+import warnings
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +19,7 @@ from torch.utils.flop_counter import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _Result = TypeVar("_Result")
 aten = torch.ops.aten
@@ -31,7 +33,8 @@ class TrainingCost:
         tokens: tokens seen.
         steps: optimiser steps.
         trainable_parameters: trained by gradient in the phase.
-        counted_tokens: tokens of the real steps whose FLOPs were counted.
+        counted_tokens: tokens of the steps whose FLOPs are known: counted in that step, or in an
+            earlier one of the same kind.
         flops_per_token: forward, backward and optimiser of those steps, the teacher included.
         flops: the above times the tokens.
         seconds: wall time, shared steps counted in full.
@@ -47,16 +50,15 @@ class TrainingCost:
     seconds: float = 0.0
     peak_memory_bytes: int = 0
 
-    def add(self, tokens: int, *meters: Meter) -> None:
-        """Count one step; where its meters counted FLOPs, they say what a token costs."""
+    def add(self, tokens: int, seconds: float, flops: float | None) -> None:
+        """Count one step; where its FLOPs are known, they say what a token costs."""
         self.tokens += tokens
         self.steps += 1
-        self.seconds += sum(meter.seconds for meter in meters)
-        counted = sum(meter.flops for meter in meters)
-        if counted:
+        self.seconds += seconds
+        if flops is not None:
             known = self.flops_per_token * self.counted_tokens
             self.counted_tokens += tokens
-            self.flops_per_token = (known + counted) / self.counted_tokens
+            self.flops_per_token = (known + flops) / self.counted_tokens
         self.flops = self.flops_per_token * self.tokens
         self.peak_memory_bytes = peak_memory()
 
@@ -121,11 +123,32 @@ def _shape(value: Any) -> Any:
 
 @functools.cache
 def _is_composite(func: Any) -> bool:
-    """Return whether an operation is made of others, which are seen here where it is not run."""
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return key in func.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(
-        func.name(), key
-    )
+    """Return whether an operation is made of others, which are seen here where it is not run.
+
+    One that has a kernel of its own is run as it is: counting changes no number.
+    """
+    has, key = torch._C._dispatch_has_kernel_for_dispatch_key, "CompositeImplicitAutograd"
+    composite = has(func.name(), key) or getattr(torch._C.DispatchKey, key) in func.py_kernels
+    return composite and not has(func.name(), "CPU")
+
+
+@contextmanager
+def rounded_as_ever(early: bool) -> Iterator[None]:
+    """Take SiLU's gradient apart on a CPU, as counting FLOPs did in a phase's first steps once.
+
+    So whoever trains a finished run again gets its bits.
+    """
+    if not early:
+        yield
+        return
+    library: Any = torch.library.Library("aten", "IMPL", "CPU")  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators")
+        library.impl("silu_backward", aten.silu_backward.default.decompose, allow_override=True)
+    try:
+        yield
+    finally:
+        library._destroy()
 
 
 def peak_memory() -> int:

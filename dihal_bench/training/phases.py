@@ -96,7 +96,7 @@ class PhaseRunner:
         """
         done = train_together([(self, interfaces)])[0]
         for name, interface in done.interfaces.items():
-            save_interface(weights_file(self.folder, name), interface)
+            save_interface(weights_file(self.folder, name), interface, near=self.shared)
         return done
 
     def pupils(self, interfaces: Mapping[str, Interface], phase: str) -> list[PhaseTask]:

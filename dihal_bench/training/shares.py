@@ -20,11 +20,12 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.interfaces.part import MicrobatchShard
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from dihal_bench.training.config import TrainConfig
+    from dihal_bench.training.ledger import Meter
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,11 @@ def add_gradients(parameters: Sequence[Tensor]) -> None:
         parameter.grad = total.view_as(parameter).to(parameter.dtype) if found else None
 
 
-def add_losses(losses: MutableMapping[str, float], flops: float) -> float:
-    """Add the other processes' shares of the losses, in place, and of the FLOPs; return these."""
+def add_flops(meters: Sequence[Meter]) -> None:
+    """Add the FLOPs that the other processes have counted."""
     if distributed.size() == 1:
-        return flops
-    sums = torch.tensor([*losses.values(), flops], dtype=torch.float64)
+        return
+    sums = torch.tensor([meter.flops for meter in meters], dtype=torch.float64)
     distributed.add_up(sums)
-    *values, total = sums.tolist()
-    for name, value in zip(losses, values, strict=True):
-        losses[name] = value
-    return float(total)
+    for meter, flops in zip(meters, sums.tolist(), strict=True):
+        meter.flops = flops

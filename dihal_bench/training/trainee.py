@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from dihal_bench.training.ledger import TrainingCost
+from dihal_bench.training.sampling import taught_places
 from dihal_bench.training.shares import add_gradients
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -44,6 +45,7 @@ class TrainState:
         self.optimizers = _OPTIMIZERS[config.optimizer](self.parameters, config)
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.spent = TrainingCost(trainable_parameters=sum(p.numel() for p in self.parameters))
+        self.flops: dict[Hashable, float] = {}  # of a step, by its kind
         self.curve: list[dict[str, float]] = []
 
     @property
@@ -51,37 +53,42 @@ class TrainState:
         """Whether the phase asks for the teacher's probabilities."""
         return self.phase == "diffusion" and self.interface.config.losses.kd > 0
 
-    def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, float]:
-        """Add the gradients of a part of the step's windows; return its losses.
+    def taught(self, step: Step, seed: int) -> tuple[int, ...] | None:
+        """Return the places in a step's batch of the windows with token losses; None: all.
+
+        Args:
+            step: of the phase.
+            seed: of the data order.
+        """
+        weights = self.interface.config.losses
+        if self.phase != "diffusion" or not (weights.ce or weights.kd):
+            return None
+        batch = self.config.batch
+        return taught_places(weights.token_share, batch, seed=seed, step=step.index)
+
+    def learn(self, batch: Batch, step: Step, share: float = 1.0) -> dict[str, Tensor]:
+        """Add the gradients of a part of the step's windows; return its losses, which may be NaN.
 
         Args:
             batch: the windows.
-            step: the step they belong to.
+            step: the step they belong to, and which of them have token losses.
             share: of the step's windows that these are; the gradients' weight.
-
-        Raises:
-            FloatingPointError: a loss is not finite.
         """
         device = batch.tokens.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.config.autocast):
             losses = self.interface.losses(batch, step)
             total = self.interface.total(losses)
-        values = {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
-        if not all(math.isfinite(v) for v in values.values()):
-            raise FloatingPointError(str(values))
         torch.autograd.backward(share * total)
-        return values
+        return {name: value.detach() for name, value in {**losses, "total": total}.items()}
 
-    def update(self, step: int, steps: int) -> None:
+    def update(self, step: int, steps: int) -> Tensor:
         """Take the optimiser step ``step`` of ``steps`` on the gradients of all processes.
 
-        Raises:
-            FloatingPointError: the gradient is not finite; the weights are as before.
+        Returns:
+            The norm of the gradient, []. Where it is not finite, no more are the weights.
         """
         add_gradients(self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"gradient norm {norm}")
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         scale = learning_rate(step, steps, self.config)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -89,6 +96,7 @@ class TrainState:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._follow(min(self.config.ema, (1 + step) / (10 + step)))
+        return norm
 
     @torch.no_grad()
     def adopt_average(self) -> None:
@@ -108,8 +116,7 @@ class TrainState:
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
-        for average, parameter in zip(self.average, self.parameters, strict=True):
-            average.lerp_(parameter, 1 - decay)
+        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -131,7 +138,8 @@ def _split(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _adamw(parameters: list[Tensor], lr: float, decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=decay, fused=False)
+    fused = any(p.device.type == "cuda" for p in parameters)
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=decay, fused=fused)
 
 
 def _all_adamw(parameters: Sequence[Tensor], config: TrainConfig) -> list[torch.optim.Optimizer]:

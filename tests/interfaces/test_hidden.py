@@ -304,7 +304,7 @@ def test_gradients_reach_the_trunk_and_only_the_trunk(
     for step in range(2):
         values = trainee.learn(batch, Step(index=step))
         trainee.update(step, 10)
-        assert all(np.isfinite(value) for value in values.values())
+        assert all(torch.isfinite(value) for value in values.values())
     for step in range(2, 8):  # the loop's first pass cannot hear its input; others are as deep
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             total = interface.total(interface.losses(batch, Step(index=step)))

@@ -201,3 +201,26 @@ def test_equal_contents_are_equal_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
         kept.write_tensors(tmp_path / name, {"x": torch.ones(2)}, {"phase": {}, "rows": [1]})
     assert kept.sha256(tmp_path / "one") == kept.sha256(tmp_path / "two")
+
+
+def test_tables_are_written_once_and_needed(
+    whole: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where they are large: everything else is as it was."""
+    monkeypatch.setattr(kept, "_LARGE", 10_000)
+    place = Place(tmp_path / "it", whole.tiny)
+    status, err = place.go_on()
+    assert status == 0, err
+    same = [name for name in SAME if name != "weights"]
+    assert {n: place.record[n] for n in same} == {n: whole.record[n] for n in same}
+    tables = [*place.run.rglob("common-*.safetensors")]
+    assert len({path.name for path in tables}) == len({path.stat().st_ino for path in tables}) == 1
+    assert {path.parent.name for path in tables} == {"shared", "weights"}
+    finished, usual = FinishedRun(place.run), FinishedRun(whole.run)
+    for name in finished.names:
+        state = usual.interface(name).state_dict()
+        for key, value in finished.interface(name).state_dict().items():
+            assert torch.equal(value, state[key])
+    flip(place.run / "weights" / tables[0].name)
+    with pytest.raises(UserError, match=tables[0].name):
+        FinishedRun(place.run).interface("hidden")

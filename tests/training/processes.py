@@ -29,6 +29,7 @@ from dihal_bench.evaluation.likelihood import Row, score
 from dihal_bench.evaluation.reconstruction import bridgeability, oracle
 from dihal_bench.geometry.activations import sample_activations
 from dihal_bench.interfaces.batch import Batch
+from dihal_bench.interfaces.settings import LossWeights
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.models.loading import shard_blocks
 from dihal_bench.models.model import Backbone
@@ -52,13 +53,15 @@ class Case:
     micro: int
     phase: str = "diffusion"
     block: int = 0
+    token_share: float = 1.0
 
     @property
     def config(self) -> TrainConfig:
         return TrainConfig(batch=BATCH, micro=self.micro, optimizer="adamw", autocast=False)
 
     def trainees(self) -> list[TrainState]:
-        made = {name: build(name, block=self.block) for name in self.names}
+        losses = LossWeights(token_share=self.token_share)
+        made = {name: build(name, block=self.block, losses=losses) for name in self.names}
         return [TrainState(name, made[name], self.config, self.phase) for name in self.names]
 
 
@@ -68,6 +71,9 @@ CASES = {
     "passes dealt to pairs": Case(("hidden",), micro=4),
     "a short last pass": Case(("hidden",), micro=6),
     "blocks": Case(("hidden", "embedding"), micro=8, block=4),
+    "a share of the windows": Case(("hidden", "regress"), micro=2, token_share=0.25),
+    "a share of the windows of passes shared": Case(("hidden",), micro=8, token_share=0.125),
+    "a share of blocks": Case(("hidden",), micro=8, block=4, token_share=0.25),
     "recovery": Case(("c2d", "latent"), micro=8, phase="recovery"),
 }
 INTERRUPTED = CASES["passes shared"]
@@ -192,7 +198,7 @@ def cases(folder: Path) -> None:
     taken = []
     update = TrainState.update
     with mock.patch.object(
-        TrainState, "update", lambda self, *a: (taken.append(a[0]), update(self, *a))
+        TrainState, "update", lambda self, *a: (taken.append(a[0]), update(self, *a))[1]
     ):
         resumed = learn(INTERRUPTED, data, folder / f"interrupted-{distributed.size()}", LONG)
     facts["resumed"] = {"taken": sorted(set(taken)), "curve": resumed[0].curve}
@@ -216,10 +222,10 @@ def victim(folder: Path) -> None:
     module._CHECKPOINT_SECONDS = 0.0
     update = TrainState.update
 
-    def killed(self: TrainState, step: int, steps: int) -> None:
+    def killed(self: TrainState, step: int, steps: int) -> torch.Tensor:
         if step == KILLED_AT and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        update(self, step, steps)
+        return update(self, step, steps)
 
     with mock.patch.object(TrainState, "update", killed):
         learn(INTERRUPTED, text(folder / "cache"), folder / "interrupted", LONG)

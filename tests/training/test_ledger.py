@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dihal_bench.training.ledger import count_flops
+from dihal_bench.training.ledger import count_flops, rounded_as_ever
 
 WINDOW, BATCH, STEPS = 16, 2, 6
 
@@ -63,3 +63,30 @@ def test_attention_alone_is_counted_in_bfloat16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         flops = count_flops(lambda: F.scaled_dot_product_attention(q, q, q))
     assert flops == 2 * 2 * 2 * 16 * 16 * 8
+
+
+# --- bits -----------------------------------------------------------------------------------------
+
+
+def _gradient(x: torch.Tensor) -> torch.Tensor:
+    own = x.clone().requires_grad_()
+    F.silu(own).square().sum().backward()
+    assert own.grad is not None
+    return own.grad
+
+
+def test_counting_changes_no_bit() -> None:
+    x, found = torch.randn(500), []
+    count_flops(lambda: found.append(_gradient(x)))
+    assert torch.equal(found[0], _gradient(x))
+
+
+def test_early_steps_are_rounded_as_they_were_when_all_of_them_were_counted() -> None:
+    x = torch.randn(500)
+    with rounded_as_ever(early=True):
+        early = _gradient(x)
+    with rounded_as_ever(early=False):
+        late = _gradient(x)
+    parts = torch.ops.aten.silu_backward.default.decompose(2 * F.silu(x), x)
+    assert torch.equal(early, parts)
+    assert not torch.equal(early, late)

@@ -19,7 +19,6 @@ from dihal_bench.interfaces.batch import Batch
 from dihal_bench.interfaces.settings import LossWeights, Span
 from dihal_bench.interfaces.statistics import SpanStatistics
 from dihal_bench.models.model import Backbone
-from dihal_bench.training import trainer
 from dihal_bench.training.config import BudgetConfig, TrainConfig
 from dihal_bench.training.phases import PhaseRunner, train_together
 
@@ -67,7 +66,6 @@ def teacher() -> Backbone:
 
 def test_six_layers_on_one_pass_are_half_again_as_fast(data, tmp_path: Path, monkeypatch) -> None:
     """Losses of the state alone, as a sweep of bridge losses needs; a ratio within one process."""
-    monkeypatch.setattr(trainer, "_COUNTED_STEPS", 0)  # counting runs the teacher for each again
     deep, settings = teacher(), replace(CONFIG, losses=LossWeights(ce=0.0, kd=0.0))
     batch = Batch.of(data.draw(0, 0, 8), deep, layers=(0, *LAYERS))
     known = {b: SpanStatistics.collect([batch], 0, b) for b in LAYERS}

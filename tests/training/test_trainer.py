@@ -112,10 +112,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, last: int, victim: str) -> None:
     """Checkpoint after every step, and raise when ``victim`` is to take step ``last``."""
     whole = TrainState.update
 
-    def update(self: TrainState, step: int, steps: int) -> None:
+    def update(self: TrainState, step: int, steps: int) -> torch.Tensor:
         if step == last and self.name == victim:
             raise Stop
-        whole(self, step, steps)
+        return whole(self, step, steps)
 
     monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(TrainState, "update", update)
@@ -375,12 +375,11 @@ def test_the_ledger_of_a_training(config: TrainConfig, data: PackedTokens, tmp_p
 def test_a_budget_is_held_to_one_percent(
     data: PackedTokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TrainState, "learn", lambda *_: {"total": 0.0})
-    monkeypatch.setattr(TrainState, "update", lambda *_: None)
-    monkeypatch.setattr(module.Batch, "of", lambda *_, **__: None)
+    monkeypatch.setattr(TrainState, "learn", lambda *_: {"total": torch.zeros(())})
+    monkeypatch.setattr(TrainState, "update", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(module.Need, "lesson", lambda *_: None)
     for tokens in (50 * 32, 50 * 32 + 15, 51 * 32 - 15, 2000, 3333):
         (trainee,) = trainees_of(["hidden"])
-        monkeypatch.setattr(module, "_COUNTED_STEPS", 0)
         path = tmp_path / str(tokens)
         train([trainee], data, backbone(), tokens=tokens, seed=0, checkpoint=path)
         budget = BudgetConfig(diffusion_tokens=tokens)

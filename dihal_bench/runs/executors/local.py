@@ -125,9 +125,6 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _begin() -> None:
-    from dihal_bench.core.environment import keep_freed_memory
-
-    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
