@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
     from dihal_bench.cli.common import Verbs
-    from dihal_bench.leaderboard.wanted import Outcome, WantedRun
+    from dihal_bench.leaderboard.wanted import RunsMade, WantedRun
 
 _WANTED = "wanted.toml"  # in the leaderboard's folder
 
@@ -94,7 +94,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _summary(outcome: Outcome, left: int) -> str:
+def _summary(outcome: RunsMade, left: int) -> str:
     lines = [*outcome.failed]
     if outcome.stopped:
         lines.append(f"the time is over in: {outcome.stopped}; the same command continues it")

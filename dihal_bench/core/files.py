@@ -38,7 +38,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         UserError: the folder cannot be written.
     """
     if not distributed.writes():
-        yield Path(os.devnull)
+        # Not the null device: libraries that write beside a path and rename would replace it.
+        with tempfile.TemporaryDirectory() as nowhere:
+            yield Path(nowhere) / path.name
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

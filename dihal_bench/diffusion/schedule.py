@@ -64,7 +64,7 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
-class Tables:
+class LevelTables:
     """Numbers per level, float64 [T] each.
 
     Attributes:
@@ -77,9 +77,9 @@ class Tables:
     sigma: Tensor
     weight: Tensor
 
-    def to(self, device: torch.device) -> Tables:
+    def to(self, device: torch.device) -> LevelTables:
         """Return them on a device."""
-        return Tables(*(own.to(device) for own in (self.alpha, self.sigma, self.weight)))
+        return LevelTables(*(own.to(device) for own in (self.alpha, self.sigma, self.weight)))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Diffusion(Configurable, ABC):
             )
         weight = torch.clamp((self.alpha / self.sigma) ** 2, max=_SNR_CAP)
         self.weight = weight / weight.mean()  # [T]
-        self._tables: dict[torch.device, Tables] = {}
+        self._tables: dict[torch.device, LevelTables] = {}
 
     @staticmethod
     def create(config: DiffusionConfig) -> Diffusion:
@@ -225,14 +225,14 @@ class Diffusion(Configurable, ABC):
         alpha, sigma = tables.alpha.take(t), tables.sigma.take(t)
         return alpha[..., None].to(like.dtype), sigma[..., None].to(like.dtype)
 
-    def _on(self, device: torch.device) -> Tables:
+    def _on(self, device: torch.device) -> LevelTables:
         """Return the tables on a device, where they are copied once.
 
         An accelerator's index into tables of the host, or ``table[t]`` of one level, would make the
         host wait in every step.
         """
         if device not in self._tables:
-            self._tables[device] = Tables(self.alpha, self.sigma, self.weight).to(device)
+            self._tables[device] = LevelTables(self.alpha, self.sigma, self.weight).to(device)
         return self._tables[device]
 
     @abstractmethod

@@ -145,8 +145,7 @@ def score(
                     iter((teacher,)) if row.subject == TEACHER else signals.predictions(row, places)
                 )
                 each: list[Tensor] = []
-                scores = _on_host(token_scores(chains, teacher, targets, each))
-                apart[row] = torch.stack(each).float().cpu().numpy()
+                scores, apart[row] = _on_host(token_scores(chains, teacher, targets, each), each)
                 for name, values in scores.items():
                     require_finite(values, f"{row.subject} S={row.steps}", f"values of {name}")
                 if counts:
@@ -302,9 +301,13 @@ def _log_probabilities(logits: Tensor, places: Tensor) -> Tensor:
     return torch.log_softmax(logits.flatten(0, 1)[places].float(), dim=-1)
 
 
-def _on_host(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the values in the host's memory, in one copy."""
-    return dict(zip(scores, torch.stack(list(scores.values())).cpu(), strict=True))
+def _on_host(
+    scores: dict[str, Tensor], each: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], NDArray[np.float32]]:
+    """Return the values of a row, and of its single chains, in the host's memory, in one copy."""
+    whole = torch.cat((torch.stack(list(scores.values())), *each)).cpu()
+    single = whole[len(scores) :].reshape(len(each), 2, -1)
+    return dict(zip(scores, whole, strict=False)), single.float().numpy()
 
 
 class _Accumulator:

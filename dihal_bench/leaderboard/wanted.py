@@ -129,7 +129,7 @@ def estimates(wanted: Iterable[WantedRun], say: Callable[[str], None]) -> Mappin
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunsMade:
     """What came of it.
 
     Attributes:
@@ -145,7 +145,7 @@ class Outcome:
 
 def make(
     wanted: Sequence[WantedRun], *, shared: Path, minutes: float, say: Callable[[str], None]
-) -> Outcome:
+) -> RunsMade:
     """Make what is left, one run after another, until the time is over.
 
     A run that the time ends in continues where it stopped when this is called again: training from
@@ -158,7 +158,7 @@ def make(
         say: takes one-line messages for a person.
     """
     end = time.monotonic() + 60 * minutes - min(_RESERVE, 6 * minutes)
-    outcome = Outcome([], "", [])
+    outcome = RunsMade([], "", [])
     inputs: Inputs | None = None
     for own in (each.run for each in wanted if each.left):
         if time.monotonic() >= end:

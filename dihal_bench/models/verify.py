@@ -26,7 +26,7 @@ _EXPERTS = 0.02  # a few places whose experts are others
 
 
 @dataclass(frozen=True)
-class Traits:
+class ModelTraits:
     """How an accepted model is to be used.
 
     Attributes:
@@ -45,7 +45,7 @@ class Traits:
     cached_fault: str
 
 
-def examine(model: Any, context: int | None) -> Traits:
+def examine(model: Any, context: int | None) -> ModelTraits:
     """Try all that later stages rely on.
 
     Args:
@@ -71,7 +71,7 @@ def examine(model: Any, context: int | None) -> Traits:
     with _stage(model, "a pass over packed documents"):
         packs = check_packed(cut, tokens, logits, layers)
     fault = cached_fault(cut, tokens, logits, layers)
-    return Traits(cut, states[0].shape[-1], width, packs, fault)
+    return ModelTraits(cut, states[0].shape[-1], width, packs, fault)
 
 
 @torch.no_grad()
@@ -192,7 +192,7 @@ def cached_fault(cut: Cut, tokens: Tensor, logits: Tensor, layers: Sequence[int]
 
 
 @torch.no_grad()
-def examine_window(traits: Traits, window: int) -> Traits:
+def examine_window(traits: ModelTraits, window: int) -> ModelTraits:
     """Try one window of the length that will be used, at a middle layer.
 
     Sliding windows, sparse attention and rotary tables that depend on the length show here alone.
