@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +174,7 @@ class Inputs:
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of them."""
         return {
-            "backbone": asdict(self.backbone.info),
+            "backbone": self.backbone.info.to_dict(),
             "corpus": {
                 "name": self.corpus.name,
                 "fingerprint": self.corpus.fingerprint,
