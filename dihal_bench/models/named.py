@@ -1,17 +1,21 @@
 """Pretrained models of other makers that package registries hold, by name; terms of use."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import cache_folder
 from dihal_bench.core.progress import say
+
+NOTICE = "NOTICE"
+"""The name of the file that `notice_text` is for."""
 
 ACCEPTED = "DIHAL_BENCH_ACCEPT_TERMS"
 """The environment variable that ``--accept-terms`` sets: keys of `TERMS`, comma-separated."""
@@ -60,6 +64,22 @@ TERMS = {
     )
 }
 """Terms by the licence that a GGUF states."""
+
+
+def notice_text(source: Mapping[str, Any]) -> str | None:
+    """The file that goes with what is trained on a backbone's states; None: it needs none.
+
+    Args:
+        source: What a record says that the backbone was unpacked from.
+    """
+    if not source.get("notice"):
+        return None
+    return (
+        f"{source['notice']}.\n\nThe weights here were trained on the states and outputs of "
+        f"{source['title']}. They are a derivative of it, made by dihal-bench, and subject to the "
+        "use restrictions of its terms. Copies have to be passed on with this notice and a copy of "
+        "the terms.\n"
+    )
 
 
 def terms_of(licence: str | None, architecture: str) -> Terms | None:
