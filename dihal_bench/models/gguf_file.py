@@ -154,8 +154,9 @@ class GgufFile:
         if known is None or known.get(key) is not None or key in _QUIET_KEYS:
             return True
         value, own = self.get(f"{self.architecture}.{key}"), _meant(config).get(key)
-        numbers = isinstance(value, int | float) and isinstance(own, int | float)
-        return math.isclose(value, own, rel_tol=1e-6) if numbers else value == own
+        if isinstance(value, int | float) and isinstance(own, int | float):
+            return math.isclose(value, own, rel_tol=1e-6)
+        return bool(value == own)
 
     def _odd_tensors(self) -> str:
         usual = ("blk.", "token_embd", "output")

@@ -78,7 +78,7 @@ def unpacked(name: str, local_files_only: bool | None = None) -> str | None:
             return str(_unpack(name, path))
     if on_hub:
         with distributed.first_on_machine():
-            return str(_unpack(name, _fetched(name, *on_hub.groups(), bool(local_files_only))))
+            return str(_unpack(name, _fetched(name, on_hub[1], on_hub[2], bool(local_files_only))))
     if path.suffix == ".gguf":
         raise UserError(
             f"backbone {name!r} does not exist: give the path of a GGUF, or owner/repository:FILE"
@@ -124,7 +124,7 @@ def _unpack(name: str, path: Path, model: NamedBackbone | None = None) -> Path:
     source = Source(
         title=f"{title}, {gguf.file_type} dequantised",
         licence=model.licence if model else gguf.licence,
-        notice=terms and terms.notice,
+        notice=terms.notice if terms else None,
         sha256=digest,
     )
     say(f"backbone: unpacking {source.title}, once, into {folder}")
