@@ -86,7 +86,7 @@ class GgufFile:
 
         stated = self.get("general.file_type")
         if stated in {*LlamaFileType}:
-            return LlamaFileType(stated).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+            return str(LlamaFileType(stated).name.removeprefix("MOSTLY_").removeprefix("ALL_"))
         sizes: Counter[str] = Counter()
         for tensor in self.reader.tensors:
             sizes[tensor.tensor_type.name] += int(tensor.n_elements)
