@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.models.named import ACCEPTED, TERMS
 
 if TYPE_CHECKING:
     import argparse
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 INCLUDE = "a Python file that registers interfaces (repeatable)"
 JSON = "print JSON, and nothing else, on standard output"
 _COLUMN = "column of the text, or of chats, in files of rows; a.b is nested (default: text)"
+_BACKBONE = "bundled, a name of dihal-bench list, a folder, a GGUF, or a hub id (default: bundled)"
+_TERMS = f"accept the terms of use that a backbone is under (or set {ACCEPTED})"
 _SHARD = "spread the backbone's blocks over the processes that torchrun starts (FSDP2)"
 _FLAGS = (
     *("interface", "layer", "from_layer", "backbone", "corpus", "text_column", "budget"),
@@ -34,7 +37,8 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--layer", help="auto, early, middle, late, or a number (default: auto)")
     add("--from", dest="from_layer", metavar="A", help="layer that conditions (default: 0)")
-    add("--backbone", help="bundled, a folder, or a hub id (default: bundled)")
+    add("--backbone", help=_BACKBONE)
+    add("--accept-terms", choices=TERMS, help=_TERMS)
     add("--corpus", help="bundled, a file, a folder, or a Hugging Face dataset (default: bundled)")
     add("--text-column", metavar="NAME", help=_COLUMN)
     add("--budget", "--preset", default="tiny", help="tiny, small or paper (default: tiny)")
@@ -58,6 +62,7 @@ def place_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags that say where a finished run is worked on, and with what lies where."""
     add = parser.add_argument
     add("--backbone", help="where it lies by now (default: where the run was given it)")
+    add("--accept-terms", choices=TERMS, help=_TERMS)
     add("--corpus", help="the same of the text")
     add("--device", help="torch device (default: that of the run)")
 

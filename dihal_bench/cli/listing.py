@@ -23,6 +23,7 @@ def add(verbs: Verbs) -> None:
 def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.core.registry import REGISTRIES, include
     from dihal_bench.evaluation.tasks import built_in, first_comment
+    from dihal_bench.models.named import NAMED
 
     for path in arguments.include or ():
         include(path)
@@ -39,6 +40,15 @@ def _work(arguments: argparse.Namespace) -> int:
     entries += [
         {"kind": "task", "name": path.stem, "origin": path.name, "help": first_comment(path)}
         for path in sorted(built_in().glob("*.yaml"))
+    ]
+    entries += [
+        {
+            "kind": "backbone",
+            "name": name,
+            "origin": model.package,
+            "help": f"{model.title}; {model.terms}; {'' if model.installed else 'not '}installed",
+        }
+        for name, model in NAMED.items()
     ]
     if arguments.json:
         print_json(entries)

@@ -29,6 +29,7 @@ from dihal_bench.cli import (
 )
 from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError
+from dihal_bench.models.named import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for what the user has to mend)."""
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if terms := getattr(arguments, "accept_terms", None):
+        os.environ[ACCEPTED] = terms  # for the processes that this one starts, too
     try:
         status = perform(arguments)
         sys.stdout.flush()

@@ -110,7 +110,7 @@ class Setting:
         data = record.data
         config, budget = data["config"], data["config"]["budget"]
         return cls(
-            backbone=public(data["backbone"]["name"]),
+            backbone=_backbone(data["backbone"]),
             backbone_fingerprint=data["backbone"]["fingerprint"],
             corpus=public(data["corpus"]["name"]),
             corpus_fingerprint=data["corpus"]["fingerprint"],
@@ -217,6 +217,12 @@ def public(name: str) -> str:
     """Return a name as the leaderboard shows it: of a path on somebody's machine the last part."""
     plain = one_line(name)
     return plain.rstrip("/").rpartition("/")[2] if plain.startswith(("/", "~")) else plain
+
+
+def _backbone(own: Mapping[str, Any]) -> str:
+    """Return a backbone's name; of a quantised one what it is."""
+    source = own.get("source")
+    return public(source["title"] if source else own["name"])
 
 
 def _name(own: Setting) -> str:

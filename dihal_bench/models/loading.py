@@ -26,10 +26,10 @@ def locate(name: str) -> str:
     """Turns a backbone's name into a folder that looks complete, or a hub id.
 
     Args:
-        name: A name in `BUNDLED`, a path, or a hub id such as ``Qwen/Qwen3-0.6B``.
+        name: A name in `BUNDLED`, a folder, or a hub id such as ``Qwen/Qwen3-0.6B``.
 
     Raises:
-        UserError: The path does not exist, is no folder, or lacks the configuration or weights.
+        UserError: The folder does not exist, or lacks the configuration or weights.
     """
     if name in BUNDLED:
         folder = Path(__file__).parent / "bundled" / BUNDLED[name]
@@ -42,10 +42,6 @@ def locate(name: str) -> str:
     if path.is_dir():
         check_folder(name, path)
         return str(path)
-    if path.exists():
-        raise UserError(
-            f"backbone {name!r} is a file: give the folder that holds config.json and the weights"
-        )
     if not _HUB_ID.fullmatch(name):
         raise UserError(
             f"backbone {name!r} does not exist: give an existing folder, a hub id, or 'bundled'"
@@ -108,7 +104,7 @@ def read_tokenizer(name: str, source: str, local_files_only: bool | None) -> Any
     """
     from transformers import AutoTokenizer
 
-    with _explained(
+    with explained(
         f"the tokenizer of backbone {name!r} cannot be read", "save one into the same folder"
     ):
         tokenizer = AutoTokenizer.from_pretrained(source, **_safely(local_files_only))
@@ -133,7 +129,7 @@ def read_config(name: str, source: str, local_files_only: bool | None) -> Any:
     if Path(source).is_dir():
         failure = f"the config.json of backbone {name!r} cannot be used"
         remedy = f"repair it or give a supported model (tested: {', '.join(TESTED_FAMILIES)})"
-    with _explained(failure, remedy):
+    with explained(failure, remedy):
         config = AutoConfig.from_pretrained(source, **_safely(local_files_only))
     _refuse_adapter(name, source, local_files_only)
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -162,7 +158,7 @@ def read_weights(
         way = dict(quantised).get("quant_method", "a method without a name")
         failure = f"the weights of backbone {name!r}, quantised by {way}, cannot be read"
         remedy = "install what that method needs, or give weights that are not quantised"
-    with _quiet(source), _explained(failure, remedy):
+    with _quiet(source), explained(failure, remedy):
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -288,7 +284,7 @@ def _quiet(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(failure: str, remedy: str) -> Iterator[None]:
+def explained(failure: str, remedy: str) -> Iterator[None]:
     """Puts what the libraries raise over unusable files into one sentence."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

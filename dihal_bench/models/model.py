@@ -4,9 +4,8 @@ Notation: tokens x [B, T]; h_l [B, T, D] the residual stream after block l of N,
 norm; ``upper(lower(x, l), l)`` is the model, to rounding, for every l in 0..N.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from dihal_bench.core.environment import keep_freed_memory
 from dihal_bench.core.errors import UserError
-from dihal_bench.models import loading, verify
+from dihal_bench.models import loading, unpack, verify
 from dihal_bench.models.cut import ForwardStates
+from dihal_bench.models.fingerprint import fingerprint as fingerprint_of
 from dihal_bench.models.loading import context_of, is_sharded, shard_blocks
 from dihal_bench.models.packing import Documents, Positions
-
-_CHUNK = 1 << 24  # elements hashed at a time, which bounds what is copied off an accelerator
+from dihal_bench.models.unpack import Source
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class BackboneInfo:
         dtype: For example ``float32``.
         architecture: The model type, for example ``llama``.
         context: Longest sequence that the model was made for, in tokens; None: it says nothing.
+        source: What it was unpacked from, of a quantised model.
     """
 
     name: str
@@ -48,6 +48,12 @@ class BackboneInfo:
     dtype: str
     architecture: str
     context: int | None
+    source: Source | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; a source only where there is one."""
+        fields = asdict(self)
+        return fields if self.source else {k: v for k, v in fields.items() if k != "source"}
 
     def reads(self, tokens: int) -> bool:
         """Whether a sequence of so many tokens is within the context, as far as that is known."""
@@ -81,13 +87,20 @@ class Backbone:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str, fingerprint: str | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        fingerprint: str | None = None,
+        source: Source | None = None,
     ) -> None:
         keep_freed_memory()
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
         self._fingerprint = fingerprint
+        self._source = source
         self.context = context_of(model.config, tokenizer)
         self._traits = verify.examine(model, self.context)
         self._cut = self._traits.cut
@@ -108,7 +121,8 @@ class Backbone:
         """Loads a pretrained model, safetensors only, without running anybody's code.
 
         Args:
-            name_or_path: A local folder, a hub id, ``bundled``, or ``bundled-judge``.
+            name_or_path: A local folder, a hub id, ``bundled``, ``bundled-judge``, a GGUF (a file,
+                or ``owner/repository:FILE.gguf``), or a name of `named.NAMED`.
             device: Where the model lives and computes.
             dtype: The dtype of its weights and states.
             local_files_only: True never asks the hub; None leaves it to the hub's own settings.
@@ -120,14 +134,20 @@ class Backbone:
         """
         place = loading.check_device(device)
         loading.check_dtype(place, dtype)
-        source = loading.locate(name_or_path)
+        source = unpack.unpacked(name_or_path, local_files_only) or loading.locate(name_or_path)
         config = loading.read_config(name_or_path, source, local_files_only)
         tokenizer = loading.read_tokenizer(name_or_path, source, local_files_only)
         model, report = loading.read_weights(name_or_path, source, config, dtype, local_files_only)
-        fingerprint = _fingerprint(model) if shard else None  # which reads whole weights
+        fingerprint = fingerprint_of(model) if shard else None  # which reads whole weights
         if shard:
             shard_blocks(model, place)
-        backbone = cls(model.to(place), tokenizer, name=name_or_path, fingerprint=fingerprint)
+        backbone = cls(
+            model.to(place),
+            tokenizer,
+            name=name_or_path,
+            fingerprint=fingerprint,
+            source=Source.of(source),
+        )
         loading.check_complete(name_or_path, report)
         loading.check_vocabulary(name_or_path, tokenizer, backbone.vocab_size)
         return backbone
@@ -146,7 +166,7 @@ class Backbone:
         """What a record keeps; reads every weight once, on first use."""
         return BackboneInfo(
             name=self.name,
-            fingerprint=self._fingerprint or _fingerprint(self.model),
+            fingerprint=self._fingerprint or fingerprint_of(self.model),
             blocks=self.blocks,
             hidden_size=self.hidden_size,
             vocab_size=self.vocab_size,
@@ -154,6 +174,7 @@ class Backbone:
             dtype=str(self.model.dtype).removeprefix("torch."),
             architecture=self.model.config.model_type,
             context=self.context,
+            source=self._source,
         )
 
     @property
@@ -329,13 +350,3 @@ class Backbone:
     def _logits(states: ForwardStates) -> Tensor:
         assert states.logits is not None
         return states.logits
-
-
-def _fingerprint(model: Any) -> str:
-    """SHA-256 of the configuration class and of all parameters, in order of their names."""
-    digest = hashlib.sha256(type(model.config).__name__.encode())
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        for chunk in parameter.detach().reshape(-1).split(_CHUNK):
-            digest.update(chunk.cpu().view(torch.uint8).numpy())
-    return digest.hexdigest()

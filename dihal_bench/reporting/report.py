@@ -139,7 +139,8 @@ def plan(
         "interface": f"{config.interface} with controls {', '.join(job.names[1:]) or 'none'}",
         "regime": f"{config.regime}, blocks of {block}" if block else config.regime,
         "backbone": f"{config.backbone}: {backbone.info.architecture}, {backbone.blocks} blocks, "
-        f"{backbone.info.parameters:,} parameters",
+        f"{backbone.info.parameters:,} parameters"
+        + (f" ({backbone.info.source.title})" if backbone.info.source else ""),
         "layer": f"{layer}, conditioned on layer {config.from_layer}",
         "corpus": config.corpus,
         "training tokens": f"{_trained(job) if train else 'none'} in windows of "

@@ -86,12 +86,22 @@ class InterfaceFields(Open):
     replaced: Positive
 
 
+class SourceFields(Closed):
+    """What a quantised teacher was unpacked from."""
+
+    title: Annotated[Line, Field(min_length=1)]
+    licence: Line | None
+    notice: Line | None
+    sha256: Line
+
+
 class BackboneFields(Open):
     """The teacher."""
 
     name: Annotated[Line, Field(min_length=1)]
     fingerprint: Line
     blocks: Positive
+    source: SourceFields | None = None
 
 
 class CorpusFields(Open):

@@ -16,6 +16,7 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import take
 from dihal_bench.core.kept import read_json, write_json
 from dihal_bench.core.registry import find
+from dihal_bench.models.named import NOTICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _LOCK, _CONFIG = ".lock", "config.json"
 INPUTS = "inputs.json"  # what a run of this configuration rests on
 _ANOTHER = "put it back as it was, or choose another folder"
-_OWN = {_LOCK, _CONFIG, INPUTS}  # which without anything else are no result
+_OWN = {_LOCK, _CONFIG, INPUTS, NOTICE}  # which without anything else are no result
 
 
 def run_folder(config: RunConfig, out: Path | None = None, *, name: str | None = None) -> Path:

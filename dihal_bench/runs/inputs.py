@@ -12,10 +12,12 @@ import torch
 from dihal_bench.core import distributed, kept
 from dihal_bench.core.devices import has_bfloat16
 from dihal_bench.core.errors import UserError
+from dihal_bench.core.files import write_text
 from dihal_bench.data.sources import load_corpus
 from dihal_bench.data.tokens import PackedTokens, evaluation_windows, pack
 from dihal_bench.models.loading import JUDGE, bundled_facts, bundled_fingerprint, check_device
 from dihal_bench.models.model import Backbone
+from dihal_bench.models.named import NOTICE, notice_text
 from dihal_bench.runs.folder import INPUTS
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ class Inputs:
             raise UserError(
                 f"--backbone {name} is the judge, which must stay independent; choose bundled."
             )
+        if backbone.info.source:
+            self.say(f"backbone: {name} is {backbone.info.source.title}")
         backbone.check_window(window)
         if backbone.only_scored:
             self.say(f"backbone: {name} is scored, but cannot generate: {backbone.only_scored}")
@@ -151,6 +155,9 @@ class Inputs:
             "validation text": self.validation_text.fingerprint,
         }
         self._check_others(found)
+        source = self.backbone.info.source
+        if source and (notice := notice_text(asdict(source))):
+            write_text(folder / NOTICE, notice)
         path = folder / INPUTS
         if path.exists():
             begun = kept.read_json(path, remedy=_REMEDY)
@@ -175,7 +182,7 @@ class Inputs:
     def describe(self) -> dict[str, Any]:
         """Return what a record keeps of them."""
         return {
-            "backbone": asdict(self.backbone.info),
+            "backbone": self.backbone.info.to_dict(),
             "corpus": {
                 "name": self.corpus.name,
                 "fingerprint": self.corpus.fingerprint,

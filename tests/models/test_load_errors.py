@@ -105,7 +105,7 @@ def test_a_hub_id_that_cannot_be_fetched(name):
 
 
 def test_a_file_is_not_a_folder(folder):
-    assert "is a file" in refusal(folder / "config.json")
+    assert "is a file, but no GGUF" in refusal(folder / "config.json")
 
 
 def test_no_config(folder):

@@ -41,12 +41,14 @@ def card_of(record: Record, *, local_backbone: bool = False) -> str:
         public = Record(without_paths(record.data))
         model = None if local_backbone else hub_model(record.data)
         dataset = hub_dataset(record.data)
+        source = record.data["backbone"].get("source", {})
         metadata = ModelCardData(
             model_name=one_line(public.data["run"]),
             library_name="dihal-bench",
             base_model=model,
             base_model_relation="adapter" if model else None,
             datasets=[dataset] if dataset else None,
+            license=source["licence"] if source.get("notice") else None,
             tags=["dihal-bench", *map(one_line, _tags(public))],
             eval_results=scores.eval_results(public),
         )
@@ -258,8 +260,23 @@ def _limits(data: Mapping[str, Any]) -> str:
         f"It is one training with seed {config['seed']}: the intervals are over documents or "
         "samples, not over trainings.",
         "No licence is stated. Those of the backbone and of the corpus may bind it.",
+        *_source_limits(data["backbone"].get("source")),
     ]
     return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _source_limits(source: Mapping[str, Any] | None) -> list[str]:
+    """Say what a backbone was unpacked from, and under what terms that is."""
+    if source is None:
+        return []
+    licence = escaped(source["licence"] or "not stated")
+    limits = [f"The backbone is {escaped(source['title'])}; its licence: {licence}."]
+    notice = source["notice"]
+    return (
+        [*limits, f"{escaped(notice)}. What was trained here is subject to them."]
+        if notice
+        else limits
+    )
 
 
 def _origin(data: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dihal_bench.core.files import BUNDLED
 from dihal_bench.core.markdown import escaped, one_line
+from dihal_bench.models.named import NAMED
 from dihal_bench.reporting.run_table import (
     CHAINS,
     KIND,
@@ -40,14 +41,18 @@ if TYPE_CHECKING:
     from dihal_bench.results.record import Record, Score
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+OWN_NAMES = (BUNDLED, *NAMED)  # of backbones that every installation can have
 _TELLING = ("config", "interface", "backbone", "corpus", "environment", "scores", "audits")
 _LONGEST = 1000  # characters of a path; what is longer is text
 
 
 def hub_model(data: Mapping[str, Any]) -> str | None:
-    """Return the hub id that a record's backbone is spelled like; None: a folder or bundled."""
-    name = data["backbone"]["name"]
-    return name if name != BUNDLED and _HUB_ID.fullmatch(name) else None
+    """Return the hub id that a record's backbone is spelled like; None: a folder, file or own name.
+
+    Of a file on the hub that is its repository.
+    """
+    name = data["backbone"]["name"].partition(":")[0]
+    return name if name not in OWN_NAMES and _HUB_ID.fullmatch(name) else None
 
 
 def hub_dataset(data: Mapping[str, Any]) -> str | None:

@@ -16,8 +16,9 @@ from dihal_bench.core.errors import UserError
 from dihal_bench.core.files import BUNDLED
 from dihal_bench.core.kept import read_json
 from dihal_bench.core.markdown import one_line
+from dihal_bench.models.named import NOTICE, notice_text
 from dihal_bench.reporting.hub.card import CARD, card_of_run, is_here, record_of_run
-from dihal_bench.reporting.hub.scores import hub_dataset, hub_model, paths
+from dihal_bench.reporting.hub.scores import OWN_NAMES, hub_dataset, hub_model, paths
 from dihal_bench.training.checkpoint import check_weights
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def bundle(run: Path) -> Bundle:
     """
     record = record_of_run(run)
     card = card_of_run(run)
+    notice = notice_text(record.data["backbone"].get("source", {}))
     own = record.data["interface"]["name"]
     weights = sorted(path for path in (run / "weights").glob("*.safetensors") if path.is_file())
     for path in (run / "weights" / f"{own}.safetensors", run / "config.json"):
@@ -79,6 +81,7 @@ def bundle(run: Path) -> Bundle:
         id=record.data["id"],
         files={
             CARD: card.encode(),
+            **({NOTICE: notice.encode()} if notice else {}),
             **{name: run / name for name in ("config.json", "record.json")},
             **{f"weights/{path.name}": path for path in weights},
         },
@@ -264,7 +267,7 @@ def _warnings(record: Record) -> Iterator[str]:
     data: dict[str, Any] = record.data
     backbone, corpus = data["backbone"]["name"], data["corpus"]["name"]
     local = {
-        "backbone": backbone != BUNDLED and (is_here(backbone) or not hub_model(data)),
+        "backbone": backbone not in OWN_NAMES and (is_here(backbone) or not hub_model(data)),
         "corpus": corpus != BUNDLED and not hub_dataset(data),
     }
     for what, name in (("backbone", backbone), ("corpus", corpus)):
