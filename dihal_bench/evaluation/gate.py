@@ -11,6 +11,7 @@ main test (``rescoring.py``) looks over all distances.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,28 @@ def _gate(
         reach=reach,
         dtype=arithmetic,
     )
+
+
+def tested_tokens(backbone: Backbone, window: int, *, trained: bool, length: int = 96) -> int:
+    """Return how many tokens `leak_gates` runs through one interface, those of copies included.
+
+    Args:
+        backbone: of the interface.
+        window: tokens of a window.
+        trained: whether the interface has phases.
+        length: as `leak_gates` takes it.
+    """
+    count = sum(p.numel() for p in backbone.model.parameters())
+    if count > LARGEST_IN_DOUBLE or backbone.sharded:
+        return 2 * _FEWER * min(length, window, max(_SHORTEST, int(_WORK / count / _FEWER)))
+    short = min(length, window)
+    passes = 1 + math.ceil(short / (_ROWS - 1))
+    return _ROWS * (passes * short + 2 * window * trained)
+
+
+def tested_bytes(backbone: Backbone, window: int) -> float:
+    """Return the bytes of logits that `leak_gates` holds at most."""
+    return float(min(_MEMORY, _ALIVE * _ROWS * window * backbone.vocab_size * 8))
 
 
 def _few(tokens: int, rows: int) -> list[int]:
