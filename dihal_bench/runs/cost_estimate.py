@@ -92,10 +92,12 @@ class Rater:
 
     Attributes:
         counts: whether FLOPs and bytes are counted as well, for the estimate of another device.
+        timed: what was estimated from times so far; what cannot be follows from it.
     """
 
     def __init__(self, jobs: Iterable[RunContext], *, counts: bool = False):
         self.counts = counts
+        self.timed = CostEstimate()
         self._alike: dict[str, list[RunContext]] = {}
         self._known: dict[str, tuple[Rates, dict[str, Interface]]] = {}
         for job in map(at_layer, jobs):
@@ -171,7 +173,7 @@ def cost_of(groups: Iterable[Sequence[RunContext]], rater: Rater | None = None) 
         rater: knows their rates; None: time and memory are left out.
     """
     total, known, located = CostEstimate(), set[str](), set[str]()
-    timed, untimed = CostEstimate(), 0.0
+    untimed = 0.0
     for jobs in groups:
         passed, taught = 0.0, Work()
         for job in jobs:
@@ -193,15 +195,18 @@ def cost_of(groups: Iterable[Sequence[RunContext]], rater: Rater | None = None) 
             if rater.times(job):
                 rates, interfaces = rater.of(job)
                 parts = parts_of(job, rates, interfaces, fresh)
-                timed += replace(own, parts=parts, memory=memory_of(job, rates))
+                rater.timed += CostEstimate(flops=own.flops, parts=parts)
+                total += CostEstimate(parts=parts, memory=memory_of(job, rates))
                 taught = max(taught, teaching(job, rates, fresh), key=lambda work: work.seconds)
             else:
                 untimed += own.flops
-        total += CostEstimate(training=passed, flops=passed)
-        timed += CostEstimate(parts={"training": taught} if rater else {})
-    if untimed:
-        timed += CostEstimate(parts={"not timed": untimed / timed.flops * timed.work})
-    return total + CostEstimate(parts=timed.parts, memory=timed.memory)
+        total += CostEstimate(
+            training=passed, flops=passed, parts={"training": taught} if rater else {}
+        )
+    if rater is not None and untimed:
+        other = untimed / rater.timed.flops * rater.timed.work
+        total += CostEstimate(parts={"not timed": other})
+    return total
 
 
 def locating(job: RunContext, *, counts: bool = False) -> CostEstimate:
