@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dihal_bench.config.schema import RunConfig
+    from dihal_bench.runs.accelerators import Accelerator
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -23,6 +24,7 @@ JSON = "print JSON, and nothing else, on standard output"
 _COLUMN = "column of the text, or of chats, in files of rows; a.b is nested (default: text)"
 _BACKBONE = "bundled, a name of dihal-bench list, a folder, a GGUF, or a hub id (default: bundled)"
 _TERMS = f"accept the terms of use that a backbone is under (or set {ACCEPTED})"
+_GPU = "with --dry-run: estimate the time on a100, h100, h200 or rtx4090 by its data sheet too"
 _SHARD = "spread the backbone's blocks over the processes that torchrun starts (FSDP2)"
 _FLAGS = (
     *("interface", "layer", "from_layer", "backbone", "corpus", "text_column", "budget"),
@@ -55,6 +57,7 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE", help="TOML or JSON file with configuration keys")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any configuration key")
     add("--dry-run", action="store_true", help="print the resolved plan and its cost, do nothing")
+    add("--for", dest="gpu", metavar="GPU", help=_GPU)
     add("--json", action="store_true", help=JSON)
 
 
@@ -99,6 +102,8 @@ def config_of(
     names = ("interface", "controls", "layer", "from_layer", "backbone", "corpus", "regime", "seed")
     values = {name: getattr(arguments, name, None) for name in (*names, "device", "dtype")}
     values["text.column"] = getattr(arguments, "text_column", None)
+    if getattr(arguments, "gpu", None) is not None:
+        values["dtype"] = values["dtype"] or "bfloat16"  # as runs there compute
     values["denoiser.name"] = denoiser or arguments.denoiser
     values["include"] = tuple(arguments.include) if arguments.include else None
     return resolve(
@@ -109,6 +114,21 @@ def config_of(
         defaults=defaults,
         others=others,
     )
+
+
+def gpu_of(arguments: argparse.Namespace) -> Accelerator | None:
+    """Return the GPU that --for names, if any.
+
+    Raises:
+        UserError: it is not known, or nothing is planned.
+    """
+    from dihal_bench.runs.accelerators import accelerator
+
+    if arguments.gpu is None:
+        return None
+    if not arguments.dry_run:
+        raise UserError(f"--for {arguments.gpu} is an estimate beside a plan; add --dry-run.")
+    return accelerator(arguments.gpu)
 
 
 def print_plan(plan: dict[str, Any], *, as_json: bool) -> int:

@@ -9,6 +9,7 @@ from dihal_bench.cli.common import (
     command_of,
     common_flags,
     config_of,
+    gpu_of,
     listed,
     print_json,
     print_runs,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.cli.common import Verbs
     from dihal_bench.results.record import Record
+    from dihal_bench.runs.accelerators import Accelerator
     from dihal_bench.runs.context import RunContext
     from dihal_bench.runs.work_unit import WorkUnit
     from dihal_bench.studies.comparison.plan import Contender
@@ -61,6 +63,7 @@ def _work(arguments: argparse.Namespace) -> int:
     regimes = {BLOCKS[key].regime for key in blocks if key in BLOCKS}
     arguments.regime = "sequence" if "sequence" in regimes else "causal"
     denoisers = list(dict.fromkeys(listed(arguments.denoisers)))
+    gpu = gpu_of(arguments)
     configs = [config_of(arguments, name, others=denoisers) for name in denoisers or (None,)]
     config = configs[0]
     bases = {
@@ -84,7 +87,7 @@ def _work(arguments: argparse.Namespace) -> int:
         )
         errands = work_units(entries, shared=out / "shared", command=command)
         if arguments.dry_run:
-            return _print_runs(entries, errands, job, as_json=arguments.json)
+            return _print_runs(entries, errands, job, gpu, as_json=arguments.json)
         job.inputs.check(out)
         executor.work_off(errands, out, job.inputs)
         pools = {key: SeedPool.gather(_named(entries, key)) for key in blocks}
@@ -107,7 +110,12 @@ def _named(entries: list[Entry[Contender]], block: str) -> Iterator[tuple[str, R
 
 
 def _print_runs(
-    entries: list[Entry[Contender]], errands: list[WorkUnit], job: RunContext, *, as_json: bool
+    entries: list[Entry[Contender]],
+    errands: list[WorkUnit],
+    job: RunContext,
+    gpu: Accelerator | None,
+    *,
+    as_json: bool,
 ) -> int:
     from dihal_bench.reporting.report import plan_runs
     from dihal_bench.runs.cost_estimate import CostEstimate
@@ -115,4 +123,5 @@ def _print_runs(
     rows = [
         {"block": e.candidate.block, "interface": e.candidate.label, **e.row()} for e in entries
     ]
-    return print_runs(rows, plan_runs([(job, errands)], CostEstimate()), as_json=as_json)
+    summary = plan_runs([(job, errands)], CostEstimate(), gpu)
+    return print_runs(rows, summary, as_json=as_json)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dihal_bench.cli.common import common_flags, config_of, print_json, print_plan, shard_flag
+from dihal_bench.cli.common import (
+    common_flags,
+    config_of,
+    gpu_of,
+    print_json,
+    print_plan,
+    shard_flag,
+)
 from dihal_bench.core import distributed
 from dihal_bench.core.errors import UserError
 from dihal_bench.core.progress import say
@@ -42,7 +49,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    config = config_of(arguments)
+    config, gpu = config_of(arguments), gpu_of(arguments)
     from dihal_bench.core.files import write_json
     from dihal_bench.reporting.geometry_figures import draw_grid, draw_layers
     from dihal_bench.reporting.grid_table import show_grid
@@ -58,7 +65,7 @@ def _work(arguments: argparse.Namespace) -> int:
     if arguments.grid:
         check_grid(config.locate)
     if arguments.dry_run:
-        planned = plan(config, train=False, cache=cache, grid=arguments.grid)
+        planned = plan(config, train=False, cache=cache, grid=arguments.grid, gpu=gpu)
         return print_plan(planned, as_json=arguments.json)
     folder = run_folder(config, arguments.out, name="locate")
     inputs = Inputs(config, say, shard_teacher=arguments.shard_teacher)

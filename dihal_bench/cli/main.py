@@ -24,6 +24,7 @@ from dihal_bench.cli import (
     reproduce,
     run,
     score,
+    speed,
     sweep,
     work,
 )
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _VERBS = (
     *(run, compare, sweep, score, generate, locate, claims, leaderboard, reproduce),
-    *(check, new, listing, backbone, push, work),
+    *(speed, check, new, listing, backbone, push, work),
 )
 
 

@@ -8,6 +8,7 @@ from dihal_bench.cli.common import (
     command_of,
     common_flags,
     config_of,
+    gpu_of,
     print_json,
     print_plan,
     shard_flag,
@@ -36,7 +37,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    config = config_of(arguments)
+    config, gpu = config_of(arguments), gpu_of(arguments)
     from dihal_bench.reporting.report import plan, show_located, show_record
     from dihal_bench.runs.execute import run
     from dihal_bench.runs.finished import FinishedRun
@@ -46,7 +47,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
     tasks = tasks_of(arguments) if arguments.tasks is not None else []
     if arguments.dry_run:
-        return print_plan(plan(config), as_json=arguments.json)
+        return print_plan(plan(config, gpu=gpu), as_json=arguments.json)
 
     def show(located: Located) -> None:
         if not arguments.json:

@@ -11,6 +11,7 @@ from dihal_bench.cli.common import (
     command_of,
     common_flags,
     config_of,
+    gpu_of,
     listed,
     print_json,
     print_runs,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from dihal_bench.cli.common import Verbs
     from dihal_bench.config.schema import RunConfig
+    from dihal_bench.runs.accelerators import Accelerator
     from dihal_bench.runs.work_unit import WorkUnit
     from dihal_bench.studies.sweep.plan import Axis, SweepCandidate
     from dihal_bench.studies.sweep.sweep import Sweep
@@ -64,7 +66,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from dihal_bench.studies.sweep.replicate import check_distinct
     from dihal_bench.studies.sweep.sweep import check_earlier, check_together
 
-    seeds, command = seeds_of(arguments.seeds), command_of(arguments)
+    seeds, command, gpu = seeds_of(arguments.seeds), command_of(arguments), gpu_of(arguments)
     executor = executor_of(arguments)
     if not arguments.dry_run:
         executor.check()
@@ -82,7 +84,7 @@ def _work(arguments: argparse.Namespace) -> int:
             for s in sweeps
         ]
         if arguments.dry_run:
-            return _print_runs(sweeps, errands, as_json=arguments.json)
+            return _print_runs(sweeps, errands, gpu, as_json=arguments.json)
         for sweep in sweeps:
             sweep.job.inputs.check(sweep.folder)
         every = [errand for own in errands for errand in own]
@@ -233,7 +235,13 @@ def _root(arguments: argparse.Namespace, sweeps: list[Sweep]) -> Path:
     return Path(arguments.out) if arguments.out else sweeps[0].folder.parent
 
 
-def _print_runs(sweeps: list[Sweep], errands: list[list[WorkUnit]], *, as_json: bool) -> int:
+def _print_runs(
+    sweeps: list[Sweep],
+    errands: list[list[WorkUnit]],
+    gpu: Accelerator | None,
+    *,
+    as_json: bool,
+) -> int:
     from dihal_bench.reporting.report import plan_runs
     from dihal_bench.runs.cost_estimate import CostEstimate
 
@@ -244,5 +252,5 @@ def _print_runs(sweeps: list[Sweep], errands: list[list[WorkUnit]], *, as_json: 
     ]
     jobs = [sweep.job for sweep in sweeps]
     ranking = sum((sweep.ranking_cost for sweep in sweeps), CostEstimate())
-    summary = plan_runs(list(zip(jobs, errands, strict=True)), ranking)
+    summary = plan_runs(list(zip(jobs, errands, strict=True)), ranking, gpu)
     return print_runs(rows, summary, as_json=as_json)

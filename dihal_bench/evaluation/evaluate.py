@@ -113,7 +113,7 @@ def evaluate(
         for name, interface in interfaces.items()
     }
     headline = rows[first][-1]
-    trials = _trials(headline, interfaces[first])
+    trials = trial_rows(headline, interfaces[first])
     totals = scorer.score(
         [Row(subject=TEACHER), *(row for some in rows.values() for row in some), *trials],
         interfaces,
@@ -148,8 +148,8 @@ def score_rows(interface: Interface, name: str, *, steps: Sequence[int], chains:
     return [Row(subject=name, steps=own, chains=count) for own, count in counts.items()]
 
 
-def _trials(row: Row, interface: Interface) -> list[Row]:
-    """Rows that tell what a recovery makes of its signal, and if it reads tokens, whether it does.
+def trial_rows(row: Row, interface: Interface) -> list[Row]:
+    """Return rows that tell what a recovery makes of its signal, and whether it reads that.
 
     Without a signal one that reads no tokens knows nothing.
     """
@@ -232,7 +232,7 @@ def scores_on_the_way(
             then = _at(interface, file(name, interface, "diffusion"), share)
             if then is None:
                 continue
-            scored = scorer.score(_curve_rows(name, then, config), {name: then})
+            scored = scorer.score(curve_rows(name, then, config), {name: then})
             for row, totals in scored.items():
                 metrics = _METRICS if then.likelihood else (BRIER1.key,)
                 means = {m: float(totals.sums[m].sum() / totals.tokens.sum()) for m in metrics}
@@ -251,7 +251,8 @@ def _at(interface: Interface, file: Path, share: float) -> Interface | None:
     return then
 
 
-def _curve_rows(name: str, interface: Interface, config: ScoreConfig) -> list[Row]:
+def curve_rows(name: str, interface: Interface, config: ScoreConfig) -> list[Row]:
+    """Return the rows of an interface that is scored on the way."""
     if not interface.stochastic:
         return [Row(subject=name, steps=config.steps[-1] if interface.iterative else 1)]
     return [

@@ -11,6 +11,7 @@ main test (``rescoring.py``) looks over all distances.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ VERSION = 1  # of this test
 LARGEST_IN_DOUBLE = 20_000_000  # parameters
 _ROWS, _FEWER = 16, 8  # copies per pass
 _WORK = 2e10  # parameters times tokens of a pass of a larger model
-_SHORTEST = 16  # tokens
+LENGTH, _SHORTEST = 96, 16  # tokens
 _MEMORY, _ALIVE = 3e9, 4  # bytes of logits, of which so many copies exist at a time
 
 
@@ -76,7 +77,7 @@ def leak_gates(
     interfaces: Mapping[str, Interface],
     data: PackedTokens,
     *,
-    length: int = 96,
+    length: int = LENGTH,
     steps: int = 4,
     largest: int = LARGEST_IN_DOUBLE,
 ) -> dict[str, GateResult]:
@@ -145,6 +146,27 @@ def _gate(
         reach=reach,
         dtype=arithmetic,
     )
+
+
+def tested_tokens(backbone: Backbone, window: int, *, trained: bool) -> int:
+    """Return how many tokens `leak_gates` runs through one interface, those of copies included.
+
+    Args:
+        backbone: of the interface.
+        window: tokens of a window.
+        trained: whether the interface has phases.
+    """
+    count = sum(p.numel() for p in backbone.model.parameters())
+    if count > LARGEST_IN_DOUBLE or backbone.sharded:
+        return 2 * _FEWER * min(LENGTH, window, max(_SHORTEST, int(_WORK / count / _FEWER)))
+    short = min(LENGTH, window)
+    passes = 1 + math.ceil(short / (_ROWS - 1))
+    return _ROWS * (passes * short + 2 * window * trained)
+
+
+def tested_bytes(backbone: Backbone, window: int) -> float:
+    """Return the bytes of logits that `leak_gates` holds at most."""
+    return float(min(_MEMORY, _ALIVE * _ROWS * window * backbone.vocab_size * 8))
 
 
 def _few(tokens: int, rows: int) -> list[int]:

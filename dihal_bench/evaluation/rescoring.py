@@ -149,7 +149,7 @@ class Prover:
             windows,
             self.filler,
             block=scorer.block,
-            share=self.share or (_LARGE_SHARE if size > _LARGE else _SHARE),
+            share=self.share or rescored_share(size),
         )
         distances = distributed.on_main(partial(self._distances, drawn, scored, scorer))
         moved: dict[Row, float] = {}
@@ -212,6 +212,15 @@ class Prover:
         total = sum(len(chains) for own in drawn for chains in own.asked.values())
         with progress("leak gate", total, unit="chains") as bar:
             fresh.in_fresh_process(_ANSWER, folder, request, imports=_IMPORTS, tick=bar.update)
+
+
+def rescored_share(parameters: int) -> float:
+    """Return about which share of the scored chains is computed again, by default.
+
+    Args:
+        parameters: of the backbone.
+    """
+    return _LARGE_SHARE if parameters > _LARGE else _SHARE
 
 
 def answer(folder: Path, request: Mapping[str, Any], tick: Callable[[], object]) -> None:

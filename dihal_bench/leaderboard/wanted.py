@@ -15,7 +15,7 @@ from dihal_bench.config.schema import flatten
 from dihal_bench.core.deadline import OutOfTime, until
 from dihal_bench.core.errors import UserError
 from dihal_bench.runs.context import RunContext
-from dihal_bench.runs.cost_estimate import checked, cost_of, flops_per_second
+from dihal_bench.runs.cost_estimate import Rater, checked, cost_of
 from dihal_bench.runs.execute import run
 from dihal_bench.runs.folder import folder_in
 from dihal_bench.runs.inputs import Inputs
@@ -114,18 +114,17 @@ def estimates(wanted: Iterable[WantedRun], say: Callable[[str], None]) -> Mappin
 
     What cannot be run here, as for want of its backbone, is said and left out.
     """
-    found: dict[Path, float] = {}
-    job: RunContext | None = None
-    speed = 0.0
+    jobs: dict[Path, RunContext] = {}
     for own in wanted:
         config = own.run.config
+        near = next(reversed(jobs.values()), None)
         try:
-            job = checked(config, job or RunContext(config, own.run.folder, say))
-            speed = speed or flops_per_second(job.inputs.device)
-            found[own.run.folder] = cost_of([[job]]).seconds(speed)
+            job = near or RunContext(config, own.run.folder, say)
+            jobs[own.run.folder] = checked(config, job)
         except UserError as error:
             say(f"{own.run.title}: {error}")
-    return found
+    rater = Rater(jobs.values())
+    return {folder: cost_of([[job]], rater).work.seconds for folder, job in jobs.items()}
 
 
 @dataclass(frozen=True)

@@ -7,33 +7,37 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dihal_bench.geometry.cache import size
 from dihal_bench.reporting.run_table import LEGEND, run_table
 from dihal_bench.reporting.writers import text
 from dihal_bench.results.metrics import DIFFUSION_GAIN, NLL, base_name
 from dihal_bench.results.table import Table, differences, numbers, words
+from dihal_bench.runs.accelerators import LAUNCH, STREAMED, USED
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import (
     CostEstimate,
+    Rater,
     checked,
     cost_of,
-    cost_of_errands,
     duration,
-    flops_per_second,
+    jobs_of_errands,
     locating,
     reading,
     trained_tokens,
 )
+from dihal_bench.runs.timing import Work
 from dihal_bench.studies.protocol_grid.grid import describe_grid
 from dihal_bench.studies.protocol_grid.of_run import grid_seconds
 from dihal_bench.studies.ranking.agreement import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from dihal_bench.config.schema import RunConfig
     from dihal_bench.geometry.cache import CacheConfig
     from dihal_bench.geometry.locate import Located
     from dihal_bench.results.record import Record
+    from dihal_bench.runs.accelerators import Accelerator
     from dihal_bench.runs.work_unit import WorkUnit
 
 
@@ -118,7 +122,12 @@ def _bridge(record: Record) -> list[str]:
 
 
 def plan(
-    config: RunConfig, *, train: bool = True, cache: CacheConfig | None = None, grid: bool = False
+    config: RunConfig,
+    *,
+    train: bool = True,
+    cache: CacheConfig | None = None,
+    grid: bool = False,
+    gpu: Accelerator | None = None,
 ) -> dict[str, Any]:
     """Return the resolved configuration and what it will cost, without training anything.
 
@@ -127,13 +136,15 @@ def plan(
         train: whether anything would be trained and scored; False: located only.
         cache: where activations would be kept.
         grid: whether the layers would be scored under every protocol as well.
+        gpu: whose time is estimated too, by its data sheet.
 
     Raises:
         UserError: the configuration cannot be run.
     """
     job = checked(config, RunContext(config, folder=Path()))
     backbone, block = job.inputs.backbone, job.config.block_size
-    cost = cost_of([[job]]) if train else locating(job)
+    rater = Rater([job], counts=gpu is not None)
+    cost = cost_of([[job]], rater) if train else locating(job, counts=gpu is not None)
     layer = f"{config.layer} (of 1..{backbone.blocks - 1})" if job.locates else f"{backbone.blocks}"
     summary = {
         "interface": f"{config.interface} with controls {', '.join(job.names[1:]) or 'none'}",
@@ -147,36 +158,43 @@ def plan(
         f"{config.text.window}",
         "trunk parameters": f"{job.trunk_parameters() if train else 0:,}",
         "FLOPs": f"about {cost.flops:.2g}",
-        "memory": f"about {cost.memory / 2**30:.1f} GiB",
     }
     if grid:
         seconds = grid_seconds(config.locate, backbone.blocks - 1, backbone.hidden_size)
-        cost += reading(job) + CostEstimate(measured=seconds)  # the backbone's pass is made again
+        again = reading(job).work  # the backbone's pass
+        parts = {"grid": again + Work(seconds=seconds)}
+        cost += CostEstimate(flops=again.flops, parts=parts, proxies=seconds)
         summary["grid"] = f"{describe_grid(config.locate)}: at most about {duration(seconds)}"
-    summary["time"] = _time(cost, job)
+    summary |= _costs(cost, rater, gpu)
     if cache is not None:
         summary["activations"] = _kept(job, cache)
-    return {"config": config.to_dict(), "summary": summary}
+    return {"config": config.to_dict(), "summary": summary, "cost": plain_cost(cost, gpu)}
 
 
 def plan_runs(
-    errands: Sequence[tuple[RunContext, Sequence[WorkUnit]]], extra: CostEstimate
+    errands: Sequence[tuple[RunContext, Sequence[WorkUnit]]],
+    extra: CostEstimate,
+    gpu: Accelerator | None = None,
 ) -> dict[str, str]:
     """Return what the runs of a sweep or a comparison will cost, and what of it is left.
 
     Args:
         errands: the jobs beside which runs are planned, one per backbone, each with these.
         extra: what is done besides them.
+        gpu: whose time is estimated too, by its data sheet.
     """
     runs = [run for _, own in errands for errand in own for run in errand.runs]
-    every, rest = CostEstimate(), extra
-    for job, own in errands:
-        left = [replace(e, runs=tuple(r for r in e.runs if not r.done)) for e in own if not e.done]
-        every += cost_of_errands(own, job)
-        rest += cost_of_errands(left, job)
+    left = [
+        (job, [replace(e, runs=tuple(r for r in e.runs if not r.done)) for e in own if not e.done])
+        for job, own in errands
+    ]
+    jobs = {name: _jobs(pairs) for name, pairs in (("every", errands), ("left", left))}
+    rater = Rater([job for group in jobs["left"] for job in group], counts=gpu is not None)
+    every, rest = cost_of(jobs["every"]), cost_of(jobs["left"], rater) + extra
     job, done = errands[0][0], sum(run.done for run in runs)
     budget, most = job.config.budget, max(len(errand.runs) for _, own in errands for errand in own)
     caps = " + ".join(f"{tokens:,} {phase}" for phase, tokens in budget.caps.items())
+    costs = _costs(rest, rater, gpu)
     return {
         "runs": f"{len(runs)} ({done} done, {len(runs) - done} left)"
         + (f"; up to {most} of them learn from one pass of the teacher" if most > 1 else ""),
@@ -184,14 +202,55 @@ def plan_runs(
         "training tokens": f"{every.tokens:,}, left {rest.tokens:,}; what runs have in common is "
         "counted once",
         "training FLOPs": f"about {every.training:.2g}, left {rest.training:.2g}",
-        "memory": f"about {every.memory / 2**30:.1f} GiB for each run at a time",
-        "time": f"{_time(rest, job)}, for what is left, one run after another",
+        **costs,
+        "memory": f"{costs['memory']}; for each run at a time",
+        "time": f"{costs['time']}; for what is left, one run after another",
     }
 
 
-def _time(cost: CostEstimate, job: RunContext) -> str:
-    speed = flops_per_second(job.inputs.device)
-    return f"about {duration(cost.seconds(speed))} at this machine's {speed / 1e9:.0f} GFLOP/s"
+def _jobs(errands: Iterable[tuple[RunContext, Sequence[WorkUnit]]]) -> list[list[RunContext]]:
+    return [group for job, own in errands for group in jobs_of_errands(own, job)]
+
+
+def _costs(cost: CostEstimate, rater: Rater, gpu: Accelerator | None) -> dict[str, str]:
+    """Return memory and time in words, in all and by part."""
+    parts = sorted(cost.parts.items(), key=lambda item: -item[1].seconds)
+    by_part = ", ".join(f"{name} {duration(work.seconds)}" for name, work in parts if work.seconds)
+    by_phase = (
+        f"{phase} {size(sum(own.values()))} ({', '.join(f'{n} {size(v)}' for n, v in own.items())})"
+        for phase, own in cost.memory.items()
+    )
+    said = {
+        "memory": f"about {cost.peak / 2**30:.1f} GiB",
+        "memory by phase": "; ".join(by_phase),
+        "time": f"about {duration(cost.work.seconds)} on this machine when it is idle",
+        "time by part": "; ".join([by_part, *rater.remarks()]),
+    }
+    if gpu is not None:
+        fits = "fit" if cost.peak < gpu.memory else "do NOT fit"
+        said[f"on one {gpu.name}"] = (
+            f"about {duration(_on(gpu, cost))}, not measured: FLOPs and bytes counted here at "
+            f"{USED:.0%} and {STREAMED:.0%} of the data sheet's {gpu.flops / 1e12:.0f} TFLOP/s and "
+            f"{gpu.bandwidth / 1e12:.1f} TB/s, {LAUNCH * 1e6:.0f} µs for each operation; proxies "
+            f"as on this machine; {cost.peak / 1e9:.0f} GB {fits} its {gpu.memory / 1e9:.0f}"
+        )
+    return {key: text for key, text in said.items() if text}
+
+
+def _on(gpu: Accelerator, cost: CostEstimate) -> float:
+    """Seconds on a GPU; the proxies are computed on the CPU there too."""
+    return sum(gpu.seconds(work) for work in cost.parts.values()) + cost.proxies
+
+
+def plain_cost(cost: CostEstimate, gpu: Accelerator | None) -> dict[str, Any]:
+    """Return what a plan says of time and memory as plain numbers: seconds and bytes."""
+    plain: dict[str, Any] = {
+        "seconds": {name: work.seconds for name, work in cost.parts.items()},
+        "memory": {phase: dict(own) for phase, own in cost.memory.items()},
+    }
+    if gpu is not None:
+        plain["estimate"] = {"gpu": gpu.name, "seconds": _on(gpu, cost), "measured": False}
+    return plain
 
 
 def _trained(job: RunContext) -> str:
@@ -205,7 +264,7 @@ def _trained(job: RunContext) -> str:
 
 def _kept(job: RunContext, cache: CacheConfig) -> str:
     """The size of a cache of activations, if the text has all its windows."""
-    from dihal_bench.geometry.cache import PLACES, size
+    from dihal_bench.geometry.cache import PLACES
 
     backbone, config = job.inputs.backbone, job.config
     layers = backbone.blocks - 1 if cache.layers is None else len(cache.layers)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dihal_bench.interfaces.base import Interface
     from dihal_bench.results.record import Record
 
-_STATISTICS_BATCH = 16  # windows per pass
+STATISTICS_BATCH = 16  # windows per pass
 _VALIDATED = 2  # windows
 
 
@@ -249,8 +249,8 @@ class RunContext:
         text, backbone = self.inputs.training_text, self.inputs.backbone
         count = self._statistics_windows
         with progress("statistics", count, unit="windows") as bar:
-            for lo, counts in distributed.turns(range(0, count, _STATISTICS_BATCH)):
-                size = min(_STATISTICS_BATCH, count - lo)
+            for lo, counts in distributed.turns(range(0, count, STATISTICS_BATCH)):
+                size = min(STATISTICS_BATCH, count - lo)
                 windows = text.draw(self.config.seed, lo, size)
                 batch = Batch.of(windows, backbone, layers=layers)
                 if counts:

@@ -6,6 +6,7 @@ from dihal_bench.config.resolve import resolve
 from dihal_bench.runs import cost_estimate
 from dihal_bench.runs.context import RunContext
 from dihal_bench.runs.cost_estimate import CostEstimate, cost_of, duration
+from dihal_bench.runs.timing import Work
 
 from ..conftest import SETTINGS, Tiny
 
@@ -34,12 +35,16 @@ def test_a_time_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
 
 
 def test_costs_add_up_but_for_memory() -> None:
-    one = CostEstimate(tokens=1, training=2.0, flops=3.0, timed=1.0, measured=4.0, memory=5.0)
-    tens = {"tokens": 10, "training": 20.0, "flops": 30.0, "timed": 10.0, "measured": 40.0}
-    both = one + CostEstimate(**tens, memory=3.0)
-    summed = {"tokens": 11, "training": 22.0, "flops": 33.0, "timed": 11.0, "measured": 44.0}
-    assert both == CostEstimate(**summed, memory=5.0)
-    assert both.seconds(speed=11.0) == 2.0 + 44.0
+    parts, memory = {"locate": Work(seconds=4.0)}, {"locate": {"states": 5.0}}
+    one = CostEstimate(tokens=1, training=2.0, flops=3.0, parts=parts, memory=memory)
+    parts = {"locate": Work(seconds=40.0), "gate": Work(seconds=2.0)}
+    memory = {"locate": {"states": 3.0}, "gate": {"logits": 1.0, "weights": 5.0}}
+    both = one + CostEstimate(tokens=10, training=20.0, flops=30.0, parts=parts, memory=memory)
+    assert (both.tokens, both.training, both.flops) == (11, 22.0, 33.0)
+    assert {name: work.seconds for name, work in both.parts.items()} == {"locate": 44, "gate": 2}
+    assert both.work.seconds == 46
+    assert both.memory == {"locate": {"states": 5.0}, "gate": {"logits": 1.0, "weights": 5.0}}
+    assert both.peak == 6.0
 
 
 def test_runs_of_one_group_share_the_teachers_pass(tiny: Tiny, tmp_path, monkeypatch) -> None:
@@ -50,7 +55,7 @@ def test_runs_of_one_group_share_the_teachers_pass(tiny: Tiny, tmp_path, monkeyp
     assert apart.tokens == together.tokens == 2 * 1024
     assert apart.training - together.training == passed
     assert apart.flops - together.flops == passed
-    assert apart.measured == together.measured == cost_of([jobs[:1]]).measured  # located once
+    assert apart.parts == together.parts == cost_of([jobs[:1]]).parts  # located once
 
 
 def test_what_is_trained_alike_is_trained_once(tiny: Tiny, tmp_path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dihal_bench.core.errors import UserError
 from dihal_bench.runs.cost_estimate import CostEstimate, locating
+from dihal_bench.runs.timing import Work
 from dihal_bench.studies.protocol_grid.of_run import grid_of_run, grid_seconds
 from dihal_bench.studies.sweep.cells import Cells
 from dihal_bench.studies.sweep.intervention import Intervention, geometry
@@ -74,7 +75,8 @@ class Sweep:
             return cost
         backbone = self.job.inputs.backbone
         layers, size = backbone.blocks - 1, backbone.hidden_size
-        return cost + CostEstimate(measured=grid_seconds(self.job.config.locate, layers, size))
+        seconds = grid_seconds(self.job.config.locate, layers, size)
+        return cost + CostEstimate(parts={"grid": Work(seconds=seconds)}, proxies=seconds)
 
     def cells(self, table: SweepTable) -> Cells | None:
         """Rank the layers by every cell of the protocol grid, if that was asked for."""

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dihal_bench.cli.main import main
+from dihal_bench.runs.rates import PhaseRates, Rates, Scoring
+from dihal_bench.runs.timing import Work
 
 from ...conftest import Tiny
 from .test_sweep import refused, run, words
@@ -75,10 +77,31 @@ def test_a_file_of_that_name_that_is_no_result_is_not_overwritten(
 
 
 def test_a_sweep_that_is_hopeless_here_is_seen_to_be(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("dihal_bench.reporting.report.flops_per_second", lambda device: 5e10)
+    second = Work(seconds=1.0)
+    phase = PhaseRates(
+        teacher=second,
+        learn=dict.fromkeys(("hidden", "regress"), second),
+        update=dict.fromkeys(("hidden", "regress"), second),
+        state={},
+    )
+    names = ("hidden", "regress", "token-mean", "ridge", "mean", "identity")
+    row = Scoring(fixed=second, evaluation=second, recovery=second)
+    seconds = dict.fromkeys(
+        ("reading", "statistics", "solving", "shared", "reconstruction"), second
+    )
+    rates = Rates(
+        **seconds,
+        layer=1,
+        phases={"diffusion": phase},
+        scoring=dict.fromkeys(names, row),
+        weights=1.0,
+    )
+    monkeypatch.setattr("dihal_bench.runs.cost_estimate.Bench.rates", lambda own: rates)
+    monkeypatch.setattr("dihal_bench.runs.cost_estimate.proxy_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("dihal_bench.runs.cost_estimate.pass_seconds", lambda *_, **__: 1.0)
     flags = ["--preset", "paper", "--dry-run", "--json", "--layers", "1,7"]
     found = json.loads(run("sweep", *flags, "--out", str(tmp_path / "it")))["summary"]
-    assert re.fullmatch(r"about 1\d\d days at this machine's 50 GFLOP/s, for .*", found["time"])
+    assert re.match(r"about [\d,]+ days on this machine .* for what is left", found["time"])
 
 
 def test_a_dry_run_that_knows_no_layer_says_so(tiny: Tiny, tmp_path: Path, capsys) -> None:
