@@ -13,6 +13,7 @@ from torch import Tensor
 from dihal_bench.data.columns import ArrayColumn
 from dihal_bench.data.tokens import PackedTokens
 from dihal_bench.models.model import Backbone
+from dihal_bench.models.packing import Documents, Positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,7 @@ class PieceByPiece(Backbone):
         self.__dict__.update(vars(whole))
 
     def lower(
-        self, tokens: Tensor, layer: int, positions: Tensor | None = None, *, cache: Any = None
+        self, tokens: Tensor, layer: int, positions: Positions = None, *, cache: Any = None
     ) -> Tensor:
         """See ``Backbone.lower``; every row is one document."""
         assert cache is None
@@ -99,7 +100,7 @@ class PieceByPiece(Backbone):
         return _in_pieces(run, tokens, positions)
 
     def upper(
-        self, hidden: Tensor, layer: int, positions: Tensor | None = None, *, cache: Any = None
+        self, hidden: Tensor, layer: int, positions: Positions = None, *, cache: Any = None
     ) -> Tensor:
         """See ``Backbone.upper``; every row is one document."""
         assert cache is None
@@ -107,7 +108,7 @@ class PieceByPiece(Backbone):
         return _in_pieces(run, hidden, positions)
 
     def span(
-        self, hidden: Tensor, a: int, b: int, positions: Tensor | None = None, *, cache: Any = None
+        self, hidden: Tensor, a: int, b: int, positions: Positions = None, *, cache: Any = None
     ) -> Tensor:
         """See ``Backbone.span``; every row is one document."""
         assert cache is None
@@ -115,9 +116,9 @@ class PieceByPiece(Backbone):
         return _in_pieces(run, hidden, positions)
 
 
-def _in_pieces(run: Callable[[Tensor], Tensor], entry: Tensor, positions: Tensor | None) -> Tensor:
+def _in_pieces(run: Callable[[Tensor], Tensor], entry: Tensor, positions: Positions) -> Tensor:
     """Feed places 0, 1-3, 4, 5-7, ... one after the other."""
-    assert positions is None or not bool((positions[:, 1:] == 0).any())
+    assert Documents.find(positions) is None if isinstance(positions, Tensor) else positions is None
     places = list(range(entry.shape[1]))
     pieces: list[Tensor] = []
     while places:

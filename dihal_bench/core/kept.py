@@ -225,7 +225,7 @@ def _content(tensor: Tensor) -> str:
     import torch
 
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

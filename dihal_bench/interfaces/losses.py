@@ -68,7 +68,7 @@ def token_losses(
     scored = scored_places(batch, where)
     if logits[:, :-1].numel() > _AT_ONCE:
         targets = batch.following(batch.tokens)
-        both = _Distances.apply(logits, batch.teacher_logits if kd else None, targets)
+        both = _Distances.apply(logits, batch.teacher_logits if kd else None, targets)  # type: ignore[no-untyped-call]
         found = {"ce": both[0][:, :-1], "kd": both[1][:, :-1]}
     else:
         found = _distances(logits[:, :-1], batch, ce=ce, kd=kd)

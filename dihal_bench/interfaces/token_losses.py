@@ -41,7 +41,9 @@ def losses_of_tokens(
     if step.taught is None:
         read = _read(interface, drawn, batch, layout, current)
         where = _until(current, layout)
-        return token_losses(interface.recover(read, batch), batch, **asked, where=where)
+        return token_losses(
+            interface.recover(read, batch), batch, ce=asked["ce"], kd=asked["kd"], where=where
+        )
     over = scored_places(batch, _until(current, layout)).sum()
     if not step.taught:  # the processes that share a pass ask for the same means
         nothing = torch.zeros((), device=over.device)
@@ -52,7 +54,8 @@ def losses_of_tokens(
     return token_losses(
         interface.recover(read, part),
         part,
-        **asked,
+        ce=asked["ce"],
+        kd=asked["kd"],
         where=_until(current, layout),
         over=over,
         share=weights.token_share,

@@ -116,7 +116,7 @@ class TrainState:
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        torch._foreach_lerp_(self.average, [*self.parameters], 1 - decay)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
