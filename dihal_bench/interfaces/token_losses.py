@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,15 +13,32 @@ from dihal_bench.interfaces.part import mean_of_part
 
 if TYPE_CHECKING:
     from dihal_bench.diffusion.layout import Layout
-    from dihal_bench.interfaces.base import Interface
+    from dihal_bench.diffusion.noise import Noise
     from dihal_bench.interfaces.batch import Batch
-    from dihal_bench.interfaces.settings import Step
+    from dihal_bench.interfaces.settings import InterfaceConfig, Step
 
 Drawn: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
+class Recovers(Protocol):
+    """What is asked of an interface here; see there."""
+
+    config: InterfaceConfig
+    noise: Noise
+    trunk: Any
+
+    @property
+    def redraws(self) -> bool: ...  # noqa: D102
+
+    def condition(self, batch: Batch) -> Tensor: ...  # noqa: D102
+
+    def estimate(self, z: Tensor, t: Tensor, context: Any) -> Tensor: ...  # noqa: D102
+
+    def recover(self, x0: Tensor, batch: Batch) -> Tensor: ...  # noqa: D102
+
+
 def losses_of_tokens(
-    interface: Interface, drawn: Drawn, batch: Batch, layout: Layout, step: Step, *, draw: int
+    interface: Recovers, drawn: Drawn, batch: Batch, layout: Layout, step: Step, *, draw: int
 ) -> dict[str, Tensor]:
     """Return cross-entropy and KL, as far as they have weights, of one-step estimates.
 
@@ -62,7 +79,7 @@ def losses_of_tokens(
     )
 
 
-def _current(interface: Interface, batch: Batch, layout: Layout, draw: int) -> Tensor | None:
+def _current(interface: Recovers, batch: Batch, layout: Layout, draw: int) -> Tensor | None:
     """Return the first place of the one block per row that is being generated, int64 [B, 1].
 
     None where signals are not drawn again: then all blocks are.
@@ -81,7 +98,7 @@ def _until(current: Tensor | None, layout: Layout) -> Tensor | None:
 
 
 def _read(
-    interface: Interface, drawn: Drawn, batch: Batch, layout: Layout, current: Tensor | None
+    interface: Recovers, drawn: Drawn, batch: Batch, layout: Layout, current: Tensor | None
 ) -> Tensor:
     """Return what recovery reads in a training step, [B, T, D]: before the block, what is known."""
     estimate, z, t = drawn

@@ -11,14 +11,13 @@ import numpy as np
 from dihal_bench.interfaces.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
     from dihal_bench.data.tokens import Windows
     from dihal_bench.models.model import Backbone
     from dihal_bench.training.states import KeptStates
-    from dihal_bench.training.trainee import TrainState
 
 
 def taught_places(share: float, batch: int, *, seed: int, step: int) -> tuple[int, ...] | None:
@@ -80,10 +79,9 @@ class Need:
     logits: frozenset[tuple[int, ...] | None]
 
     @classmethod
-    def of(cls, trainee: TrainState, taught: tuple[int, ...] | None) -> Need:
+    def of(cls, layers: Iterable[int], taught: tuple[int, ...] | None, *, distils: bool) -> Need:
         """What one trainee needs, whose token losses are taken on the windows ``taught``."""
-        logits = frozenset([taught] if trainee.distils else [])
-        return cls(frozenset(trainee.interface.layers), logits)
+        return cls(frozenset(layers), frozenset([taught] if distils else []))
 
     def __or__(self, other: Need) -> Need:
         """What two need together."""

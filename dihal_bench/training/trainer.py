@@ -138,7 +138,9 @@ def _step(
     """Take one step of every trainee on the same windows; return their losses by name."""
     config = trainees[0].config
     taught = {t.name: t.taught(step, seed) for t in trainees}
-    needs = {t.name: Need.of(t, taught[t.name]) for t in trainees}
+    needs = {
+        t.name: Need.of(t.interface.layers, taught[t.name], distils=t.distils) for t in trainees
+    }
     kinds = {t.name: _kind(t, taught[t.name], backbone, step) for t in trainees}
     shared = functools.reduce(operator.or_, needs.values())
     counted = {t.name for t in trainees if _is_counted(t, kinds[t.name], backbone, step)}
