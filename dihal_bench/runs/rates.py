@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -198,7 +196,8 @@ class Bench:
         count = min(train.batch, train.micro)
         teacher, learn, update, held = Work(), dict.fromkeys(states, Work()), {}, {}
         for weight, taught in self._taught(next(iter(states.values())), min(count, self.windows)):
-            need = functools.reduce(operator.or_, (Need.of(s, taught) for s in states.values()))
+            layers = {layer for own in interfaces.values() for layer in own.layers}
+            need = Need.of(layers, taught, distils=any(own.distils for own in states.values()))
             lesson = partial(self._lesson, need)
             teacher += weight * self._per(count, lesson, autocast=True, memory=True)
             with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=train.autocast):

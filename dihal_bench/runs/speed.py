@@ -187,7 +187,8 @@ class _Measured:
             yield self._row("reading", "teacher, autocast", teacher, dtype=self.trains)
         if self.job.locates:
             located = locating(self.job, counts=True).parts["locate"]
-            yield self._row("locating", "all candidate layers", located)
+            under = self.trains if self.job.locates_under_autocast else self.backbone.model.dtype
+            yield self._row("locating", "all candidate layers", located, dtype=under)
 
     def _training(self) -> Iterator[SpeedRow]:
         rates, _ = self.rater.of(self.job)

@@ -8,18 +8,20 @@ import torch
 from dihal_bench.interfaces.settings import Step
 from dihal_bench.runs.references import obvious
 from dihal_bench.runs.speed import BATCHES, SpeedRow
+from dihal_bench.runs.timing import Timer
 
 from .. import tiny as small
 from ..conftest import Tiny, dihal
+from .test_rates import EachOne
+
+PARTS = {
+    *("reading", "locating", "training step", "gate", "scoring", "recovery", "generation"),
+}
 
 
-def test_every_part_is_measured_beside_its_references(tiny: Tiny) -> None:
-    status, out, _ = dihal("speed", *tiny.flags(), "--layer", "1", "--json")
-    found = json.loads(out)
-    assert status == 0
+def check_parts(found) -> None:
     rows = found["rows"]
-    parts = {"reading", "locating", "training step", "gate", "scoring", "recovery", "generation"}
-    assert {row["part"] for row in rows} == parts
+    assert {row["part"] for row in rows} == PARTS
     for row in rows:
         assert row["seconds"] > 0
         assert row["rate"] == pytest.approx(row["tokens"] / row["seconds"])
@@ -29,6 +31,25 @@ def test_every_part_is_measured_beside_its_references(tiny: Tiny) -> None:
     steps = {row["what"] for row in rows if row["part"] == "training step"}
     assert {"hidden: diffusion", "regress: diffusion", "hidden: diffusion, mlp"} <= steps
     assert found["facts"]["parameters"] > 0
+
+
+def test_every_part_is_there_beside_its_references(tiny: Tiny, monkeypatch) -> None:
+    own = EachOne(torch.device("cpu"), lambda: 0.0, counts=True)
+    monkeypatch.setattr(Timer, "on", lambda device, counts=False: own)
+    monkeypatch.setattr("dihal_bench.runs.speed._Measured._denoisers", lambda self: ["mlp"])
+    monkeypatch.setattr("dihal_bench.runs.speed.product_speed", lambda *_: 1e9)
+    monkeypatch.setattr("dihal_bench.runs.speed.stream_speed", lambda *_: 1e9)
+    flags = [*tiny.flags(), "--layer", "1", "--controls", "regress"]
+    status, out, _ = dihal("speed", *flags, "--json")
+    assert status == 0
+    check_parts(json.loads(out))
+
+
+@pytest.mark.nightly
+def test_every_part_is_measured(tiny: Tiny) -> None:
+    status, out, _ = dihal("speed", *tiny.flags(), "--layer", "1", "--json")
+    assert status == 0
+    check_parts(json.loads(out))
 
 
 def test_a_row_is_measured_by_its_ceiling_and_its_floor() -> None:
