@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from dihal_bench.core.errors import UserError
+from dihal_bench.runs import timing
 from dihal_bench.runs.accelerators import ACCELERATORS, LAUNCH, STREAMED, USED, accelerator
 from dihal_bench.runs.timing import Timer, Work, count, peak_bytes, product_speed
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_REPEATS", 4)
 
 
 class Clock:
