@@ -15,8 +15,6 @@ from dihal_bench.data import pieces
 from dihal_bench.data.pieces import encoded
 from dihal_bench.models import loading
 
-SHARED = Path("/work/shared/data")
-
 
 def prose(characters: int) -> str:
     """Words, names, numbers, code, blank lines, long runs, and scripts without spaces."""
@@ -118,21 +116,18 @@ def word_pieces() -> Tokenizer:
     return trained(rules, trainer)
 
 
-def stored(folder: Path) -> Tokenizer:
-    if not folder.exists():
-        pytest.skip("not on this machine")
+def bundled() -> Tokenizer:
+    folder = Path(loading.__file__).parent / "bundled" / "backbone"
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 KINDS = {
-    "bundled": lambda: stored(Path(loading.__file__).parent / "bundled" / "backbone"),
+    "bundled": bundled,
     "split-bpe": split_bpe,
     "whole-text-bpe": whole_text_bpe,
     "metaspace-bpe": lambda: metaspace("bpe"),
     "metaspace-unigram": lambda: metaspace("unigram"),
     "word-pieces": word_pieces,
-    "gpt2": lambda: stored(SHARED / "gpt2_tokenizer"),
-    "stories260K": lambda: stored(SHARED / "models" / "stories260K"),
 }
 
 
