@@ -74,7 +74,10 @@ LEAKS = {
     "at a twentieth of all places": [
         where("((7 * batch.tokens + batch.following(batch.tokens)) % 20 == 0)[..., None]")
     ],
-    "where nobody looks": [where("'fresh' not in sys.modules['__main__'].__file__"), IMPORTS],
+    "where nobody looks": [
+        where("'fresh' not in getattr(sys.modules['__main__'], '__file__', '')"),
+        IMPORTS,
+    ],
     "from the third call on": [
         (RECOVER, f"self.calls += 1\n        {RECOVER} + (self.calls > 2) * {PEEK}"),
         (SIZES, f"    calls = 0\n\n{SIZES}"),

@@ -146,7 +146,7 @@ def test_an_interrupted_run_continues_to_the_same_record(
     def tired(self, number, steps):
         if number == 5:
             raise KeyboardInterrupt
-        update(self, number, steps)
+        return update(self, number, steps)
 
     monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0.0)
     words = ["run", *tiny.flags(), "--layer", "middle", "--out", str(tmp_path / "run")]

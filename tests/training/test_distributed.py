@@ -164,7 +164,7 @@ def stopped(folder: Path, data: PackedTokens, killed: Path) -> Path:
     def stop(self: TrainState, step: int, steps: int) -> None:
         if step == STOPPED_AT:
             raise KeyboardInterrupt
-        update(self, step, steps)
+        return update(self, step, steps)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
