@@ -177,17 +177,37 @@ def sample_activations(
     back = torch.from_numpy(_rows_of(np.argsort(order), places.shape[1]))
     crossed = ~covariance_half(torch.from_numpy(kept[1])) if cross_fit else None
     starts = distributed.gather_rows(torch.cat(inside))[back]
-    samples = {}
-    for layer in layers:
-        states_here = distributed.gather_rows(torch.cat(rows.pop(layer)))[back]
-        table, scatter = tables.pop(layer), scatters.get(layer)
-        table.add_others()
-        if scatter is not None:
-            scatter.add_others()
-        samples[layer] = LayerSample(
-            states_here, table.transform(states_here), starts, crossed, scatter
+    return {
+        layer: _sample(
+            rows.pop(layer), back, tables.pop(layer), scatters.get(layer), starts, crossed
         )
-    return samples
+        for layer in layers
+    }
+
+
+def _sample(
+    rows: list[Tensor],
+    back: Tensor,
+    table: _Table,
+    scatter: Scatter | None,
+    starts: Tensor,
+    crossed: Tensor | None,
+) -> LayerSample:
+    """Return what all processes found of a layer, its rows in the order of the windows.
+
+    Args:
+        rows: of this process, in the order of the passes.
+        back: number of the row that belongs at each place.
+        table: what the target subtracts.
+        scatter: of one half of the documents, if it is wanted.
+        starts: whether a row is inside its document, bool [rows].
+        crossed: which rows are of the other half, bool [rows].
+    """
+    states = distributed.gather_rows(torch.cat(rows))[back]
+    table.add_others()
+    if scatter is not None:
+        scatter.add_others()
+    return LayerSample(states, table.transform(states), starts, crossed, scatter)
 
 
 def _rows_of(windows: NDArray[np.int64], per_window: int) -> NDArray[np.int64]:
